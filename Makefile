@@ -1,0 +1,53 @@
+# The commands a user needs. Each sets up .venv by itself, and leaves an up-to-date one alone.
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.ready
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help run test lint readme lock clean check-tools
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
+
+run: $(STAMP)  ## fetch, train and evaluate: dvc repro
+	@python -m stages.entry
+	@echo "make run: dvc repro (runs only what changed)"
+	@dvc repro
+
+test: $(STAMP)  ## the whole test suite
+	@echo "make test: pytest"
+	@python -m pytest
+
+lint: $(STAMP)  ## ruff: rules and formatting
+	@ruff check .
+	@ruff format --check .
+
+readme: $(STAMP)  ## write the result table of the last run into README.md
+	@python -m stages.results
+
+lock:  ## resolve pyproject.toml anew into requirements.txt
+	@echo "resolving pyproject.toml in a fresh environment (about two minutes)"
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" \
+		&& "$$folder/bin/pip" install --quiet "$$(sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml)" ".[dev]" \
+		&& { echo "# Every package of the environment, as pip resolved pyproject.toml. Made by: make lock"; \
+			"$$folder/bin/pip" list --format=freeze | grep -viE '^(pip|qc)==' | sed 's/+cpu$$//'; } > requirements.txt
+
+clean:  ## remove the environment and tool caches; data, models and DVC's cache stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis logs dvc_plots build src/*.egg-info
+	find src stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+check-tools:
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); name another: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@command -v git >/dev/null || { echo "error: git not found; install it (Debian: apt-get install git)" >&2; exit 1; }
+
+$(STAMP): requirements.txt pyproject.toml | check-tools
+	@echo "setting up $(VENV) from requirements.txt (about two minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+	@echo "$(VENV) is ready"

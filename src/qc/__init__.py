@@ -1,0 +1,1 @@
+"""Question classification: the library behind the pipeline's stages."""

@@ -1,0 +1,139 @@
+"""Questions as tensors, and batches of like length.
+
+Notable:
+- all sequences lie end to end in one tensor on the training device; a batch is one gather, without a copy per question
+- a sequence holds token ids, or vectors that a frozen part made of them: batches are cut the same way
+- batches are padded to their own longest, and carry no mask when nothing is padded
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some questions, padded to the longest of them.
+
+    Attributes:
+        inputs: (B, T) ids, or (B, T, H) vectors.
+        mask: (B, T) bool, True where a token is real; None when nothing is padded.
+        labels: (B,) class numbers.
+        fine_labels: (B,) class numbers of the second task; None where there is none.
+        indices: (B,) which questions these are; on the CPU.
+    """
+
+    inputs: Tensor
+    mask: Tensor | None
+    labels: Tensor
+    fine_labels: Tensor | None
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A split, ready to be cut into batches.
+
+    Attributes:
+        values: (tokens,) ids or (tokens, H) vectors of all questions, end to end.
+        labels: (N,) class numbers.
+        lengths: (N,) tokens of each question; on the CPU, so that cutting batches never waits for a device.
+        fine_labels: (N,) class numbers of a second task; None for none.
+    """
+
+    values: Tensor
+    labels: Tensor
+    lengths: Tensor
+    fine_labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def to(self, device: torch.device) -> "Questions":
+        """The same questions with values and labels on `device`."""
+        fine_labels = None if self.fine_labels is None else self.fine_labels.to(device)
+        return replace(self, values=self.values.to(device), labels=self.labels.to(device), fine_labels=fine_labels)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Cut out the questions at `indices` (B,), padded with token 0 of the split to the longest of them."""
+        lengths = self.lengths[indices]  # (B,)
+        starts = (self.lengths.cumsum(0) - self.lengths)[indices]
+        position = torch.arange(int(lengths.max()))  # (T,)
+        real = position < lengths[:, None]  # (B, T)
+        source = torch.where(real, starts[:, None] + position, 0)
+        device = self.values.device
+        rows = indices.to(device, non_blocking=True)
+        return Batch(
+            inputs=self.values[source.to(device, non_blocking=True)],
+            mask=None if real.all() else real.to(device, non_blocking=True),
+            labels=self.labels[rows],
+            fine_labels=None if self.fine_labels is None else self.fine_labels[rows],
+            indices=indices,
+        )
+
+    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Cut the whole split into batches, see `plan_batches`."""
+        for indices in plan_batches(self.lengths, batch_size, generator):
+            yield self.batch(indices)
+
+
+def encode(
+    input_ids: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    max_length: int,
+    special_ids: tuple[int, int] | None = None,
+    fine_labels: Sequence[int] | None = None,
+) -> Questions:
+    """Lay questions end to end.
+
+    Args:
+        input_ids: The token ids of each question, without special tokens; none may be empty.
+        labels: The class number of each question.
+        max_length: Tokens kept of a question, special tokens not counted.
+        special_ids: Ids put before and after each question ([CLS] and [SEP]); None for none.
+        fine_labels: The class number of each question in a second task; None for none.
+    """
+    before, after = ([special_ids[0]], [special_ids[1]]) if special_ids else ([], [])
+    rows = [[*before, *ids[:max_length], *after] for ids in input_ids]
+    return Questions(
+        values=torch.tensor([token for row in rows for token in row], dtype=torch.long),
+        labels=torch.tensor(labels, dtype=torch.long),
+        lengths=torch.tensor([len(row) for row in rows], dtype=torch.long),
+        fine_labels=None if fine_labels is None else torch.tensor(fine_labels, dtype=torch.long),
+    )
+
+
+def plan_batches(lengths: Tensor, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
+    """Group questions of like length.
+
+    With a generator the questions are sorted by length with noise of about one token, so that neighbours differ from
+    epoch to epoch, and the batches come in random order. Without one the order is fixed: shortest first.
+
+    Args:
+        lengths: (N,) tokens of each question.
+        batch_size: Questions a batch; the last one may be smaller.
+        generator: Source of the randomness.
+
+    Returns:
+        Index tensors that together hold every question once.
+    """
+    keys = lengths.to(torch.float32)
+    if generator is not None:
+        keys = keys + torch.rand(len(lengths), generator=generator)
+    chunks = list(torch.argsort(keys, stable=True).split(batch_size))
+    if generator is None:
+        return chunks
+    return [chunks[i] for i in torch.randperm(len(chunks), generator=generator).tolist()]
+
+
+def padding_share(lengths: Tensor, batches: Sequence[Tensor]) -> float:
+    """Share of the padding among all tokens that `batches` of questions with `lengths` (N,) multiply, 0 to 1."""
+    multiplied = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    return 1 - int(lengths.sum()) / multiplied
+
+
+def seen_tokens(questions: Questions, min_count: int) -> list[int]:
+    """Ids that stand at least `min_count` times in a split of token ids, ascending."""
+    return (torch.bincount(questions.values) >= max(1, min_count)).nonzero()[:, 0].tolist()

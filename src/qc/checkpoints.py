@@ -1,0 +1,58 @@
+"""Model folders.
+
+model.safetensors   what was trained, and nothing else
+config.json         all it takes to rebuild the model around it; names the encoder by the hash of its weights
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from qc.artifacts import new_folder, write_json
+from qc.errors import QcError
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
+    """Write the trained parameters and the persistent buffers of a model, and its `config`, as a model folder."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items() if name not in frozen}
+    with new_folder(folder) as temporary:
+        save_file(tensors, temporary / WEIGHTS)
+        write_json(temporary / CONFIG, config)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; QcError where it is missing or broken."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None
+
+
+def fill(model: nn.Module, trained: Mapping[str, Tensor], path: Path) -> None:
+    """Put trained tensors into a model built from the same configuration.
+
+    Args:
+        model: What `save_model` was given, with other values in its trained parameters.
+        trained: Tensors by name.
+        path: Where they were read from, for messages.
+
+    Raises:
+        QcError: Names or shapes are not those of the model.
+    """
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    state = model.state_dict()
+    expected = state.keys() - frozen
+    if expected != trained.keys():
+        different = sorted(expected ^ trained.keys())
+        raise QcError(f"{path}: does not fit its config.json: {different[0]} and {len(different) - 1} more differ")
+    for name in expected:
+        if state[name].shape != trained[name].shape:
+            raise QcError(f"{path}: {name} has shape {tuple(trained[name].shape)}, not {tuple(state[name].shape)}")
+    model.load_state_dict(dict(trained), strict=False)

@@ -1,0 +1,8 @@
+"""The one exception meant for the person at the keyboard."""
+
+
+class QcError(Exception):
+    """Something the user can put right; the message says what, where and how.
+
+    Stages print it as one message, without a traceback, and exit with status 1.
+    """

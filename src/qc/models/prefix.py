@@ -1,0 +1,76 @@
+"""Prefix tuning: a frozen encoder, a few trainable vectors before the question, and a linear head.
+
+    [prefix (P, H); embedded question (T, H)] -> frozen layers -> mean over the question's positions -> logits
+
+Only `prefix` and `head` are trained. The prefix vectors join the question at the output of the embeddings, so they
+carry no position of their own and the question's tokens keep theirs; every layer attends to them, and the mean leaves
+them out.
+
+Source: Li and Liang, "Prefix-Tuning", ACL 2021; vectors at the input alone as in Lester et al., "The Power of Scale for
+Parameter-Efficient Prompt Tuning", EMNLP 2021.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from qc.models.encoder import Encoder
+from qc.models.scratch import masked_mean
+
+
+class PrefixClassifier(nn.Module):
+    """A frozen encoder steered by trainable prefix vectors.
+
+    Args:
+        encoder: The pretrained encoder; frozen here, and always run without dropout.
+        prefix_length: Number of trainable vectors; 0 trains the head alone.
+        classes: Number of classes.
+        fine_classes: Number of classes of a second task that shares all but the head's rows; 0 for none.
+    """
+
+    def __init__(self, encoder: Encoder, prefix_length: int, classes: int, fine_classes: int = 0) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False)
+        width = encoder.config.width
+        self.prefix = nn.Parameter(torch.randn(prefix_length, width)) if prefix_length else None
+        self.classes = classes
+        self.head = nn.Linear(width, classes + fine_classes)
+
+    def train(self, mode: bool = True) -> "PrefixClassifier":
+        """Switch the head's mode; the frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    @torch.no_grad()
+    def frozen(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """The part that training never changes.
+
+        Args:
+            input_ids: (B, T) ids with special tokens.
+            mask: (B, T) bool, True where a token is real; None when nothing is padded.
+
+        Returns:
+            The embedded question (B, T, H); without a prefix the pooled vector as a sequence of one, (B, 1, H).
+        """
+        if self.prefix is None:
+            return masked_mean(self.encoder(input_ids, mask), mask)[:, None]
+        return self.encoder.embeddings(input_ids)
+
+    def forward(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
+        """Classify a batch.
+
+        Args:
+            inputs: (B, T) ids with special tokens, or what `frozen` made of them.
+            mask: (B, T) bool, True where a token is real; None when nothing is padded.
+
+        Returns:
+            logits (B, classes + fine_classes)
+        """
+        hidden = inputs if inputs.is_floating_point() else self.frozen(inputs, mask)
+        if self.prefix is None:
+            return self.head(hidden[:, 0])
+        P = len(self.prefix)
+        hidden = torch.cat((self.prefix.to(hidden.dtype).expand(len(hidden), -1, -1), hidden), dim=1)  # (B, P + T, H)
+        seen = None if mask is None else nn.functional.pad(mask, (P, 0), value=True)
+        hidden = self.encoder.run_layers(hidden, seen)
+        return self.head(masked_mean(hidden[:, P:], mask))

@@ -1,0 +1,144 @@
+"""YAML files with a known shape: read with line numbers, checked key by key, refused in words.
+
+Notable:
+- a `Section` is a frozen, strictly typed part of a file, without room for unknown keys
+- every fault of a file is told at once, a line each: file, line, key, value, what is allowed
+- numbers are read as DVC reads them: 1e-4 is a number, with or without a dot
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from qc.errors import QcError
+
+
+class Section(BaseModel):
+    """A part of a YAML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Refusal(ValueError):
+    """A value that is impossible beside others; raised by a `Section`'s validator.
+
+    Args:
+        key: The dotted key, below the section that raises.
+        value: What stands there.
+        allowed: What may stand there.
+    """
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        super().__init__(allowed)
+        self.key, self.value, self.allowed = key, value, allowed
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, with YAML 1.2's notion of a floating-point number."""
+
+
+_Loader.yaml_implicit_resolvers = dict(yaml.SafeLoader.yaml_implicit_resolvers)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def read(kind: type[AnySection], path: Path, name: str) -> AnySection:
+    """Read and check a YAML file.
+
+    Args:
+        kind: The `Section` that describes the whole file.
+        path: The file.
+        name: What messages call it.
+
+    Raises:
+        QcError: It cannot be read, is not YAML, names a key twice, or holds a value that is not allowed.
+    """
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise QcError(f"{name}: no such file; run this from the top of the repository") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise QcError(f"{name}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise QcError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
+    lines: dict[str, int] = {}
+    _note_lines(node, "", lines, name)
+    loader = _Loader("")
+    try:
+        content = loader.construct_document(node) if node is not None else {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise QcError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
+    return check(kind, content, name, lines)
+
+
+def check(kind: type[AnySection], content: object, name: str, lines: Mapping[str, int] | None = None) -> AnySection:
+    """Check parsed content; `lines` holds the line of every dotted key, the rest is as for `read`."""
+    if not isinstance(content, Mapping):
+        raise QcError(f"{name}: expected keys and values, found {content!r}")
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        faults = [_explain(fault, kind, name, lines or {}) for fault in error.errors()]
+        raise QcError("\n".join(faults)) from None
+
+
+def _note_lines(node: yaml.Node | None, prefix: str, lines: dict[str, int], name: str) -> None:
+    """Fill `lines` with the line of every dotted key below `node`."""
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            key = f"{prefix}{key_node.value}"
+            if key in lines:
+                raise QcError(f"{name}:{key_node.start_mark.line + 1}: {key} stands here twice; remove one")
+            lines[key] = key_node.start_mark.line + 1
+            _note_lines(value_node, f"{key}.", lines, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[f"{prefix}{index}"] = item.start_mark.line + 1
+            _note_lines(item, f"{prefix}{index}.", lines, name)
+
+
+def _explain(fault: Mapping[str, Any], kind: type[Section], name: str, lines: Mapping[str, int]) -> str:
+    """One line on one of pydantic's faults."""
+    keys = [str(part) for part in fault["loc"] if not str(part).endswith("[key]")]
+    value = fault["input"]
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, Refusal):
+        keys, value = [*keys, cause.key], cause.value
+    key = ".".join(keys)
+    line = lines.get(key) or lines.get(".".join(keys[:-1]))
+    where = f"{name}:{line}" if line else name
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(kind, keys[:-1])
+        close = difflib.get_close_matches(keys[-1], known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{where}: {key}: unknown key; {hint}allowed: {', '.join(known)}"
+    if fault["type"] == "missing":
+        return f"{where}: {key}: missing; git shows what stood here: git diff {name}"
+    if isinstance(cause, ValueError):
+        return f"{where}: {key}: {value!r} is not possible; allowed: {cause}"
+    return f"{where}: {key}: {value!r} is not possible; allowed: {_allowed(fault['msg'])}"
+
+
+def _allowed(message: str) -> str:
+    """What pydantic's message says may stand there."""
+    message = re.sub(r"^(Input|List) should (be |have )?(a |an )?(valid )?", "", message)
+    return message[0].lower() + message[1:]
+
+
+def _known_keys(kind: type[Section], parents: list[str]) -> list[str]:
+    """The keys that the section below `parents` may hold."""
+    for parent in parents:
+        annotation = kind.model_fields[parent].annotation if parent in kind.model_fields else None
+        inner = [annotation, *getattr(annotation, "__args__", ())]
+        sections = [part for part in inner if isinstance(part, type) and issubclass(part, Section)]
+        if sections:
+            kind = sections[0]
+    return list(kind.model_fields)

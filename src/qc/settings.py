@@ -1,0 +1,143 @@
+"""Every value of params.yaml, checked: an unknown key, a wrong type or an impossible value is refused by name.
+
+Notable:
+- one frozen class a section; the three training sections share `Training`, how a model is trained
+- what one section alone can decide is checked there, what takes two in `Settings`
+- types are strict: a word where a number is due is an error, never turned into something
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from qc.schema import Refusal, Section
+
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Fetch(Section):
+    """Which files the fetch stage brings."""
+
+    train: Name
+    test: Name | None
+    encoders: Annotated[list[Name], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in self.encoders:
+            if self.encoders.count(name) > 1:
+                raise Refusal("encoders", name, "each encoder named once")
+        return self
+
+
+class Tokenize(Section):
+    """How label files become token ids."""
+
+    encoder: Name
+    lowercase: bool
+    include_fine_label: bool
+
+
+class Split(Section):
+    """Which questions are trained on, chosen by and tested on."""
+
+    seed: Seed
+    valid: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+    drop_test_questions: bool
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.valid + self.test >= 1:
+            raise Refusal(
+                "test", self.test, f"less than {1 - self.valid:g}, so that valid + test leave questions to train on"
+            )
+        return self
+
+
+class Training(Section):
+    """How a model is trained, see `qc.training.Recipe`."""
+
+    epochs: Positive
+    patience: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    eps: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["constant", "linear"]
+    warmup: Fraction
+    clip_norm: Annotated[float, Field(gt=0)] | None
+    label_smoothing: Fraction
+    fine_weight: Annotated[float, Field(ge=0)]
+
+
+class TrainScratch(Training):
+    """Sizes of the transformer from scratch, see `qc.models.scratch.ScratchConfig`."""
+
+    width: Annotated[int, Field(ge=2, multiple_of=2)]
+    heads: Positive
+    ff_width: Positive
+    layers: Positive
+    norm: Literal["post", "pre"]
+    mask_padding: bool
+    min_count: Annotated[int, Field(ge=0)]
+    dropout: Fraction
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.width % self.heads:
+            raise Refusal("width", self.width, f"a multiple of heads, which is {self.heads}")
+        return self
+
+
+class TrainPrefix(Training):
+    """The prefix before a frozen encoder."""
+
+    encoder: Name
+    prefix_length: Annotated[int, Field(ge=0)] | None
+    cache_frozen: bool
+
+
+class TrainDistilbert(Training):
+    """What of an encoder is fine-tuned, and the head on it."""
+
+    encoder: Name
+    trainable_layers: Annotated[int, Field(ge=0)]
+    head_width: Positive
+    dropout: Fraction
+    pooling: Literal["cls", "mean"]
+    cache_frozen: bool
+
+
+class Settings(Section):
+    """The whole of params.yaml."""
+
+    seed: Seed
+    threads: Positive
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32", "bf16"]
+    max_length: Positive
+    fetch: Fetch
+    tokenize: Tokenize
+    split: Split
+    train_scratch: TrainScratch
+    train_prefix: TrainPrefix
+    train_distilbert: TrainDistilbert
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key, name in self.encoders_used():
+            if name not in self.fetch.encoders:
+                raise Refusal(key, name, f"an encoder of fetch.encoders: {', '.join(self.fetch.encoders)}")
+        return self
+
+    def encoders_used(self) -> Iterator[tuple[str, str]]:
+        """Key and name of every encoder that a stage after fetch asks for; the tokenizer's first."""
+        yield "tokenize.encoder", self.tokenize.encoder
+        yield "train_prefix.encoder", self.train_prefix.encoder
+        yield "train_distilbert.encoder", self.train_distilbert.encoder

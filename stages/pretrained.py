@@ -1,0 +1,46 @@
+"""What the stages that train on a pretrained encoder share."""
+
+from typing import Any
+
+from qc.errors import QcError
+from qc.models.encoder import Encoder
+from qc.pretrained import encoder_sha256, load_encoder
+from qc.settings import TrainDistilbert, TrainPrefix
+from qc.vocabulary import describe_vocabulary
+from stages.entry import ENCODERS
+from stages.training import load_vocabulary
+
+
+def load_pretrained(own: TrainPrefix | TrainDistilbert, max_length: int) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder that a training section names.
+
+    Args:
+        own: The section.
+        max_length: Tokens kept of a question.
+
+    Returns:
+        The encoder; what `config.json` says of it.
+
+    Raises:
+        QcError: It reads other token ids than the questions were turned into, or shorter sequences.
+    """
+    folder = ENCODERS / own.encoder
+    vocabulary = load_vocabulary()
+    if describe_vocabulary(folder)["sha256"] != vocabulary["sha256"]:
+        raise QcError(
+            f"params.yaml: encoder: {own.encoder!r} is not possible; allowed: an encoder with the vocabulary of "
+            f"{vocabulary['tokenizer']}, which tokenized the questions"
+        )
+    special = vocabulary["special_ids"]
+    encoder = load_encoder(folder)
+    longest = encoder.config.max_positions - 2
+    if max_length > longest:
+        raise QcError(
+            f"params.yaml: max_length: {max_length} is not possible; allowed: 1 to {longest}, the positions of "
+            f"{own.encoder} less two special tokens"
+        )
+    return encoder, {
+        "encoder": own.encoder,
+        "encoder_sha256": encoder_sha256(folder),
+        "special_ids": [special["before"], special["after"]],
+    }

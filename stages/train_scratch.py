@@ -1,0 +1,40 @@
+"""train_scratch: data/split/{train,valid}.parquet -> models/scratch
+
+Figures go to metrics/train_scratch.json and plots/train_scratch.csv.
+"""
+
+from dataclasses import asdict
+
+from qc.batching import seen_tokens
+from qc.models.scratch import ScratchClassifier, ScratchConfig
+from qc.settings import Settings
+from qc.training import seed_everything
+from stages.entry import run
+from stages.training import count_classes, load_split, load_vocabulary, train
+
+
+def main(settings: Settings) -> None:
+    """Train a transformer encoder from nothing."""
+    own = settings.train_scratch
+    seed_everything(settings.seed, settings.threads)
+    vocabulary = load_vocabulary()
+    sizes = ScratchConfig(
+        vocab_size=vocabulary["size"],
+        **count_classes(own),
+        width=own.width,
+        heads=own.heads,
+        ff_width=own.ff_width,
+        layers=own.layers,
+        max_length=settings.max_length,
+        dropout=own.dropout,
+        norm=own.norm,
+        mask_padding=own.mask_padding,
+        unknown_id=vocabulary["special_ids"]["unknown"],
+    )
+    tokens = seen_tokens(load_split("train", settings.max_length, None), own.min_count) if own.min_count else None
+    model = ScratchClassifier(sizes, tokens)
+    train("scratch", model, {"special_ids": None, "sizes": asdict(sizes)}, settings, own)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,208 @@
+"""What several test files share: a tiny encoder, questions that a tiny model can learn, and a copy of the project."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = {"ABBR": "short", "DESC": "why", "HUM": "who", "LOC": "where", "NUM": "many"}
+FILLERS = ["is", "the", "a", "of", "in", "dog", "cat", "tree", "house", "river", "king", "book", "?"]
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *CLASSES.values(), *FILLERS]
+STAGES = ["fetch", "tokenize", "split", "train_scratch", "train_prefix", "train_distilbert", "evaluate"]
+
+
+def label_lines(count: int, seed: int = 1) -> list[str]:
+    """Questions whose class is the word they hold, anywhere."""
+    rng = random.Random(seed)
+    lines = []
+    for number in range(count):
+        name = list(CLASSES)[number % len(CLASSES)]
+        words = rng.choices(FILLERS, k=rng.randint(2, 9))
+        words.insert(rng.randrange(len(words)), CLASSES[name])
+        lines.append(f"{name}:fine{number % 2} {' '.join(words)}")
+    return lines
+
+
+def write_encoder(folder: Path, seed: int = 0, vocabulary: list[str] | None = None, family: str = "bert") -> None:
+    """A random encoder of 3 layers of 16, in the files and names in which encoders are published."""
+    torch.manual_seed(seed)
+    vocabulary = vocabulary or VOCABULARY
+    if family == "bert":
+        sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+        model = BertModel(BertConfig(vocab_size=len(vocabulary), max_position_embeddings=40, **sizes))
+    else:
+        sizes = {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32}
+        model = DistilBertModel(DistilBertConfig(vocab_size=len(vocabulary), max_position_embeddings=40, **sizes))
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary))
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
+            "lowercase": True,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": None,
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": {token: number for number, token in enumerate(vocabulary)},
+        },
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def pin(path: Path) -> dict:
+    """A file's entry in sources.yaml."""
+    content = path.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
+
+
+class Project:
+    """A copy of this repository with tiny parameters, tiny data and a tiny encoder, under git and DVC."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "project"
+        self.mirror = folder / "mirror"
+        self.env = {
+            **os.environ,
+            "QC_MIRROR": str(self.mirror),
+            "HOME": str(folder),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "DVC_GLOBAL_CONFIG_DIR": str(folder / "dvc-global"),
+            "DVC_SITE_CACHE_DIR": str(folder / "dvc-site"),
+        }
+        self._copy_repository()
+        self._write_mirror()
+        self.write_sources()
+        self._write_params()
+        self.run("git", "init", "--quiet", "--initial-branch=main")
+        self.run("git", "config", "user.email", "test@localhost")
+        self.run("git", "config", "user.name", "test")
+        self.commit("start")
+
+    def _copy_repository(self) -> None:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, check=True, text=True,
+        )  # fmt: skip
+        for name in filter(None, listed.stdout.split("\0")):
+            source = ROOT / name
+            record = name == "dvc.lock" or name.startswith(("metrics/", "plots/"))
+            if source.is_file() and not record:
+                target = self.root / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(source.read_bytes())
+
+    def _write_mirror(self) -> None:
+        self.mirror.mkdir()
+        (self.mirror / "tiny.label").write_text("".join(f"{line}\n" for line in label_lines(150)))
+        (self.mirror / "official.label").write_text("".join(f"{line}\n" for line in label_lines(25, seed=2)))
+        write_encoder(self.mirror / "tiny-bert")
+        write_encoder(self.mirror / "tiny-distilbert", seed=1, family="distilbert")
+        write_encoder(self.mirror / "other-vocabulary", vocabulary=[*VOCABULARY, "extra"])
+
+    def write_sources(self) -> None:
+        """Pin what the mirror holds."""
+        sources = {
+            "labels": {
+                name: {**pin(self.mirror / name), "urls": []} for name in ("tiny.label", "official.label")
+            },
+            "encoders": {
+                name: {
+                    "licence": "none",
+                    "repository": f"nobody/{name}",
+                    "revision": "0" * 40,
+                    "files": {file: pin(self.mirror / name / file) for file in ENCODER_FILES},
+                }
+                for name in ("tiny-bert", "tiny-distilbert", "other-vocabulary")
+            },
+        }  # fmt: skip
+        (self.root / "data/sources.yaml").write_text(yaml.safe_dump(sources))
+
+    def _write_params(self) -> None:
+        self.set("max_length", 12)
+        self.set("threads", 1)
+        self.set("fetch.train", "tiny.label")
+        self.set("fetch.encoders", "[tiny-bert]")
+        for key in ("tokenize", "train_prefix", "train_distilbert"):
+            self.set(f"{key}.encoder", "tiny-bert")
+        for key in ("train_scratch", "train_prefix", "train_distilbert"):
+            self.set(f"{key}.epochs", 2)
+        for key, value in {"width": 16, "heads": 2, "ff_width": 16, "layers": 1}.items():
+            self.set(f"train_scratch.{key}", value)
+        self.set("train_prefix.prefix_length", 2)
+        self.set("train_distilbert.head_width", 8)
+        self.set("train_distilbert.trainable_layers", 2)
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    def set(self, key: str, value: object) -> None:
+        """Change one value of params.yaml, in place, by line: comments stay."""
+        *section, name = key.split(".")
+        lines = self.params.read_text().splitlines()
+        start = lines.index(f"{section[0]}:") + 1 if section else 0
+        indent = "  " if section else ""
+        index = next(i for i in range(start, len(lines)) if lines[i].startswith(f"{indent}{name}:"))
+        lines[index] = f"{indent}{name}: {value}"
+        self.params.write_text("\n".join(lines) + "\n")
+
+    def run(self, *command: str, status: int = 0, **env: str) -> str:
+        """Run a command in the project; its output, after checking its exit status."""
+        done = subprocess.run(
+            command, cwd=self.root, env={**self.env, **env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert done.returncode == status, f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+    def stage(self, name: str, status: int = 0, **env: str) -> str:
+        """Run a stage as DVC would."""
+        return self.run(sys.executable, "-m", f"stages.{name}", status=status, **env)
+
+    def repro(self, *arguments: str) -> list[str]:
+        """`dvc repro`; the stages whose command ran."""
+        output = self.run("dvc", "repro", *arguments)
+        return [name for name in STAGES if f"Running stage '{name}'" in output]
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline ran through once. Tests that change it put it back."""
+    project = Project(tmp_path_factory.mktemp("finished"))
+    assert project.repro() == STAGES
+    project.commit("first run")
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project in which nothing ran yet."""
+    return Project(tmp_path)

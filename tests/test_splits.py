@@ -1,0 +1,120 @@
+"""The rules of the split, on any data."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qc.errors import QcError
+from qc.splits import describe_splits, normalize, official_split, split_questions
+
+SHARES = {"test": 0.1, "valid": 0.1}
+# Many different questions of three classes, and some of them again in another case and spacing.
+QUESTIONS = st.lists(
+    st.tuples(st.integers(0, 400), st.sampled_from("ABC"), st.booleans()), min_size=0, max_size=120
+).map(
+    lambda rows: (
+        [(f"What  IS {n} {c}" if odd else f"what is {n} {c}", c) for n, c, odd in rows]
+        + [(f"sure {n} {c}", c) for n in range(20) for c in "ABC"]
+    )
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(QUESTIONS, st.integers(0, 2**32 - 1))
+def test_every_question_is_in_one_split_and_duplicates_stay_together(questions, seed):
+    texts, classes = zip(*questions, strict=True)
+    splits = split_questions(texts, classes, SHARES, seed)
+    assert sorted(row for rows in splits.values() for row in rows) == list(range(len(texts)))
+    home = {}
+    for split, rows in splits.items():
+        for row in rows:
+            assert home.setdefault(normalize(texts[row]), split) == split
+
+
+@settings(max_examples=60, deadline=None)
+@given(QUESTIONS, st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
+def test_the_split_does_not_depend_on_the_order_of_rows(questions, seed, rng):
+    shuffled = rng.sample(questions, len(questions))
+    found = []
+    for rows in (questions, shuffled):
+        splits = split_questions(*zip(*rows, strict=True), SHARES, seed)
+        found.append({split: Counter(rows[i] for i in part) for split, part in splits.items()})
+    assert found[0] == found[1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(QUESTIONS, st.integers(0, 2**32 - 1))
+def test_every_split_has_every_class_in_about_its_share(questions, seed):
+    texts, classes = zip(*questions, strict=True)
+    splits = split_questions(texts, classes, SHARES, seed)
+    largest = max(Counter(map(normalize, texts)).values())
+    for name, count in Counter(classes).items():
+        for split in ("valid", "test"):
+            found = sum(classes[row] == name for row in splits[split])
+            assert 1 <= found <= 0.1 * count + 1
+            assert found >= 0.1 * count - 1 - largest
+
+
+def test_another_seed_makes_another_split():
+    texts, classes = [f"question {n}" for n in range(200)], ["A", "B"] * 100
+    assert split_questions(texts, classes, SHARES, 1) != split_questions(texts, classes, SHARES, 2)
+
+
+def test_the_split_is_the_same_on_every_machine():
+    texts, classes = [f"question {n}" for n in range(40)], ["A", "B"] * 20
+    # The first two of each class by `printf '1:question N' | sha256sum`.
+    assert split_questions(texts, classes, SHARES, 1)["test"] == [1, 18, 21, 22]
+
+
+def test_a_class_too_rare_to_be_in_every_split_is_refused_by_name():
+    texts = [f"question {n}" for n in range(50)]
+    with pytest.raises(QcError, match=r"class 'B' is too rare to be in every split: 2 question"):
+        split_questions(texts, ["A"] * 48 + ["B"] * 2, SHARES, 1)
+
+
+def test_repeating_one_question_does_not_make_its_class_frequent():
+    texts = [f"question {n}" for n in range(50)] + ["same"] * 20
+    with pytest.raises(QcError, match="class 'B' is too rare"):
+        split_questions(texts, ["A"] * 50 + ["B"] * 20, SHARES, 1)
+
+
+def official(drop):
+    rng = random.Random(1)
+    texts = [f"question {n}" for n in range(100)] + ["Question  3", "new one", "question 4"]
+    classes = [rng.choice("AB") for _ in range(100)] + ["A", "B", "A"]
+    partitions = ["train"] * 100 + ["test"] * 3
+    return official_split(texts, classes, partitions, 0.1, 1, drop)
+
+
+def test_an_official_test_file_is_the_test_split_and_its_questions_leave_train():
+    splits, shared = official(drop=True)
+    assert splits["test"] == [100, 101, 102]
+    assert shared == 2
+    assert sorted(splits["train"] + splits["valid"]) == [row for row in range(100) if row not in (3, 4)]
+
+
+def test_questions_of_the_official_test_may_stay_in_train_and_are_counted():
+    splits, shared = official(drop=False)
+    assert shared == 2
+    assert sorted(splits["train"] + splits["valid"]) == list(range(100))
+
+
+def test_the_figures_count_duplicates_overlap_conflicts_and_cut_questions():
+    figures = describe_splits(
+        {
+            "train": {"text": ["a b", "A  b", "c"], "coarse": ["X", "X", "Y"], "input_ids": [[1], [1, 2], [1, 2, 3]]},
+            "valid": {"text": ["d"], "coarse": ["Y"], "input_ids": [[1, 2, 3, 4]]},
+            "test": {"text": ["C", "e"], "coarse": ["X", "Y"], "input_ids": [[1], [2]]},
+        },
+        max_length=2,
+    )
+    assert figures["size"] == {"train": 3, "valid": 1, "test": 2}
+    assert figures["classes"]["train"] == {"X": 2, "Y": 1}
+    assert figures["duplicates"] == {"train": 1, "valid": 0, "test": 0}
+    assert figures["overlap"] == {"train_valid": 0, "train_test": 1, "valid_test": 0}
+    assert figures["conflicting_labels"] == 1
+    assert figures["truncated"] == {"train": 1, "valid": 1, "test": 0}
+    assert figures["truncated_share"]["train"] == pytest.approx(1 / 3)

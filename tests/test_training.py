@@ -1,0 +1,187 @@
+"""Batches, the training loop, and what makes a run repeatable."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from qc.batching import encode, padding_share, plan_batches, seen_tokens
+from qc.models.scratch import ScratchClassifier, ScratchConfig
+from qc.training import Recipe, fit, lower_frozen, pick_device, pick_precision, predict, score, seed_everything
+
+RECIPE = Recipe(
+    epochs=8, patience=8, batch_size=16, learning_rate=3e-3, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.01,
+    schedule="linear", warmup=0.1, clip_norm=1.0, label_smoothing=0.0, fine_weight=0.0,
+)  # fmt: skip
+SIZES = ScratchConfig(
+    vocab_size=30, classes=3, fine_classes=0, width=16, heads=2, ff_width=32, layers=1, max_length=12,
+    dropout=0.1, norm="post", mask_padding=True, unknown_id=1,
+)  # fmt: skip
+
+
+def task(count, seed):
+    """Questions whose class is told by one token, anywhere."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, labels = [], []
+    for number in range(count):
+        length = int(torch.randint(3, 10, (), generator=generator))
+        row = torch.randint(10, 30, (length,), generator=generator).tolist()
+        label = number % 3
+        row[int(torch.randint(0, length, (), generator=generator))] = 5 + label
+        rows.append(row)
+        labels.append(label)
+    return encode(rows, labels, max_length=12)
+
+
+def trained(recipe=RECIPE, seed=1, precision="fp32", report=lambda epoch, best: None):
+    seed_everything(seed, threads=1)
+    model = ScratchClassifier(SIZES)
+    return model, fit(model, task(240, 1), task(60, 2), recipe, seed, precision, report)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.integers(1, 40), st.none() | st.integers(0, 99))
+def test_batches_hold_every_question_once(lengths, batch_size, seed):
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    batches = plan_batches(torch.tensor(lengths), batch_size, generator)
+    assert sorted(torch.cat(batches).tolist()) == list(range(len(lengths)))
+    assert max(map(len, batches)) <= batch_size
+
+
+def test_batches_differ_between_epochs_and_hold_little_padding():
+    lengths = torch.randint(5, 40, (1600,), generator=torch.Generator().manual_seed(1))
+    first, second = (plan_batches(lengths, 32, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    together = [{frozenset(batch.tolist()) for batch in batches} for batches in (first, second)]
+    assert len(together[0] & together[1]) <= 2
+    assert padding_share(lengths, first) < 0.1
+    assert padding_share(lengths, lengths.new_tensor(range(1600)).split(32)) > 0.3
+
+
+def test_a_batch_is_padded_to_its_own_longest():
+    questions = encode([[7, 8], [9], [10, 11, 12, 13]], [0, 1, 2], max_length=3, special_ids=(2, 3))
+    batch = questions.batch(torch.tensor([1, 0]))
+    assert batch.mask.tolist() == [[True, True, True, False], [True, True, True, True]]
+    assert batch.inputs[0, :3].tolist() == [2, 9, 3]
+    assert batch.inputs[1].tolist() == [2, 7, 8, 3]
+    assert batch.labels.tolist() == [1, 0]
+    longest = questions.batch(torch.tensor([2]))
+    assert longest.inputs.tolist() == [[2, 10, 11, 12, 3]]
+    assert longest.mask is None
+
+
+def test_rare_tokens_are_counted_in_the_split():
+    questions = encode([[7, 8, 7], [9, 8]], [0, 1], max_length=5)
+    assert seen_tokens(questions, 1) == [7, 8, 9]
+    assert seen_tokens(questions, 2) == [7, 8]
+
+
+def test_the_loop_learns_a_task():
+    model, result = trained()
+    assert result.best.valid_accuracy > 0.95
+    assert score(model, task(60, 3)).accuracy > 0.9
+    assert result.curve[0].train_loss > 2 * result.curve[-1].train_loss
+
+
+@pytest.mark.parametrize("fine_weight", [0.0, 1.0])
+def test_a_second_task_is_learned_beside_the_first_if_it_has_weight(fine_weight):
+    seed_everything(1, threads=1)
+    train, valid = (
+        dataclasses.replace(questions, fine_labels=2 - questions.labels) for questions in (task(240, 1), task(60, 2))
+    )
+    model = ScratchClassifier(dataclasses.replace(SIZES, fine_classes=3))
+    before = model.head.weight.detach()[3:].clone()
+    recipe = dataclasses.replace(RECIPE, fine_weight=fine_weight, weight_decay=0.0)
+    assert fit(model, train, valid, recipe, 1).best.valid_accuracy > 0.95
+    assert predict(model, valid).shape == (60, 3)
+    assert torch.equal(model.head.weight.detach()[3:], before) == (fine_weight == 0)
+    batch = valid.batch(torch.arange(60))
+    fine = model.eval()(batch.inputs, batch.mask)[:, 3:].argmax(dim=1)
+    assert ((fine == valid.fine_labels).float().mean() > 0.95) == (fine_weight > 0)
+
+
+def test_the_loop_learns_a_task_in_bf16():
+    assert trained(precision="bf16")[1].best.valid_accuracy > 0.95
+
+
+def test_the_best_epoch_is_restored():
+    seen = {}
+
+    def report(epoch, best):
+        if best:
+            seen["epoch"] = epoch
+
+    model, result = trained(report=report)
+    assert result.best == seen["epoch"]
+    ranked = sorted(result.curve, key=lambda epoch: (-epoch.valid_accuracy, epoch.valid_loss))
+    assert result.best == ranked[0]
+    scores = score(model, task(60, 2))
+    assert (scores.accuracy, scores.loss) == (result.best.valid_accuracy, result.best.valid_loss)
+
+
+def test_training_stops_when_patience_runs_out():
+    still = dataclasses.replace(RECIPE, learning_rate=1e-12, epochs=50, patience=3)
+    _, result = trained(still)
+    assert len(result.curve) == result.best.epoch + 3
+
+
+def test_two_runs_end_in_the_same_bits_and_another_seed_in_others():
+    first, second, other = trained()[0], trained()[0], trained(seed=2)[0]
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name])
+    assert not torch.equal(first.head.weight, other.head.weight)
+
+
+def test_predictions_come_in_the_order_of_the_questions():
+    model, _ = trained()
+    questions = task(100, 4)
+    each = torch.cat(
+        [predict(model, encode([questions.batch(torch.tensor([i])).inputs[0].tolist()], [0], 12)) for i in range(100)]
+    )
+    torch.testing.assert_close(predict(model, questions), each, atol=1e-5, rtol=1e-4)
+
+
+def test_the_learning_rate_rises_then_falls_to_zero():
+    rates = [epoch.learning_rate for epoch in trained(dataclasses.replace(RECIPE, warmup=0.25))[1].curve]
+    assert rates[1] > rates[0]
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[-1] == 0
+    constant = trained(dataclasses.replace(RECIPE, schedule="constant"))[1].curve
+    assert constant[-1].learning_rate == RECIPE.learning_rate
+
+
+def test_weight_decay_leaves_biases_and_norms_alone():
+    decayed = dataclasses.replace(RECIPE, learning_rate=1e-3, weight_decay=100.0, epochs=2)
+    plain = dataclasses.replace(decayed, weight_decay=0.0)
+    shrunk, full = trained(decayed)[0], trained(plain)[0]
+    assert shrunk.layers[0].feed_forward.inner.weight.norm() < 0.5 * full.layers[0].feed_forward.inner.weight.norm()
+    torch.testing.assert_close(shrunk.layers[0].attention_norm.weight.mean(), torch.tensor(1.0), atol=0.1, rtol=0)
+
+
+def test_auto_takes_what_the_machine_has():
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert pick_device("cpu").type == "cpu"
+    assert pick_precision("fp32", torch.device("cpu")) == "fp32"
+    assert pick_precision("auto", torch.device("cpu")) in ("fp32", "bf16")
+
+
+def test_frozen_weights_alone_are_lowered():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    before = copy.deepcopy(model)
+    lower_frozen(model, "fp32")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
+    lower_frozen(model, "bf16")
+    assert [parameter.dtype for parameter in model.parameters()] == [torch.bfloat16] * 2 + [torch.float32] * 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_loop_learns_a_task_on_a_gpu():
+    seed_everything(1, 1)
+    device = torch.device("cuda")
+    model = ScratchClassifier(SIZES).to(device)
+    result = fit(model, task(240, 1).to(device), task(60, 2).to(device), RECIPE, 1, pick_precision("auto", device))
+    assert result.best.valid_accuracy > 0.95
