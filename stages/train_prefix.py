@@ -17,7 +17,7 @@ def main(settings: Settings) -> None:
     seed_everything(settings.seed, settings.threads)
     encoder, config = load_pretrained(own, settings.max_length)
     sizes = {"prefix_length": own.prefix_length or 0, **count_classes(own)}
-    model = PrefixClassifier(encoder, **sizes)
+    model = PrefixClassifier(encoder, **sizes, prefix_std=own.prefix_std)
     train("prefix", model, {**config, "sizes": sizes}, settings, own)
 
 

@@ -143,6 +143,12 @@ def test_every_token_sees_the_prefix_but_the_mean_leaves_it_out(folder):
     torch.testing.assert_close(model(IDS, MASK), isolated)
 
 
+def test_the_prefix_starts_with_the_asked_spread(folder):
+    torch.manual_seed(0)
+    model = PrefixClassifier(load_encoder(folder), 200, classes=5, prefix_std=0.1)
+    assert model.prefix.std().item() == pytest.approx(0.1, rel=0.05)
+
+
 def test_only_the_last_layers_and_the_head_learn(folder):
     model = distilbert(folder, trainable_layers=1)
     model.train()(IDS, MASK).sum().backward()

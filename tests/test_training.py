@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from qc.batching import encode, padding_share, plan_batches, seen_tokens
+from qc.errors import QcError
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.training import Recipe, fit, lower_frozen, pick_device, pick_precision, predict, score, seed_everything
 
@@ -164,6 +165,9 @@ def test_weight_decay_leaves_biases_and_norms_alone():
 def test_auto_takes_what_the_machine_has():
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert pick_device("cpu").type == "cpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(QcError, match="device: 'cuda' is not possible"):
+            pick_device("cuda")
     assert pick_precision("fp32", torch.device("cpu")) == "fp32"
     assert pick_precision("auto", torch.device("cpu")) in ("fp32", "bf16")
 

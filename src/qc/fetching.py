@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from tqdm import tqdm
+
 from qc.artifacts import file_sha256
 from qc.downloads import Downloader, DownloadFailed
 from qc.errors import QcError
@@ -88,7 +90,7 @@ class Fetcher:
         with ExitStack() as stack:
             archives = stack.enter_context(Archives())
             ready: dict[Path, Path] = {}
-            for file in wanted:
+            for file in tqdm(wanted, desc="fetch", unit="file", leave=False, disable=None):
                 if _has(file.target, file.pin):
                     origins[file.target] = "already here"
                     continue

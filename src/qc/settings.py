@@ -100,6 +100,7 @@ class TrainPrefix(Training):
 
     encoder: Name
     prefix_length: Annotated[int, Field(ge=0)] | None
+    prefix_std: Annotated[float, Field(ge=0)]
     cache_frozen: bool
 
 

@@ -25,13 +25,16 @@ class PrefixClassifier(nn.Module):
         prefix_length: Number of trainable vectors; 0 trains the head alone.
         classes: Number of classes.
         fine_classes: Number of classes of a second task that shares all but the head's rows; 0 for none.
+        prefix_std: Standard deviation of the prefix vectors before training.
     """
 
-    def __init__(self, encoder: Encoder, prefix_length: int, classes: int, fine_classes: int = 0) -> None:
+    def __init__(
+        self, encoder: Encoder, prefix_length: int, classes: int, fine_classes: int = 0, prefix_std: float = 1.0
+    ) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
         width = encoder.config.width
-        self.prefix = nn.Parameter(torch.randn(prefix_length, width)) if prefix_length else None
+        self.prefix = nn.Parameter(prefix_std * torch.randn(prefix_length, width)) if prefix_length else None
         self.classes = classes
         self.head = nn.Linear(width, classes + fine_classes)
 

@@ -188,7 +188,6 @@ class ScratchClassifier(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        nn.init.normal_(self.embedding.weight, std=config.width**-0.5)  # as strong as the positions, once scaled
 
     def forward(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
         """Classify a batch.
