@@ -373,7 +373,7 @@ def test_the_fetch_stage_fails_in_one_message_and_keeps_what_was_there(project, 
     (project.mirror / "official.label").unlink()
     project.set("fetch.test", "official.label")
     output = project.stage("fetch", status=1, HF_ENDPOINT=server.url)
-    assert output.startswith("error: test.label: not to be had. Tried:")
+    assert output.startswith("error: official.label: not to be had. Tried:")
     assert "Traceback" not in output
     assert {path: pin(path) for path in (project.root / "data").rglob("*") if path.is_file()} == before
 

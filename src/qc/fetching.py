@@ -124,7 +124,7 @@ class Fetcher:
         if self.mirror is None:
             failures.append("  QC_MIRROR: not set")
         raise QcError(
-            f"{file.target.name}: not to be had. Tried:\n" + "\n".join(failures) + "\n"
+            f"{file.mirror_name}: not to be had. Tried:\n" + "\n".join(failures) + "\n"
             f"Put the file at {file.mirror_name} in a folder of your choice, name the folder in the environment "
             f"variable QC_MIRROR, and run this again. SHA-256 must be {file.pin.sha256}. Earlier files are unchanged."
         )
