@@ -11,7 +11,7 @@ def make(folder, *arguments):
         ["make", "--no-print-directory", "-C", str(folder), *arguments],
         text=True,
         capture_output=True,
-        env={**os.environ, "MAKEFLAGS": ""},
+        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},  # not a sub-make
     )
 
 
