@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test lint readme lock clean check-tools
+.PHONY: help run test lint verify bench readme lock clean check-tools
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -24,6 +24,12 @@ lint: $(STAMP)  ## ruff: rules and formatting
 	@ruff check .
 	@ruff format --check .
 
+verify: $(STAMP)  ## run the last commit twice from nothing, and compare every byte
+	@python -m stages.verify
+
+bench: $(STAMP)  ## time ours against what one would run instead (about half an hour); writes benchmarks/results.json
+	@python -m benchmarks.run
+
 readme: $(STAMP)  ## write the result table of the last run into README.md
 	@python -m stages.results
 
@@ -34,8 +40,8 @@ lock:  ## resolve pyproject.toml anew into requirements.txt
 		&& { echo "# Every package of the environment, as pip resolved pyproject.toml. Made by: make lock"; \
 			"$$folder/bin/pip" list --format=freeze | grep -viE '^(pip|qc)==' | sed 's/+cpu$$//'; } > requirements.txt
 
-clean:  ## remove the environment and tool caches; data, models and DVC's cache stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis logs dvc_plots build src/*.egg-info
+clean:  ## remove the environment, tool caches and states of stopped runs; data, models and DVC's cache stay
+	rm -rf $(VENV) .state .pytest_cache .ruff_cache .hypothesis logs dvc_plots build src/*.egg-info
 	find src stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 check-tools:

@@ -1,8 +1,10 @@
 """The pipeline's stages, each run as `python -m stages.NAME` from the top of the repository."""
 
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 # A copy of the repository, such as DVC makes for a queued experiment, runs its own code, whatever is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
@@ -10,3 +12,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 # Nothing calls home.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """Handle Ctrl-C and SIGTERM where there is nothing to put in order: one line, and the shell's status for it."""
+    os.write(2, f"\nstopped by {signal.Signals(number).name}; run the same command again to go on\n".encode())
+    os._exit(128 + number)
+
+
+# A stage that is being started spends its first seconds importing, and is not to answer Ctrl-C with a traceback.
+if sys.argv[0] == "-m":
+    signal.signal(signal.SIGINT, end_at_once)
+    signal.signal(signal.SIGTERM, end_at_once)

@@ -3,14 +3,17 @@
 `python -m stages.entry` checks params.yaml and does nothing else.
 """
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from qc.errors import QcError
 from qc.schema import read
 from qc.settings import Settings
 from qc.sources import Sources
+from stages import end_at_once
 
 PARAMS = Path("params.yaml")
 SOURCES = Path("data/sources.yaml")
@@ -21,6 +24,9 @@ SPLIT = Path("data/split")
 MODELS = Path("models")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
+STATES = Path(".state")
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def load_settings() -> Settings:
@@ -36,13 +42,30 @@ def load_sources() -> Sources:
 
 
 def run(main: Callable[[Settings], None]) -> None:
-    """Run a stage: settings in, one message and status 1 for an error that the user can put right."""
+    """Run a stage: settings in, one message and status 1 for an error that the user can put right.
+
+    Ctrl-C and SIGTERM unwind the stage, so that nothing half-written stays, then end it as `end_at_once` does; a second
+    one does so at once.
+    """
+
+    def unwind(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        for each in STOPPING:
+            signal.signal(each, end_at_once)
+        raise KeyboardInterrupt
+
+    stopped: list[int] = []
+    for number in STOPPING:
+        signal.signal(number, unwind)
     try:
         main(load_settings())
     except QcError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; run the same command again to go on")
+    except BaseException:
+        if not stopped:
+            raise
+    if stopped:
+        end_at_once(stopped[0], None)
 
 
 if __name__ == "__main__":

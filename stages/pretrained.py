@@ -5,13 +5,13 @@ from typing import Any
 from qc.errors import QcError
 from qc.models.encoder import Encoder
 from qc.pretrained import encoder_sha256, load_encoder
-from qc.settings import TrainDistilbert, TrainPrefix
+from qc.settings import OnEncoder
 from qc.vocabulary import describe_vocabulary
 from stages.entry import ENCODERS
 from stages.training import load_vocabulary
 
 
-def load_pretrained(own: TrainPrefix | TrainDistilbert, max_length: int) -> tuple[Encoder, dict[str, Any]]:
+def load_pretrained(own: OnEncoder, max_length: int) -> tuple[Encoder, dict[str, Any]]:
     """The encoder that a training section names.
 
     Args:

@@ -33,20 +33,20 @@ def result_table(scores: dict[str, Any], trainings: dict[str, dict[str, Any]]) -
     return "\n".join(lines)
 
 
-def with_table(readme: str, table: str) -> str:
-    """`readme` with `table` between the marks; QcError where they are missing."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise QcError(f"{README}: the marks {BEGIN} and {END} are missing; git shows where they stood")
-    return f"{before}{begin}\n\n{table}\n\n{end}{after}"
+def with_block(readme: str, begin: str, end: str, block: str) -> str:
+    """`readme` with `block` between two marks; QcError where they are missing."""
+    before, found_begin, rest = readme.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise QcError(f"{README}: the marks {begin} and {end} are missing; git shows where they stood")
+    return f"{before}{begin}\n\n{block}\n\n{end}{after}"
 
 
 def main(_: Settings) -> None:
     """Write the table of the last run into README.md."""
     trainings = {name: read_json(METRICS / f"train_{name}.json") for name in MODELS}
     table = result_table(read_json(METRICS / "evaluate.json"), trainings)
-    README.write_text(with_table(README.read_text(encoding="utf-8"), table), encoding="utf-8")
+    README.write_text(with_block(README.read_text(encoding="utf-8"), BEGIN, END, table), encoding="utf-8")
     print(f"{README}: result table written")
 
 

@@ -9,7 +9,7 @@ from qc.settings import Settings
 from qc.training import seed_everything
 from stages.entry import run
 from stages.pretrained import load_pretrained
-from stages.training import count_classes, train
+from stages.training import describe_classes, train
 
 
 def main(settings: Settings) -> None:
@@ -27,7 +27,7 @@ def main(settings: Settings) -> None:
         "head_width": own.head_width,
         "dropout": own.dropout,
         "pooling": own.pooling,
-        **count_classes(own),
+        **describe_classes(own),
     }
     model = DistilbertClassifier(encoder, **sizes)
     train("distilbert", model, {**config, "sizes": sizes}, settings, own)

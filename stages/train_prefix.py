@@ -8,7 +8,7 @@ from qc.settings import Settings
 from qc.training import seed_everything
 from stages.entry import run
 from stages.pretrained import load_pretrained
-from stages.training import count_classes, train
+from stages.training import describe_classes, train
 
 
 def main(settings: Settings) -> None:
@@ -16,7 +16,7 @@ def main(settings: Settings) -> None:
     own = settings.train_prefix
     seed_everything(settings.seed, settings.threads)
     encoder, config = load_pretrained(own, settings.max_length)
-    sizes = {"prefix_length": own.prefix_length or 0, **count_classes(own)}
+    sizes = {"prefix_length": own.prefix_length or 0, **describe_classes(own)}
     model = PrefixClassifier(encoder, **sizes, prefix_std=own.prefix_std)
     train("prefix", model, {**config, "sizes": sizes}, settings, own)
 

@@ -10,7 +10,7 @@ from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.settings import Settings
 from qc.training import seed_everything
 from stages.entry import run
-from stages.training import count_classes, load_split, load_vocabulary, train
+from stages.training import TRAIN, describe_classes, load_split, load_vocabulary, train
 
 
 def main(settings: Settings) -> None:
@@ -20,7 +20,7 @@ def main(settings: Settings) -> None:
     vocabulary = load_vocabulary()
     sizes = ScratchConfig(
         vocab_size=vocabulary["size"],
-        **count_classes(own),
+        **describe_classes(own),
         width=own.width,
         heads=own.heads,
         ff_width=own.ff_width,
@@ -31,7 +31,7 @@ def main(settings: Settings) -> None:
         mask_padding=own.mask_padding,
         unknown_id=vocabulary["special_ids"]["unknown"],
     )
-    tokens = seen_tokens(load_split("train", settings.max_length, None), own.min_count) if own.min_count else None
+    tokens = seen_tokens(load_split(TRAIN, settings.max_length, None), own.min_count) if own.min_count else None
     model = ScratchClassifier(sizes, tokens)
     train("scratch", model, {"special_ids": None, "sizes": asdict(sizes)}, settings, own)
 

@@ -1,48 +1,47 @@
 """What the three training stages share: a model in, a model folder, metrics and a learning curve out."""
 
+import platform
+import sys
 from dataclasses import astuple, fields
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from qc.artifacts import read_json, read_table, write_csv, write_json
+from qc.artifacts import file_sha256, read_json, read_table, write_csv, write_json
 from qc.batching import Questions, encode
 from qc.checkpoints import save_model
-from qc.settings import Settings, Training
-from qc.training import (
-    Epoch,
-    Recipe,
-    cache_frozen,
-    fit,
-    lower_frozen,
-    pick_device,
-    pick_precision,
-)
-from stages.entry import METRICS, MODELS, PLOTS, SPLIT, TOKENIZED
+from qc.frozen import cache_frozen, lower_frozen
+from qc.resume import StateFolder
+from qc.settings import OnEncoder, Settings, Training
+from qc.training import Epoch, Recipe, State, best_epoch, fit, pick_device, pick_precision
+from stages.entry import METRICS, MODELS, PLOTS, SPLIT, STATES, TOKENIZED
+
+TRAIN, VALID = SPLIT / "train.parquet", SPLIT / "valid.parquet"
+LABELS, VOCABULARY = TOKENIZED / "labels.json", TOKENIZED / "vocabulary.json"
 
 
 def load_vocabulary() -> dict[str, Any]:
     """What the questions were tokenized with."""
-    return read_json(TOKENIZED / "vocabulary.json")
+    return read_json(VOCABULARY)
 
 
 def load_labels() -> dict[str, list[str]]:
     """Names of the coarse and the fine classes, each in label order."""
-    return read_json(TOKENIZED / "labels.json")
+    return read_json(LABELS)
 
 
-def count_classes(own: Training) -> dict[str, int]:
-    """How many classes a model tells apart, and how many fine ones in its second task, if it has one."""
+def describe_classes(own: Training) -> dict[str, Any]:
+    """How many classes a model tells apart, and in which of them each fine one lies if it has that second task."""
     labels = load_labels()
-    return {
-        "classes": len(labels["classes"]),
-        "fine_classes": len(labels["fine_classes"]) if own.fine_weight else 0,
-    }
+    coarse_of = [labels["classes"].index(fine.partition(":")[0]) for fine in labels["fine_classes"]]
+    return {"classes": len(labels["classes"]), "coarse_of": coarse_of if own.fine_weight else []}
 
 
-def load_split(name: str, max_length: int, special_ids: tuple[int, int] | None) -> Questions:
+def load_split(path: Path, max_length: int, special_ids: tuple[int, int] | None) -> Questions:
     """Read a split; arguments are as for `encode`."""
-    columns = read_table(SPLIT / f"{name}.parquet", "input_ids", "label", "coarse", "fine").to_pydict()
+    columns = read_table(path, "input_ids", "label", "coarse", "fine").to_pydict()
     numbers = {fine: number for number, fine in enumerate(load_labels()["fine_classes"])}
     fine_labels = [numbers[f"{coarse}:{fine}"] for coarse, fine in zip(columns["coarse"], columns["fine"], strict=True)]
     return encode(columns["input_ids"], columns["label"], max_length, special_ids, fine_labels)
@@ -51,6 +50,8 @@ def load_split(name: str, max_length: int, special_ids: tuple[int, int] | None) 
 def train(name: str, model: nn.Module, config: dict[str, Any], settings: Settings, own: Training) -> None:
     """Train a model and write models/NAME, metrics/train_NAME.json and plots/train_NAME.csv.
 
+    A run that was killed goes on from its last whole epoch.
+
     Args:
         name: The model's name, `train_NAME` being the stage.
         model: Untrained.
@@ -58,12 +59,11 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
         settings: The whole of params.yaml.
         own: The stage's section.
     """
+    stage = f"train_{name}"
     device = pick_device(settings.device)
     precision = pick_precision(settings.precision, device)
     special_ids = tuple(config["special_ids"]) if config["special_ids"] else None
-    train_split, valid_split = (
-        load_split(split, settings.max_length, special_ids).to(device) for split in ("train", "valid")
-    )
+    splits = [load_split(path, settings.max_length, special_ids).to(device) for path in (TRAIN, VALID)]
     config = {
         "model": name,
         "labels": load_labels(),
@@ -71,37 +71,77 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
         "max_length": settings.max_length,
         **config,
     }
-    model.to(device)
-    lower_frozen(model, precision)
-    if getattr(own, "cache_frozen", False):
-        train_split, valid_split = (cache_frozen(model, split, precision) for split in (train_split, valid_split))
-
     parameters = list(model.parameters())
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    print(f"{name}: {trainable:,} trainable parameters, {len(train_split)} questions, {device.type}, {precision}")
-    recipe = Recipe(**{field.name: getattr(own, field.name) for field in fields(Recipe)})
-    result = fit(model, train_split, valid_split, recipe, settings.seed, precision, _print_epoch)
+    print(f"{name}: {trainable:,} trainable parameters, {len(splits[0])} questions, {device.type}, {precision}")
 
-    save_model(MODELS / name, model, config)
-    write_csv(
-        PLOTS / f"train_{name}.csv", [field.name for field in fields(Epoch)], [astuple(epoch) for epoch in result.curve]
-    )
-    write_json(
-        METRICS / f"train_{name}.json",
-        {
-            "parameters": {"total": sum(parameter.numel() for parameter in parameters), "trainable": trainable},
-            "epochs": len(result.curve),
-            "best_epoch": result.best.epoch,
-            "valid": {"accuracy": result.best.valid_accuracy, "loss": result.best.valid_loss},
-            "precision": precision,
-            "padding_share": result.padding_share,
-        },
-    )
+    states = StateFolder(STATES / stage, _run_key(config, settings, own, device, precision), _warn)
+    with states.locked():
+        start = states.load()
+        if start:
+            print(f"resuming {stage} from epoch {len(start.curve)}", flush=True)
+        model.to(device)
+        lower_frozen(model, precision)
+        if isinstance(own, OnEncoder) and own.cache_frozen:
+            splits = [cache_frozen(model, split, precision, own.cache_memory, states.stage) for split in splits]
+
+        def report(state: State) -> None:
+            states.save(state)
+            _print_epoch(state.curve)
+
+        recipe = Recipe(**{field.name: getattr(own, field.name) for field in fields(Recipe)})
+        result = fit(
+            model, *splits, recipe, settings.seed, precision, compiled=settings.compile, start=start, report=report
+        )
+        save_model(MODELS / name, model, config)
+        write_csv(
+            PLOTS / f"{stage}.csv", [field.name for field in fields(Epoch)], [astuple(epoch) for epoch in result.curve]
+        )
+        write_json(
+            METRICS / f"{stage}.json",
+            {
+                "parameters": {"total": sum(parameter.numel() for parameter in parameters), "trainable": trainable},
+                "epochs": len(result.curve),
+                "best_epoch": result.best.epoch,
+                "valid": {"accuracy": result.best.valid_accuracy, "loss": result.best.valid_loss},
+                "precision": precision,
+                "padding_share": result.padding_share,
+            },
+        )
+        states.remove()
 
 
-def _print_epoch(epoch: Epoch, best: bool) -> None:
+def _run_key(
+    config: dict[str, Any], settings: Settings, own: Training, device: torch.device, precision: str
+) -> dict[str, Any]:
+    """Everything that decides a run's result: parameters, data, encoder, code, libraries and kind of processor."""
+    code = {
+        name: file_sha256(Path(module.__file__))
+        for name, module in sys.modules.items()
+        if name.split(".")[0] in ("qc", "stages", "__main__") and getattr(module, "__file__", None)
+    }
+    return {
+        "config": config,
+        "section": own.model_dump(),
+        "seed": settings.seed,
+        "threads": settings.threads,
+        "precision": precision,
+        "compile": settings.compile,
+        "data": [file_sha256(path) for path in (TRAIN, VALID)],
+        "code": code,
+        "versions": [platform.python_version(), torch.__version__],
+        "processor": torch.cuda.get_device_name() if device.type == "cuda" else dict(torch.cpu.get_capabilities()),
+    }
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def _print_epoch(curve: list[Epoch]) -> None:
+    epoch = curve[-1]
     print(
         f"epoch {epoch.epoch:3d}  train loss {epoch.train_loss:.4f}  valid loss {epoch.valid_loss:.4f}  "
-        f"valid accuracy {epoch.valid_accuracy:.4f}{'  *' if best else ''}",
+        f"valid accuracy {epoch.valid_accuracy:.4f}{'  *' if best_epoch(curve) is epoch else ''}",
         flush=True,
     )

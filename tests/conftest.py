@@ -1,11 +1,15 @@
 """What several test files share: a tiny encoder, questions that a tiny model can learn, and a copy of the project."""
 
+import copy
 import hashlib
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -74,6 +78,17 @@ def pin(path: Path) -> dict:
     """A file's entry in sources.yaml."""
     content = path.read_bytes()
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """A disk that is full: the system refuses to let a file grow past `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
@@ -157,6 +172,12 @@ class Project:
         self.set("train_distilbert.head_width", 8)
         self.set("train_distilbert.trainable_layers", 2)
 
+    def at(self, root: Path) -> "Project":
+        """This project's copy at `root`."""
+        project = copy.copy(self)
+        project.root = root
+        return project
+
     @property
     def params(self) -> Path:
         return self.root / "params.yaml"
@@ -191,6 +212,12 @@ class Project:
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", message)
+
+
+def outputs(project: Project) -> dict[str, dict]:
+    """Size and hash of every output of every stage."""
+    paths = [path for name in ("data", "models", "metrics", "plots") for path in (project.root / name).rglob("*")]
+    return {str(path.relative_to(project.root)): pin(path) for path in paths if path.is_file()}
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,14 @@ from qc.batching import encode
 from qc.checkpoints import fill, read_weights, save_model
 from qc.classifiers import load_classifier
 from qc.errors import QcError
+from qc.frozen import cache_frozen
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.encoder import Encoder, EncoderConfig
 from qc.models.prefix import PrefixClassifier
 from qc.pretrained import encoder_sha256, load_encoder
-from qc.training import cache_frozen, predict
+from qc.training import predict
 from qc.vocabulary import describe_vocabulary
-from tests.conftest import VOCABULARY, pin, write_encoder
+from tests.conftest import VOCABULARY, file_size_limit, pin, write_encoder
 
 IDS = torch.tensor([[2, 5, 9, 11, 3, 0, 0], [2, 8, 7, 6, 10, 12, 3]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1]]).bool()
@@ -111,10 +112,28 @@ def test_padding_never_changes_logits(folder, make):
 
 
 @every_model
-def test_the_frozen_part_can_be_run_once(folder, make):
+@pytest.mark.parametrize("memory", [1, 0])
+def test_the_frozen_part_can_be_run_once_and_kept_in_memory_or_on_disk(folder, make, memory, tmp_path):
     model = make(folder)
     questions = encode([[5, 9, 11], [8, 7, 6, 10, 12], [4], [9] * 8], [0, 1, 2, 3], 30, (2, 3))
-    torch.testing.assert_close(predict(model, cache_frozen(model, questions)), predict(model, questions))
+    cached = cache_frozen(model, questions, "fp32", memory, tmp_path / "state")
+    torch.testing.assert_close(predict(model, cached), predict(model, questions))
+    assert (tmp_path / "state").exists() == (memory == 0)
+    assert not list(tmp_path.glob("state/*"))
+
+
+def test_without_a_prefix_the_pooled_vectors_are_what_is_kept(folder, tmp_path):
+    model = PrefixClassifier(load_encoder(folder), 0, 5)
+    questions = encode([[5, 9, 11], [8, 7, 6, 10, 12]], [0, 1], 30, (2, 3))
+    assert cache_frozen(model, questions, "fp32", 1, tmp_path).values.shape == (2, 16)
+
+
+def test_no_room_for_the_frozen_parts_output_is_an_error_that_names_the_remedy(folder, tmp_path):
+    model = PrefixClassifier(load_encoder(folder), 2, 5)
+    questions = encode([[5] * 20] * 50, [0] * 50, 30, (2, 3))
+    with file_size_limit(10_000), pytest.raises(QcError, match="File too large; free some, or set cache_frozen: false"):
+        cache_frozen(model, questions, "fp32", 0, tmp_path / "state")
+    assert not list(tmp_path.glob("state/*"))
 
 
 def test_only_prefix_and_head_learn(folder):

@@ -7,7 +7,7 @@ import pytest
 from datasets import load_dataset
 
 from qc.artifacts import read_json, read_table
-from tests.conftest import CLASSES, ENCODER_FILES, STAGES, pin
+from tests.conftest import CLASSES, ENCODER_FILES, STAGES, outputs
 
 TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
 
@@ -19,12 +19,6 @@ def restored(finished):
     finished.run("git", "checkout", "--quiet", "--force", ".")
     finished.run("git", "clean", "--quiet", "--force", "-d")
     finished.run("dvc", "checkout", "--quiet", "--force")
-
-
-def outputs(project):
-    """Hash of every output of every stage."""
-    paths = [path for name in ("data", "models", "metrics", "plots") for path in (project.root / name).rglob("*")]
-    return {str(path.relative_to(project.root)): pin(path) for path in paths if path.is_file()}
 
 
 def test_a_second_run_runs_nothing(finished):

@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from stages.results import MODELS, result_table, with_table
+from stages.results import BEGIN, END, MODELS, result_table, with_block
 from tests.conftest import ROOT
 
 
@@ -15,4 +15,4 @@ def test_the_result_table_is_that_of_the_committed_metrics():
     trainings = {name: json.loads(committed(f"metrics/train_{name}.json")) for name in MODELS}
     table = result_table(json.loads(committed("metrics/evaluate.json")), trainings)
     readme = committed("README.md")
-    assert with_table(readme, table) == readme
+    assert with_block(readme, BEGIN, END, table) == readme

@@ -17,7 +17,7 @@ from qc.models.scratch import (
 )
 
 SMALL = ScratchConfig(
-    vocab_size=50, classes=4, fine_classes=0, width=16, heads=2, ff_width=32, layers=2, max_length=12,
+    vocab_size=50, classes=4, coarse_of=(), width=16, heads=2, ff_width=32, layers=2, max_length=12,
     dropout=0.1, norm="post", mask_padding=True, unknown_id=1,
 )  # fmt: skip
 
@@ -114,7 +114,7 @@ def test_tokens_without_a_row_share_that_of_unknown():
 
 def test_the_notebooks_sizes_have_the_notebooks_number_of_parameters():
     sizes = ScratchConfig(
-        vocab_size=30522, classes=6, fine_classes=0, width=512, heads=8, ff_width=2048, layers=12, max_length=36,
+        vocab_size=30522, classes=6, coarse_of=(), width=512, heads=8, ff_width=2048, layers=12, max_length=36,
         dropout=0.1, norm="post", mask_padding=False, unknown_id=100,
     )  # fmt: skip
     model = ScratchClassifier(sizes)

@@ -11,15 +11,17 @@ from torch import nn
 
 from qc.batching import encode, padding_share, plan_batches, seen_tokens
 from qc.errors import QcError
+from qc.frozen import lower_frozen
+from qc.models.output import OutputLayer
 from qc.models.scratch import ScratchClassifier, ScratchConfig
-from qc.training import Recipe, fit, lower_frozen, pick_device, pick_precision, predict, score, seed_everything
+from qc.training import Recipe, best_epoch, fit, pick_device, pick_precision, predict, score, seed_everything
 
 RECIPE = Recipe(
-    epochs=8, patience=8, batch_size=16, learning_rate=3e-3, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.01,
-    schedule="linear", warmup=0.1, clip_norm=1.0, label_smoothing=0.0, fine_weight=0.0,
+    epochs=8, patience=8, batch_size=16, learning_rate=3e-3, head_learning_rate=None, betas=(0.9, 0.98), eps=1e-9,
+    weight_decay=0.01, schedule="linear", warmup=0.1, clip_norm=1.0, label_smoothing=0.0, fine_weight=0.0,
 )  # fmt: skip
 SIZES = ScratchConfig(
-    vocab_size=30, classes=3, fine_classes=0, width=16, heads=2, ff_width=32, layers=1, max_length=12,
+    vocab_size=30, classes=3, coarse_of=(), width=16, heads=2, ff_width=32, layers=1, max_length=12,
     dropout=0.1, norm="post", mask_padding=True, unknown_id=1,
 )  # fmt: skip
 
@@ -38,10 +40,10 @@ def task(count, seed):
     return encode(rows, labels, max_length=12)
 
 
-def trained(recipe=RECIPE, seed=1, precision="fp32", report=lambda epoch, best: None):
+def trained(recipe=RECIPE, seed=1, precision="fp32", **options):
     seed_everything(seed, threads=1)
     model = ScratchClassifier(SIZES)
-    return model, fit(model, task(240, 1), task(60, 2), recipe, seed, precision, report)
+    return model, fit(model, task(240, 1), task(60, 2), recipe, seed, precision, **options)
 
 
 @settings(deadline=None)
@@ -93,15 +95,35 @@ def test_a_second_task_is_learned_beside_the_first_if_it_has_weight(fine_weight)
     train, valid = (
         dataclasses.replace(questions, fine_labels=2 - questions.labels) for questions in (task(240, 1), task(60, 2))
     )
-    model = ScratchClassifier(dataclasses.replace(SIZES, fine_classes=3))
+    model = ScratchClassifier(dataclasses.replace(SIZES, coarse_of=(2, 1, 0)))
     before = model.head.weight.detach()[3:].clone()
     recipe = dataclasses.replace(RECIPE, fine_weight=fine_weight, weight_decay=0.0)
-    assert fit(model, train, valid, recipe, 1).best.valid_accuracy > 0.95
+    result = fit(model, train, valid, recipe, 1)
     assert predict(model, valid).shape == (60, 3)
+    assert result.best.valid_accuracy > 0.95 or fine_weight == 0
     assert torch.equal(model.head.weight.detach()[3:], before) == (fine_weight == 0)
     batch = valid.batch(torch.arange(60))
     fine = model.eval()(batch.inputs, batch.mask)[:, 3:].argmax(dim=1)
     assert ((fine == valid.fine_labels).float().mean() > 0.95) == (fine_weight > 0)
+
+
+def test_prediction_averages_the_coarse_opinion_and_the_fine_one():
+    layer = OutputLayer(4, classes=2, coarse_of=[1, 0, 1])
+    logits = torch.randn(5, 5, generator=torch.Generator().manual_seed(1))
+    own, fine = logits[:, :2].softmax(1), logits[:, 2:].softmax(1)
+    summed = torch.stack((fine[:, 1], fine[:, 0] + fine[:, 2]), dim=1)
+    torch.testing.assert_close(layer.coarse_logits(logits), (own * summed).sqrt().log())
+    plain = OutputLayer(4, classes=5)
+    assert torch.equal(plain.coarse_logits(logits), logits)
+
+
+def test_a_head_may_learn_at_another_rate():
+    still = dataclasses.replace(RECIPE, head_learning_rate=1e-12, epochs=1)
+    seed_everything(1, threads=1)
+    before = ScratchClassifier(SIZES)
+    after, _ = trained(still)
+    torch.testing.assert_close(after.head.weight, before.head.weight)
+    assert not torch.allclose(after.embedding.weight, before.embedding.weight)
 
 
 def test_the_loop_learns_a_task_in_bf16():
@@ -109,18 +131,34 @@ def test_the_loop_learns_a_task_in_bf16():
 
 
 def test_the_best_epoch_is_restored():
-    seen = {}
+    seen = []
 
-    def report(epoch, best):
-        if best:
-            seen["epoch"] = epoch
+    def report(state):
+        if best_epoch(state.curve) is state.curve[-1]:
+            seen.append({name: weights.clone() for name, weights in state.best_weights.items()})
 
     model, result = trained(report=report)
-    assert result.best == seen["epoch"]
     ranked = sorted(result.curve, key=lambda epoch: (-epoch.valid_accuracy, epoch.valid_loss))
     assert result.best == ranked[0]
+    assert all(torch.equal(weights, seen[-1][name]) for name, weights in model.named_parameters())
     scores = score(model, task(60, 2))
     assert (scores.accuracy, scores.loss) == (result.best.valid_accuracy, result.best.valid_loss)
+
+
+def test_a_loss_that_is_no_number_ends_training_with_what_to_change():
+    with pytest.raises(QcError, match=r"epoch 1: the training loss is nan; in params.yaml a lower learning_rate"):
+        trained(dataclasses.replace(RECIPE, learning_rate=1e30, clip_norm=None))
+
+
+def test_compiled_training_learns_the_same():
+    questions = encode([[5 + number % 3, 12, 13, 14] for number in range(48)], [number % 3 for number in range(48)], 12)
+    curves = []
+    for compiled in (False, True):
+        seed_everything(1, threads=1)
+        model = ScratchClassifier(dataclasses.replace(SIZES, dropout=0.0))
+        curves.append(fit(model, questions, questions, RECIPE, 1, compiled=compiled).curve)
+    for plain, compiled in zip(*curves, strict=True):
+        assert compiled.train_loss == pytest.approx(plain.train_loss, rel=1e-3)
 
 
 def test_training_stops_when_patience_runs_out():

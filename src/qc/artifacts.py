@@ -1,17 +1,18 @@
 """Outputs, written whole or not at all, and the same bytes for the same content.
 
 Notable:
-- files and folders are made beside their place and renamed into it
+- files and folders are made beside their place, flushed to the disk and renamed into it
 - JSON keeps the order it was given, numbers are rounded to six digits: enough for any difference that means something
 - no times, paths or host names
 """
 
 import csv
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,41 +21,92 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from qc.errors import QcError
+from qc.errors import QcError, reason
 
 DIGITS = 6
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; renamed to `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Give a path beside `path` to write to; flushed to the disk and renamed to `path` when the block ends well.
+
+    Raises:
+        QcError: It could not be written; what was at `path` stays.
+    """
+    with _not_written(path):
+        temporary = _temporary(path)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            _flush(temporary)
+            temporary.replace(path)
+            _flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`; it takes the place of `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    """Give an empty folder beside `path`; it takes the place of `path` when the block ends well.
+
+    Raises:
+        QcError: It could not be written; what was at `path` stays.
+    """
+    with _not_written(path):
+        temporary = _temporary(path)
+        try:
+            temporary.mkdir()
+            yield temporary
+            temporary.chmod(0o755)
+            for written in temporary.iterdir():
+                _flush(written)
+            old = temporary.with_name(f"{temporary.name}.old")
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _not_written(path: Path) -> Iterator[None]:
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        old = temporary.with_name(f"{temporary.name}.old")
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        yield
+    except OSError as error:
+        raise QcError(
+            f"{path}: cannot be written: {reason(error)}; what was there stays; make room, or the folder writable, "
+            "and run the same command again"
+        ) from None
+
+
+def _temporary(path: Path) -> Path:
+    """A free name beside `path`, of this process; what processes that were killed left there is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
+        owner = re.fullmatch(r"\.(\d+)\.tmp(\.old)?", left.name.removeprefix(f".{path.name}"))
+        if owner and not _alive(int(owner[1])):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk has a file's content, or a folder's names: a rename must not outlive what it names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

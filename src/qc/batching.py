@@ -51,6 +51,11 @@ class Questions:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def device(self) -> torch.device:
+        """Where batches are made; `values` may be kept elsewhere."""
+        return self.labels.device
+
     def to(self, device: torch.device) -> "Questions":
         """The same questions with values and labels on `device`."""
         fine_labels = None if self.fine_labels is None else self.fine_labels.to(device)
@@ -63,11 +68,11 @@ class Questions:
         position = torch.arange(int(lengths.max()))  # (T,)
         real = position < lengths[:, None]  # (B, T)
         source = torch.where(real, starts[:, None] + position, 0)
-        device = self.values.device
-        rows = indices.to(device, non_blocking=True)
+        rows = indices.to(self.device, non_blocking=True)
+        inputs = self.values[source.to(self.values.device, non_blocking=True)]
         return Batch(
-            inputs=self.values[source.to(device, non_blocking=True)],
-            mask=None if real.all() else real.to(device, non_blocking=True),
+            inputs=inputs.to(self.device, non_blocking=True),
+            mask=None if real.all() else real.to(self.device, non_blocking=True),
             labels=self.labels[rows],
             fine_labels=None if self.fine_labels is None else self.fine_labels[rows],
             indices=indices,

@@ -23,8 +23,16 @@ def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> Non
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items() if name not in frozen}
     with new_folder(folder) as temporary:
-        save_file(tensors, temporary / WEIGHTS)
+        write_weights(temporary / WEIGHTS, tensors)
         write_json(temporary / CONFIG, config)
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file; OSError where the system does not let it."""
+    try:
+        save_file(dict(tensors), path, metadata)
+    except SafetensorError as error:
+        raise OSError(str(error).removeprefix("Error while serializing: I/O error: ")) from None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

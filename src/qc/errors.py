@@ -6,3 +6,8 @@ class QcError(Exception):
 
     Stages print it as one message, without a traceback, and exit with status 1.
     """
+
+
+def reason(error: OSError) -> str:
+    """Why an operation of the system failed, in its own words: `No space left on device`."""
+    return error.strerror or str(error)

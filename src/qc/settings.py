@@ -66,6 +66,7 @@ class Training(Section):
     patience: Positive
     batch_size: Positive
     learning_rate: Annotated[float, Field(gt=0)]
+    head_learning_rate: Annotated[float, Field(gt=0)] | None
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
     eps: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
@@ -95,24 +96,28 @@ class TrainScratch(Training):
         return self
 
 
-class TrainPrefix(Training):
+class OnEncoder(Training):
+    """How a model on a pretrained encoder is trained, see `qc.frozen.cache_frozen`."""
+
+    encoder: Name
+    cache_frozen: bool
+    cache_memory: Annotated[float, Field(ge=0)]
+
+
+class TrainPrefix(OnEncoder):
     """The prefix before a frozen encoder."""
 
-    encoder: Name
     prefix_length: Annotated[int, Field(ge=0)] | None
     prefix_std: Annotated[float, Field(ge=0)]
-    cache_frozen: bool
 
 
-class TrainDistilbert(Training):
+class TrainDistilbert(OnEncoder):
     """What of an encoder is fine-tuned, and the head on it."""
 
-    encoder: Name
     trainable_layers: Annotated[int, Field(ge=0)]
     head_width: Positive
     dropout: Fraction
     pooling: Literal["cls", "mean"]
-    cache_frozen: bool
 
 
 class Settings(Section):
@@ -122,6 +127,7 @@ class Settings(Section):
     threads: Positive
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
+    compile: bool
     max_length: Positive
     fetch: Fetch
     tokenize: Tokenize

@@ -1,19 +1,18 @@
 """One training loop for every model: it knows batches, logits and losses, and nothing of what is inside a model.
 
 Notable:
-- frozen parts are run once (`cache_frozen`), their outputs take the place of the token ids
 - bf16 by autocast where asked; master weights, optimizer and losses stay in fp32
 - attention as plain products: for questions this short faster on a CPU than the fused backward, and deterministic
 - nothing in a step waits for the device: losses are summed there and read once an epoch
-- all randomness of an epoch comes from (seed, epoch), so an epoch can be repeated on its own
+- all randomness of an epoch comes from (seed, epoch): a run goes on from a state as if it had never stopped
 - the best epoch by validation accuracy, ties by validation loss, is what stays in the model
 """
 
 import math
 import os
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -29,6 +28,7 @@ from qc.errors import QcError
 Precision = Literal["fp32", "bf16"]
 
 EVALUATION_BATCH = 64
+WEIGHTS = "weights."  # the kind of tensor in a state that is not the optimizer's
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Recipe:
         patience: Epochs without a better validation score after which training stops.
         batch_size: Questions a step.
         learning_rate: Peak learning rate of AdamW.
+        head_learning_rate: That of the head, if it is to have another; None: the same.
         betas: AdamW's decay rates of the running moments.
         eps: AdamW's term added to the denominator.
         weight_decay: Decoupled weight decay, applied to matrices, not to biases and norms.
@@ -54,6 +55,7 @@ class Recipe:
     patience: int
     batch_size: int
     learning_rate: float
+    head_learning_rate: float | None
     betas: tuple[float, float]
     eps: float
     weight_decay: float
@@ -84,6 +86,23 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class State:
+    """A run after a whole epoch: all it takes to go on as if it had never stopped.
+
+    Attributes:
+        curve: One row an epoch so far.
+        padding_shares: Share of padding among the tokens multiplied in each epoch, 0 to 1.
+        tensors: What is trained, as `weights.NAME`, and AdamW's moments and steps, as `exp_avg.NAME` and the like.
+        best_weights: What was trained as it stood after the best epoch, by name.
+    """
+
+    curve: list[Epoch]
+    padding_shares: list[float]
+    tensors: dict[str, Tensor]
+    best_weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Result:
     """What `fit` found; the model holds the weights of `best`.
 
@@ -96,6 +115,11 @@ class Result:
     curve: list[Epoch]
     best: Epoch
     padding_share: float
+
+
+def best_epoch(curve: Sequence[Epoch]) -> Epoch:
+    """The row of highest validation accuracy; of those, of lowest validation loss; of those, the first."""
+    return max(curve, key=lambda epoch: (epoch.valid_accuracy, -epoch.valid_loss))
 
 
 def pick_device(name: str) -> torch.device:
@@ -138,41 +162,13 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def lower_frozen(model: nn.Module, precision: Precision) -> None:
-    """Keep frozen weights in the precision they are multiplied in, rather than convert them at every use."""
-    if precision == "bf16":
-        for parameter in model.parameters():
-            if not parameter.requires_grad:
-                parameter.data = parameter.data.to(torch.bfloat16)
-
-
-def cache_frozen(model: nn.Module, questions: Questions, precision: Precision = "fp32") -> Questions:
-    """Run `model.frozen` once over a split; the outputs replace the token ids.
-
-    Args:
-        model: Has `frozen(inputs, mask) -> (B, T', H)`, T' being T, or 1 where it pools.
-        questions: Token ids, on the model's device.
-        precision: What the matrices are multiplied in.
-    """
-    model.eval()
-    pieces: list[Tensor] = [torch.empty(0)] * len(questions)
-    for batch in questions.batches(EVALUATION_BATCH):
-        with autocast(questions.values.device, precision):
-            hidden = model.frozen(batch.inputs, batch.mask)
-        pooled = hidden.shape[1] == 1
-        for row, index in enumerate(batch.indices.tolist()):
-            pieces[index] = hidden[row, : 1 if pooled else int(questions.lengths[index])]
-    lengths = torch.tensor([len(piece) for piece in pieces])
-    return replace(questions, values=torch.cat(pieces), lengths=lengths)
-
-
 def predict(model: nn.Module, questions: Questions, precision: Precision = "fp32") -> Tensor:
     """Logits of a whole split, without dropout: (N, classes) fp32 on the CPU, in the split's order."""
     model.eval()
     logits, order = [], []
     for batch in questions.batches(EVALUATION_BATCH):
-        with torch.inference_mode(), autocast(questions.values.device, precision):
-            logits.append(model(batch.inputs, batch.mask)[:, : model.classes].float())
+        with torch.inference_mode(), autocast(questions.device, precision):
+            logits.append(model.output_layer.coarse_logits(model(batch.inputs, batch.mask).float()))
         order.append(batch.indices)
     return torch.cat(logits).cpu()[torch.cat(order).argsort()]
 
@@ -193,60 +189,100 @@ def fit(
     recipe: Recipe,
     seed: int,
     precision: Precision = "fp32",
-    report: Callable[[Epoch, bool], None] = lambda epoch, best: None,
+    *,
+    compiled: bool = False,
+    start: State | None = None,
+    report: Callable[[State], None] = lambda state: None,
 ) -> Result:
     """Train a model, and leave the weights of its best epoch in it.
 
     Args:
-        model: Maps (inputs, mask) to logits (B, classes + fine_classes); what requires gradients is trained.
+        model: Maps (inputs, mask) to logits (B, classes + fine classes); what requires gradients is trained.
         train: What it learns from, on the model's device.
         valid: What the best epoch is chosen by, on the model's device.
         recipe: How.
         seed: Decides the order of the questions and the dropout of every epoch.
         precision: What the matrices are multiplied in; weights, optimizer and losses are fp32 in any case.
-        report: Called after every epoch with its row of the curve, and whether it is the best so far.
+        compiled: Whether the forward and backward passes of training go through `torch.compile`.
+        start: A state that `report` was given, to go on from; None to begin.
+        report: Called after every epoch with the state of the run, whose tensors the next epoch will change.
+
+    Raises:
+        QcError: The loss is no longer a finite number.
     """
-    device = train.values.device
+    device = train.device
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    optimizer = _optimizer(list(trained.values()), recipe)
+    optimizer = _optimizer(trained, recipe)
     steps = math.ceil(len(train) / recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _learning_rate_factor(recipe, steps))
-    curve: list[Epoch] = []
-    best, best_weights = None, {}
-    shares = []
-    for number in range(1, recipe.epochs + 1):
+    rate = _learning_rate(recipe, steps)
+    forward = torch.compile(model, dynamic=True) if compiled else model
+    curve, shares, best_weights = [], [], {}
+    if start is not None:
+        curve, shares, best_weights = list(start.curve), list(start.padding_shares), start.best_weights
+        _restore(start.tensors, trained, optimizer)
+    while not _finished(curve, recipe):
+        number = len(curve) + 1
         generator = torch.Generator().manual_seed(_epoch_seed(seed, number))
         torch.manual_seed(_epoch_seed(seed, number))
         plan = plan_batches(train.lengths, recipe.batch_size, generator)
         shares.append(padding_share(train.lengths, plan))
         model.train()
         total = torch.zeros((), device=device)
-        for indices in tqdm(plan, desc=f"epoch {number}", unit="batch", leave=False, disable=None):
+        bar = tqdm(plan, desc=f"epoch {number}", unit="batch", leave=False, disable=None)
+        for step, indices in enumerate(bar, start=len(curve) * steps):
             batch = train.batch(indices)
             with autocast(device, precision), sdpa_kernel(SDPBackend.MATH):
-                logits = model(batch.inputs, batch.mask)
-            loss = _loss(logits.float(), batch, model.classes, recipe)
+                logits = forward(batch.inputs, batch.mask)
+            loss = _loss(logits.float(), batch, model.output_layer.classes, recipe)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained.values(), recipe.clip_norm)
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step) * group["factor"]
             optimizer.step()
-            schedule.step()
             total += loss.detach() * len(indices)
+        train_loss = total.item() / len(train)
+        if not math.isfinite(train_loss):
+            raise QcError(
+                f"epoch {number}: the training loss is {train_loss}; in params.yaml a lower learning_rate, or a "
+                "clip_norm where it is null, keeps it finite"
+            )
         scores = score(model, valid, precision)
-        epoch = Epoch(number, schedule.get_last_lr()[0], total.item() / len(train), scores.loss, scores.accuracy)
-        curve.append(epoch)
-        better = best is None or (epoch.valid_accuracy, -epoch.valid_loss) > (best.valid_accuracy, -best.valid_loss)
-        if better:
-            best = epoch
+        curve.append(Epoch(number, rate(number * steps), train_loss, scores.loss, scores.accuracy))
+        if best_epoch(curve) is curve[-1]:
             best_weights = {name: parameter.detach().clone() for name, parameter in trained.items()}
-        report(epoch, better)
-        if number - best.epoch >= recipe.patience:
-            break
+        report(State(curve, shares, _tensors(trained, optimizer), best_weights))
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(best_weights[name])
-    return Result(curve, best, sum(shares) / len(shares))
+    return Result(curve, best_epoch(curve), sum(shares) / len(shares))
+
+
+def _finished(curve: Sequence[Epoch], recipe: Recipe) -> bool:
+    return bool(curve) and (len(curve) == recipe.epochs or len(curve) - best_epoch(curve).epoch >= recipe.patience)
+
+
+def _tensors(trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What is trained, and what the optimizer knows of it, each under its kind and name; not copies."""
+    tensors = {f"{WEIGHTS}{name}": parameter for name, parameter in trained.items()}
+    for name, parameter in trained.items():
+        tensors |= {f"{kind}.{name}": value for kind, value in optimizer.state[parameter].items()}
+    return tensors
+
+
+def _restore(
+    tensors: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """The inverse of `_tensors`."""
+    with torch.no_grad():
+        for key, value in tensors.items():
+            kind, name = key.split(".", 1)
+            parameter = trained[name]
+            if f"{kind}." == WEIGHTS:
+                parameter.copy_(value)
+            else:
+                optimizer.state[parameter][kind] = value.to(parameter.device)
 
 
 def _loss(logits: Tensor, batch: Batch, classes: int, recipe: Recipe) -> Tensor:
@@ -263,24 +299,33 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps, fused=True)
+def _optimizer(trained: Mapping[str, nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW; each group says by what `factor` its learning rate differs from the recipe's."""
+    head_factor = 1.0 if recipe.head_learning_rate is None else recipe.head_learning_rate / recipe.learning_rate
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        factor = head_factor if name.startswith("head.") else 1.0
+        decay = recipe.weight_decay if parameter.dim() > 1 else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": each, "factor": factor, "weight_decay": decay} for (factor, decay), each in groups.items()],
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        eps=recipe.eps,
+        fused=True,
+    )
 
 
-def _learning_rate_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
-    """Factor of the learning rate at a step: rising over the warm-up, then constant or falling in a line to 0."""
+def _learning_rate(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
+    """The learning rate at a step: rising over the warm-up, then constant or falling in a line to 0."""
     total = recipe.epochs * steps_per_epoch
     warmup = round(recipe.warmup * total)
 
-    def factor(step: int) -> float:
+    def rate(step: int) -> float:
         if step < warmup:
-            return (step + 1) / (warmup + 1)
+            return recipe.learning_rate * ((step + 1) / (warmup + 1))
         if recipe.schedule == "constant":
-            return 1.0
-        return (total - step) / max(1, total - warmup)
+            return recipe.learning_rate
+        return recipe.learning_rate * ((total - step) / max(1, total - warmup))
 
-    return factor
+    return rate

@@ -7,12 +7,14 @@ Notable: `frozen` is a call of its own, since its output never changes while tra
 Source: Sanh et al., "DistilBERT", 2019.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from qc.models.encoder import Encoder
+from qc.models.output import OutputLayer
 from qc.models.scratch import masked_mean
 
 
@@ -26,7 +28,7 @@ class DistilbertClassifier(nn.Module):
         dropout: Dropout in the head, 0 to 1.
         pooling: `cls` takes the first token, `mean` averages the real tokens.
         classes: Number of classes.
-        fine_classes: Number of classes of a second task that shares all but the head's rows; 0 for none.
+        coarse_of: For each fine class, the coarse class it lies in; empty for no second task (`OutputLayer`).
     """
 
     def __init__(
@@ -37,21 +39,25 @@ class DistilbertClassifier(nn.Module):
         dropout: float,
         pooling: Literal["cls", "mean"],
         classes: int,
-        fine_classes: int = 0,
+        coarse_of: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
         self.first_trainable = len(encoder.layers) - trainable_layers
         self.encoder.layers[self.first_trainable :].requires_grad_(True)
         self.pooling = pooling
-        self.classes = classes
         self.head = nn.Sequential(
             nn.Linear(encoder.config.width, head_width),
             nn.LayerNorm(head_width),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(head_width, classes + fine_classes),
+            OutputLayer(head_width, classes, coarse_of),
         )
+
+    @property
+    def output_layer(self) -> OutputLayer:
+        """Where the logits come from."""
+        return self.head[-1]
 
     def train(self, mode: bool = True) -> "DistilbertClassifier":
         """Switch the trained part's mode; embeddings and frozen layers stay in evaluation mode."""
@@ -73,7 +79,7 @@ class DistilbertClassifier(nn.Module):
             mask: (B, T) bool, True where a token is real; None when nothing is padded.
 
         Returns:
-            logits (B, classes + fine_classes)
+            logits (B, classes + fine classes)
         """
         hidden = inputs if inputs.is_floating_point() else self.frozen(inputs, mask)
         hidden = self.encoder.run_layers(hidden, mask, first=self.first_trainable)

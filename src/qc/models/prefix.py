@@ -10,10 +10,13 @@ Source: Li and Liang, "Prefix-Tuning", ACL 2021; vectors at the input alone as i
 Parameter-Efficient Prompt Tuning", EMNLP 2021.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from qc.models.encoder import Encoder
+from qc.models.output import OutputLayer
 from qc.models.scratch import masked_mean
 
 
@@ -24,19 +27,28 @@ class PrefixClassifier(nn.Module):
         encoder: The pretrained encoder; frozen here, and always run without dropout.
         prefix_length: Number of trainable vectors; 0 trains the head alone.
         classes: Number of classes.
-        fine_classes: Number of classes of a second task that shares all but the head's rows; 0 for none.
+        coarse_of: For each fine class, the coarse class it lies in; empty for no second task (`OutputLayer`).
         prefix_std: Standard deviation of the prefix vectors before training.
     """
 
     def __init__(
-        self, encoder: Encoder, prefix_length: int, classes: int, fine_classes: int = 0, prefix_std: float = 1.0
+        self,
+        encoder: Encoder,
+        prefix_length: int,
+        classes: int,
+        coarse_of: Sequence[int] = (),
+        prefix_std: float = 1.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
         width = encoder.config.width
         self.prefix = nn.Parameter(prefix_std * torch.randn(prefix_length, width)) if prefix_length else None
-        self.classes = classes
-        self.head = nn.Linear(width, classes + fine_classes)
+        self.head = OutputLayer(width, classes, coarse_of)
+
+    @property
+    def output_layer(self) -> OutputLayer:
+        """Where the logits come from."""
+        return self.head
 
     def train(self, mode: bool = True) -> "PrefixClassifier":
         """Switch the head's mode; the frozen encoder stays in evaluation mode."""
@@ -67,7 +79,7 @@ class PrefixClassifier(nn.Module):
             mask: (B, T) bool, True where a token is real; None when nothing is padded.
 
         Returns:
-            logits (B, classes + fine_classes)
+            logits (B, classes + fine classes)
         """
         hidden = inputs if inputs.is_floating_point() else self.frozen(inputs, mask)
         if self.prefix is None:

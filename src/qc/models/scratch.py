@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qc.models.output import OutputLayer
+
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
 
 
@@ -30,7 +32,7 @@ class ScratchConfig:
     Attributes:
         vocab_size: Number of ids the tokenizer can produce.
         classes: Number of classes.
-        fine_classes: Number of classes of a second task that shares all but the head's rows; 0 for none.
+        coarse_of: For each fine class, the coarse class it lies in; empty for no second task (`OutputLayer`).
         width: Size of a token's vector; even, and divisible by `heads`.
         heads: Attention heads a layer.
         ff_width: Inner size of the position-wise feed-forward network.
@@ -44,7 +46,7 @@ class ScratchConfig:
 
     vocab_size: int
     classes: int
-    fine_classes: int
+    coarse_of: Sequence[int]
     width: int
     heads: int
     ff_width: int
@@ -183,11 +185,15 @@ class ScratchClassifier(nn.Module):
         )
         self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self.classes = config.classes
-        self.head = nn.Linear(config.width, config.classes + config.fine_classes)
+        self.head = OutputLayer(config.width, config.classes, config.coarse_of)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+
+    @property
+    def output_layer(self) -> OutputLayer:
+        """Where the logits come from."""
+        return self.head
 
     def forward(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
         """Classify a batch.
@@ -197,7 +203,7 @@ class ScratchClassifier(nn.Module):
             mask: (B, T) bool, True where a token is real; None when nothing is padded.
 
         Returns:
-            logits (B, classes + fine_classes)
+            logits (B, classes + fine classes)
         """
         if not self.config.mask_padding:
             input_ids = F.pad(input_ids, (0, self.config.max_length - input_ids.shape[1]))

@@ -1,0 +1,219 @@
+"""What one would run instead of this project, written as its users would write it, on the same data and encoder.
+
+Notable:
+- `transformers.Trainer` with `DataCollatorWithPadding`: the usual way to fine-tune
+- a plain loop over batches padded to one fixed length: the usual notebook
+- the encoder is transformers' own, frozen layers and all run in every step
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from qc.models.scratch import ScratchConfig, sinusoidal_positions
+from qc.training import Recipe
+
+Rows = Sequence[tuple[list[int], int]]  # token ids with special tokens, and the class number
+
+
+class FineTuned(nn.Module):
+    """The encoder's last layers and the head of `qc.models.distilbert`, on transformers' encoder."""
+
+    def __init__(self, folder: Path, trainable_layers: int, head_width: int, dropout: float, classes: int) -> None:
+        super().__init__()
+        self.encoder: PreTrainedModel = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+        self.encoder.requires_grad_(False)
+        for layer in self.encoder.encoder.layer[len(self.encoder.encoder.layer) - trainable_layers :]:
+            layer.requires_grad_(True)
+        width = self.encoder.config.hidden_size
+        self.head = nn.Sequential(
+            nn.Linear(width, head_width),
+            nn.LayerNorm(head_width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(head_width, classes),
+        )
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, **_: Tensor
+    ) -> SequenceClassifierOutput:
+        """(B, T) ids and 0/1 mask -> the loss with labels (B,), and logits (B, classes)."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        logits = self.head(masked_mean(hidden, attention_mask))
+        return SequenceClassifierOutput(loss=None if labels is None else F.cross_entropy(logits, labels), logits=logits)
+
+
+class Prefixed(nn.Module):
+    """Trainable vectors before the word embeddings of a frozen encoder, and a linear head."""
+
+    def __init__(self, folder: Path, prefix_length: int, prefix_std: float, classes: int) -> None:
+        super().__init__()
+        self.encoder: PreTrainedModel = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+        self.encoder.requires_grad_(False)
+        width = self.encoder.config.hidden_size
+        self.prefix = nn.Parameter(prefix_std * torch.randn(prefix_length, width))
+        self.head = nn.Linear(width, classes)
+
+    def train(self, mode: bool = True) -> "Prefixed":
+        """Switch the head's mode; the frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> SequenceClassifierOutput:
+        """(B, T) ids and 0/1 mask, labels (B,) -> the loss, and logits (B, classes)."""
+        words = self.encoder.get_input_embeddings()(input_ids)
+        prefix = self.prefix.expand(len(words), -1, -1)
+        seen = F.pad(attention_mask, (len(self.prefix), 0), value=1)
+        hidden = self.encoder(inputs_embeds=torch.cat((prefix, words), dim=1), attention_mask=seen).last_hidden_state
+        logits = self.head(masked_mean(hidden[:, len(self.prefix) :], attention_mask))
+        return SequenceClassifierOutput(loss=F.cross_entropy(logits, labels), logits=logits)
+
+
+class FromNothing(nn.Module):
+    """`torch.nn.TransformerEncoder` at the sizes of `qc.models.scratch`, a row of embedding for every token."""
+
+    def __init__(self, sizes: ScratchConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(sizes.vocab_size, sizes.width)
+        self.register_buffer("positions", sinusoidal_positions(sizes.max_length, sizes.width))
+        layer = nn.TransformerEncoderLayer(
+            sizes.width, sizes.heads, sizes.ff_width, sizes.dropout, batch_first=True, norm_first=sizes.norm == "pre"
+        )
+        self.encoder = nn.TransformerEncoder(layer, sizes.layers, enable_nested_tensor=False)
+        self.head = nn.Linear(sizes.width, sizes.classes)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> SequenceClassifierOutput:
+        """(B, T) ids and 0/1 mask, labels (B,) -> the loss, and logits (B, classes)."""
+        x = self.embedding(input_ids) + self.positions[: input_ids.shape[1]]
+        x = self.encoder(x, src_key_padding_mask=attention_mask == 0)
+        logits = self.head(masked_mean(x, attention_mask))
+        return SequenceClassifierOutput(loss=F.cross_entropy(logits, labels), logits=logits)
+
+
+def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Mean over the real positions, as most notebooks write it: (B, T, H) and (B, T) -> (B, H)."""
+    mask = attention_mask[:, :, None].to(hidden.dtype)
+    return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+def fixed_batches(rows: Rows, batch_size: int, length: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+    """Random batches, every question padded with 0 or cut to `length` tokens."""
+    for indices in torch.randperm(len(rows), generator=generator).split(batch_size):
+        ids = torch.zeros(len(indices), length, dtype=torch.long)
+        mask = torch.zeros(len(indices), length, dtype=torch.long)
+        for row, index in enumerate(indices.tolist()):
+            tokens = rows[index][0][:length]
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        labels = torch.tensor([rows[index][1] for index in indices.tolist()])
+        yield {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def accuracy(model: nn.Module, rows: Rows, length: int) -> float:
+    """Share of questions whose class a model tells, 0 to 1."""
+    model.eval()
+    right = 0
+    with torch.inference_mode():
+        for batch in fixed_batches(rows, 64, length, torch.Generator().manual_seed(0)):
+            right += int((model(**batch).logits.argmax(dim=1) == batch["labels"]).sum())
+    return right / len(rows)
+
+
+def plain_loop(
+    model: nn.Module,
+    rows: Rows,
+    recipe: Recipe,
+    length: int,
+    seed: int,
+    enough: Callable[[], bool] = lambda: False,
+) -> list[float]:
+    """The usual notebook's loop, fp32, fixed padding; the seconds of each epoch.
+
+    Args:
+        model: Gives a loss for a batch of `fixed_batches`.
+        rows: What it learns from.
+        recipe: Epochs, batch size and AdamW's settings are taken from it; a linear schedule with warm-up.
+        length: Tokens a question is padded to.
+        seed: Decides the order of the questions.
+        enough: Asked after every epoch; True ends training.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, recipe.learning_rate, recipe.betas, recipe.eps, recipe.weight_decay)
+    total = recipe.epochs * -(-len(rows) // recipe.batch_size)
+    warmup = max(1, round(recipe.warmup * total))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (total - step) / max(1, total - warmup))
+    )
+    generator = torch.Generator().manual_seed(seed)
+    seconds = []
+    for _ in range(recipe.epochs):
+        start = time.perf_counter()
+        model.train()
+        for batch in fixed_batches(rows, recipe.batch_size, length, generator):
+            optimizer.zero_grad()
+            model(**batch).loss.backward()
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            schedule.step()
+        seconds.append(time.perf_counter() - start)
+        if enough():
+            break
+    return seconds
+
+
+class _Stopwatch(TrainerCallback):
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, *_: object, **__: object) -> None:
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, *_: object, **__: object) -> None:
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def trainer(model: nn.Module, rows: Rows, recipe: Recipe, tokenizer: Path, seed: int, bf16: bool) -> list[float]:
+    """Fine-tune with `transformers.Trainer` and dynamic padding; the seconds of each epoch."""
+    stopwatch = _Stopwatch()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder,
+            num_train_epochs=recipe.epochs,
+            per_device_train_batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            warmup_steps=recipe.warmup,
+            lr_scheduler_type="linear",
+            max_grad_norm=recipe.clip_norm or 0.0,
+            bf16=bf16,
+            use_cpu=True,
+            seed=seed,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=[{"input_ids": ids, "labels": label} for ids, label in rows],
+            data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(tokenizer)),
+            callbacks=[stopwatch],
+        ).train()
+    return stopwatch.seconds

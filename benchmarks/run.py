@@ -1,0 +1,419 @@
+"""Time ours against what one would run instead; run by `make bench` after `make run`.
+
+All contenders of a comparison take turns in one process, round by round, so that a slow minute of the machine hits all
+of them; figures are medians, and what counts are their ratios. Writes benchmarks/results.json and the README's table.
+
+    python -m benchmarks.run                    everything
+    python -m benchmarks.run scratch growth     parts of it; the others' results stay as they are
+"""
+
+import dataclasses
+import itertools
+import math
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import instead, ours
+from qc.artifacts import read_json, write_json
+from qc.batching import Questions
+from qc.errors import QcError
+from qc.models.distilbert import DistilbertClassifier
+from qc.models.prefix import PrefixClassifier
+from qc.models.scratch import ScratchClassifier, ScratchConfig
+from qc.pretrained import load_encoder
+from qc.settings import Settings, Training
+from qc.training import Precision, Recipe, autocast, fit, pick_device, pick_precision, seed_everything
+from stages.entry import ENCODERS, run
+from stages.results import README, with_block
+from stages.training import TRAIN, VALID, describe_classes, load_split, load_vocabulary
+
+RESULTS = Path("benchmarks/results.json")
+BEGIN, END = "<!-- benchmarks: written by `make bench` -->", "<!-- end of benchmarks -->"
+SEEDS = (1, 2, 3)
+EPOCHS = 5
+GOAL = 0.9
+FINE_TUNING_LENGTH, PREFIX_LENGTH = 48, 36  # tokens that the notebook pads a question to
+LARGE = {"width": 512, "heads": 8, "ff_width": 2048, "layers": 12}
+SIZES = (500, 1000, 2000, 5452)
+COMPARISONS = {
+    "distilbert": "fine-tuning, default layers",
+    "distilbert_notebook_layers": "fine-tuning, last 2 layers",
+    "prefix": "prefix",
+    "scratch": "scratch, default size",
+    "scratch_large": "scratch, 12 layers of 512",
+}
+CONTENDERS = {
+    "trainer_fp32": "`Trainer`, fp32",
+    "trainer_bf16": "`Trainer`, bf16",
+    "fixed_length_fp32": "plain loop, fixed length, fp32",
+}
+
+Figures = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What the comparisons share.
+
+    Attributes:
+        settings: params.yaml.
+        train: The training split with special tokens.
+        valid: The validation split with special tokens.
+        classes: Number of coarse classes.
+        precision: What `precision: auto` means on this machine.
+    """
+
+    settings: Settings
+    train: Questions
+    valid: Questions
+    classes: int
+    precision: Precision
+
+
+def rows(questions: Questions) -> instead.Rows:
+    """Questions as most programs hold them: a list of ids and a label each."""
+    starts = (questions.lengths.cumsum(0) - questions.lengths).tolist()
+    return [
+        (questions.values[start : start + length].tolist(), label)
+        for start, length, label in zip(starts, questions.lengths.tolist(), questions.labels.tolist(), strict=True)
+    ]
+
+
+def recipe_of(own: Training, **changes: object) -> Recipe:
+    """A section's recipe without the second task, which those we compare with do not have."""
+    values = {field.name: getattr(own, field.name) for field in dataclasses.fields(Recipe)}
+    return Recipe(**{**values, "fine_weight": 0.0, "head_learning_rate": None, "label_smoothing": 0.0, **changes})
+
+
+# A contender trains with a seed, and says: seconds of each epoch, seconds before the first, validation accuracy.
+Contender = Callable[[int], tuple[list[float], float, float]]
+
+
+def in_turns(contenders: Mapping[str, Contender], seeds: Sequence[int]) -> Figures:
+    """Run every contender once a seed, in turns; medians over all epochs of all seeds."""
+    found: dict[str, list[tuple[list[float], float, float]]] = {name: [] for name in contenders}
+    for seed in seeds:
+        for name, contender in contenders.items():
+            seed_everything(seed, torch.get_num_threads())
+            torch.use_deterministic_algorithms(name.startswith("ours"))  # the others are run as they usually are
+            epochs, before, accuracy = contender(seed)
+            found[name].append((epochs, before, accuracy))
+            print(
+                f"  seed {seed}  {name:<18} {statistics.median(epochs):8.3f} s an epoch, valid {accuracy:.3f}",
+                flush=True,
+            )
+    figures = {}
+    for name, runs in found.items():
+        seconds = [took for epochs, _, _ in runs for took in epochs]
+        figures[name] = {
+            "seconds_an_epoch": statistics.median(seconds),
+            "fastest": min(seconds),
+            "slowest": max(seconds),
+            "seconds_before": statistics.median(before for _, before, _ in runs),
+            "valid_accuracy": [accuracy for _, _, accuracy in runs],
+        }
+    return figures
+
+
+def ratios(found: Figures, *pairs: tuple[str, str]) -> Figures:
+    """For each pair of contenders: how many times as long an epoch of the first takes as one of the second."""
+    return {
+        f"{slow} / {fast}": found[slow]["seconds_an_epoch"] / found[fast]["seconds_an_epoch"] for slow, fast in pairs
+    }
+
+
+def fine_tuning(bench: Bench, trainable_layers: int, batch_size: int) -> Figures:
+    """`train_distilbert` against Trainer and against a plain loop: seconds an epoch, validation accuracy."""
+    own = bench.settings.train_distilbert
+    folder = ENCODERS / own.encoder
+    recipe = recipe_of(own, epochs=EPOCHS, patience=EPOCHS, batch_size=batch_size)
+    sizes = (trainable_layers, own.head_width, own.dropout)
+    train_rows, valid_rows = rows(bench.train), rows(bench.valid)
+
+    def with_ours(seed: int, precision: Precision) -> tuple[list[float], float, float]:
+        model = DistilbertClassifier(load_encoder(folder), *sizes, own.pooling, bench.classes)
+        once, seconds, accuracy = ours.train(model, bench.train, bench.valid, recipe, seed, precision)
+        return seconds, once, accuracy
+
+    def with_trainer(seed: int, bf16: bool) -> tuple[list[float], float, float]:
+        model = instead.FineTuned(folder, *sizes, bench.classes)
+        seconds = instead.trainer(model, train_rows, recipe, folder, seed, bf16)
+        return seconds, 0.0, instead.accuracy(model, valid_rows, FINE_TUNING_LENGTH)
+
+    def plain(seed: int) -> tuple[list[float], float, float]:
+        model = instead.FineTuned(folder, *sizes, bench.classes)
+        seconds = instead.plain_loop(model, train_rows, recipe, FINE_TUNING_LENGTH, seed)
+        return seconds, 0.0, instead.accuracy(model, valid_rows, FINE_TUNING_LENGTH)
+
+    found = in_turns(
+        {
+            "ours_fp32": partial(with_ours, precision="fp32"),
+            "ours_bf16": partial(with_ours, precision="bf16"),
+            "trainer_fp32": partial(with_trainer, bf16=False),
+            "trainer_bf16": partial(with_trainer, bf16=True),
+            "fixed_length_fp32": plain,
+        },
+        SEEDS,
+    )
+    return {
+        "trainable_layers": trainable_layers,
+        "batch_size": batch_size,
+        "learning_rate": recipe.learning_rate,
+        "epochs": EPOCHS,
+        "contenders": found,
+        "ratios": ratios(
+            found,
+            ("trainer_fp32", f"ours_{bench.precision}"),
+            ("trainer_fp32", "ours_fp32"),
+            ("trainer_bf16", "ours_bf16"),
+            ("fixed_length_fp32", f"ours_{bench.precision}"),
+            ("fixed_length_fp32", "ours_fp32"),
+        ),
+    }
+
+
+def prefix(bench: Bench) -> Figures:
+    """`train_prefix` against a plain loop: seconds an epoch, and seconds until `GOAL` in validation accuracy."""
+    own = bench.settings.train_prefix
+    folder = ENCODERS / own.encoder
+    length = own.prefix_length or 0
+    recipe = recipe_of(own, patience=own.epochs)
+    train_rows, valid_rows = rows(bench.train), rows(bench.valid)
+    until: dict[str, float | None] = {}
+
+    def with_ours(seed: int) -> tuple[list[float], float, float]:
+        begin = time.perf_counter()
+        model = PrefixClassifier(load_encoder(folder), length, **describe_classes(own), prefix_std=own.prefix_std)
+        full = recipe_of(own, fine_weight=own.fine_weight, head_learning_rate=own.head_learning_rate)
+        once, seconds, accuracy = ours.train(
+            model, bench.train, bench.valid, full, seed, bench.precision, lambda epoch: epoch.valid_accuracy >= GOAL
+        )
+        until["ours"] = time.perf_counter() - begin if accuracy >= GOAL else None
+        return seconds, once, accuracy
+
+    def plain(seed: int) -> tuple[list[float], float, float]:
+        begin = time.perf_counter()
+        model = instead.Prefixed(folder, length, own.prefix_std, bench.classes)
+
+        def accuracy() -> float:
+            return instead.accuracy(model, valid_rows, PREFIX_LENGTH)
+
+        seconds = instead.plain_loop(model, train_rows, recipe, PREFIX_LENGTH, seed, lambda: accuracy() >= GOAL)
+        until["fixed_length_fp32"] = time.perf_counter() - begin if accuracy() >= GOAL else None
+        return seconds, 0.0, accuracy()
+
+    found = in_turns({f"ours_{bench.precision}": with_ours, "fixed_length_fp32": plain}, SEEDS[:1])
+    return {
+        "prefix_length": length,
+        "batch_size": recipe.batch_size,
+        "contenders": found,
+        "seconds_until_goal": until,
+        "ratios": ratios(found, ("fixed_length_fp32", f"ours_{bench.precision}")),
+    }
+
+
+def scratch_sizes(bench: Bench, **changes: int) -> ScratchConfig:
+    """The sizes of `train_scratch`, some of them changed."""
+    own = bench.settings.train_scratch
+    vocabulary = load_vocabulary()
+    names = ("width", "heads", "ff_width", "layers", "dropout", "norm", "mask_padding")
+    return ScratchConfig(
+        **{name: getattr(own, name) for name in names} | changes,
+        vocab_size=vocabulary["size"],
+        classes=bench.classes,
+        coarse_of=(),
+        max_length=bench.settings.max_length + 2,
+        unknown_id=vocabulary["special_ids"]["unknown"],
+    )
+
+
+def scratch(bench: Bench, changes: dict[str, int], batch_size: int, count: int) -> Figures:
+    """`train_scratch` against `torch.nn.TransformerEncoder` at fixed length, over `count` questions."""
+    recipe = recipe_of(bench.settings.train_scratch, epochs=1, patience=1, batch_size=batch_size)
+    sizes = scratch_sizes(bench, **changes)
+    some, few = ours.drawn(bench.train, count), ours.drawn(bench.valid, 2)
+    some_rows = rows(some)
+    tokens = some.values.unique().tolist()
+
+    def with_ours(seed: int, precision: Precision) -> tuple[list[float], float, float]:
+        once, seconds, accuracy = ours.train(ScratchClassifier(sizes, tokens), some, few, recipe, seed, precision)
+        return seconds, once, accuracy
+
+    def plain(seed: int) -> tuple[list[float], float, float]:
+        return instead.plain_loop(instead.FromNothing(sizes), some_rows, recipe, PREFIX_LENGTH, seed), 0.0, 0.0
+
+    contenders = {
+        "ours_fp32": partial(with_ours, precision="fp32"),
+        "ours_bf16": partial(with_ours, precision="bf16"),
+        "fixed_length_fp32": plain,
+    }
+    found = in_turns(contenders, SEEDS)
+    for figures in found.values():
+        del figures["valid_accuracy"], figures["seconds_before"]  # too short a run to learn anything
+    return {
+        "layers": sizes.layers,
+        "width": sizes.width,
+        "questions": count,
+        "batch_size": batch_size,
+        "contenders": found,
+        "ratios": ratios(found, ("fixed_length_fp32", f"ours_{bench.precision}"), ("fixed_length_fp32", "ours_fp32")),
+    }
+
+
+def growth(bench: Bench) -> Figures:
+    """Seconds an epoch, peak memory and share of the machine's peak, by model and number of questions."""
+    peak = matrix_peak(bench.precision)
+    context = multiprocessing.get_context("spawn")
+    results: Figures = {"matrix_peak_gflops": peak / 1e9, "precision": bench.precision}
+    for name in ("scratch", "prefix", "distilbert"):
+        results[name] = {}
+        for size in SIZES:
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=grown, args=(bench, name, size, sender))
+            process.start()
+            seconds, operations, memory = receiver.recv()
+            process.join()
+            share = operations / seconds / peak
+            results[name][str(size)] = {"seconds_an_epoch": seconds, "peak_memory_mib": memory, "share_of_peak": share}
+            print(
+                f"  {name:<10} {size:5} questions: {seconds:6.2f} s an epoch, {memory:.0f} MiB, {share:.0%}", flush=True
+            )
+    return results
+
+
+def grown(bench: Bench, name: str, size: int, sender: Connection) -> None:
+    """Train on `size` questions in a process of its own; sends seconds and operations of an epoch, MiB of memory."""
+    settings = bench.settings
+    own = getattr(settings, f"train_{name}")
+    seed_everything(settings.seed, settings.threads)
+    if name == "scratch":
+        model = ScratchClassifier(scratch_sizes(bench), bench.train.values.unique().tolist())
+    elif name == "prefix":
+        model = PrefixClassifier(load_encoder(ENCODERS / own.encoder), own.prefix_length or 0, bench.classes)
+    else:
+        sizes = (own.trainable_layers, own.head_width, own.dropout, own.pooling)
+        model = DistilbertClassifier(load_encoder(ENCODERS / own.encoder), *sizes, bench.classes)
+    recipe = recipe_of(own, epochs=3, patience=3)
+    splits, _ = ours.prepare(model, (ours.drawn(bench.train, size), ours.drawn(bench.valid, 2)), bench.precision)
+    moments = [time.perf_counter()]
+    fit(model, *splits, recipe, 1, bench.precision, report=lambda state: moments.append(time.perf_counter()))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with FlopCounterMode(display=False) as counter:
+        fit(model, *splits, dataclasses.replace(recipe, epochs=1), 1, bench.precision)
+    seconds = statistics.median(later - earlier for earlier, later in itertools.pairwise(moments))
+    sender.send((seconds, counter.get_total_flops(), memory))
+
+
+def matrix_peak(precision: Precision, size: int = 2048, rounds: int = 10) -> float:
+    """Operations a second of multiplying large square matrices: what no program on this machine exceeds."""
+    matrix = torch.randn(size, size)
+    best = math.inf
+    for _ in range(rounds):
+        with autocast(torch.device("cpu"), precision):
+            lowered = matrix.bfloat16() if precision == "bf16" else matrix
+            begin = time.perf_counter()
+            torch.mm(lowered, lowered)
+            best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best
+
+
+def machine(settings: Settings) -> Figures:
+    """What the figures were measured on."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    return {
+        "processor": cpu,
+        "cores": os.cpu_count(),
+        "threads": settings.threads,
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "matrix_gflops_fp32": matrix_peak("fp32") / 1e9,
+        "matrix_gflops_bf16": matrix_peak("bf16") / 1e9,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def table(results: Figures) -> str:
+    """The README's tables."""
+    about = results["machine"]
+    lines = [
+        f"{about['cores']} cores ({about['processor']}; {about['matrix_gflops_fp32']:.0f} GFLOP/s in fp32, "
+        f"{about['matrix_gflops_bf16']:.0f} in bf16), torch {about['torch']}, transformers {about['transformers']}:",
+        "",
+        "| | ours | instead | |",
+        "|---|---|---|---|",
+    ]
+    for name, title in COMPARISONS.items():
+        for pair, times in results[name]["ratios"].items() if name in results else ():
+            slow, fast = pair.split(" / ")
+            took = {each: results[name]["contenders"][each]["seconds_an_epoch"] for each in (slow, fast)}
+            lines.append(
+                f"| {title}, {fast.split('_')[-1]} | {took[fast]:.2f} s | {CONTENDERS[slow]}: {took[slow]:.2f} s "
+                f"| **{times:.1f} x** |"
+            )
+    if "growth" in results:
+        lines += ["", "| ours, an epoch of | " + " | ".join(f"{size} questions" for size in SIZES) + " |"]
+        lines.append("|---" * (len(SIZES) + 1) + "|")
+        for name in ("scratch", "prefix", "distilbert"):
+            cells = [results["growth"][name][str(size)] for size in SIZES]
+            shown = [
+                f"{cell['seconds_an_epoch']:.1f} s, {cell['peak_memory_mib']:.0f} MiB, {cell['share_of_peak']:.0%}"
+                for cell in cells
+            ]
+            lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def main(settings: Settings) -> None:
+    """Run the comparisons named on the command line, or all of them."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(settings.threads)
+    special = load_vocabulary()["special_ids"]
+    train, valid = (
+        load_split(path, settings.max_length, (special["before"], special["after"])) for path in (TRAIN, VALID)
+    )
+    classes = describe_classes(settings.train_scratch)["classes"]
+    bench = Bench(settings, train, valid, classes, pick_precision("auto", pick_device("cpu")))
+    default = settings.train_distilbert
+    parts: dict[str, Callable[[], Figures]] = {
+        "distilbert": lambda: fine_tuning(bench, default.trainable_layers, default.batch_size),
+        "distilbert_notebook_layers": lambda: fine_tuning(bench, 2, 32),
+        "prefix": lambda: prefix(bench),
+        "scratch": lambda: scratch(bench, {}, settings.train_scratch.batch_size, len(train)),
+        "scratch_large": lambda: scratch(bench, LARGE, 64, 256),
+        "growth": lambda: growth(bench),
+    }
+    chosen = sys.argv[1:] or list(parts)
+    unknown = sorted(set(chosen) - set(parts))
+    if unknown:
+        raise QcError(f"benchmarks: {unknown[0]!r} is not possible; allowed: {', '.join(parts)}")
+    results = read_json(RESULTS) if RESULTS.exists() and sys.argv[1:] else {}
+    results["machine"] = machine(settings)
+    for name in chosen:
+        print(f"{name}:", flush=True)
+        results[name] = parts[name]()
+        write_json(RESULTS, {key: results[key] for key in ("machine", *parts) if key in results})
+    README.write_text(with_block(README.read_text(encoding="utf-8"), BEGIN, END, table(results)), encoding="utf-8")
+    print(f"{RESULTS} and {README}: written")
+
+
+if __name__ == "__main__":
+    run(main)

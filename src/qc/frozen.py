@@ -1,0 +1,81 @@
+"""What training never changes, run once instead of every epoch.
+
+Notable:
+- the outputs take the place of the token ids, end to end in one tensor, so batches are cut from them as from ids
+- past a budget of memory they are memory-mapped from a file without a name, which nothing needs to clean up
+"""
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from qc.batching import Questions
+from qc.errors import QcError, reason
+from qc.training import EVALUATION_BATCH, Precision, autocast
+
+MIB = 1 << 20
+
+
+def lower_frozen(model: nn.Module, precision: Precision) -> None:
+    """Keep frozen weights in the precision they are multiplied in, rather than convert them at every use."""
+    if precision == "bf16":
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def cache_frozen(
+    model: nn.Module, questions: Questions, precision: Precision, memory: float, folder: Path
+) -> Questions:
+    """Run `model.frozen` once over a split; the outputs replace the token ids.
+
+    Args:
+        model: Has `frozen(inputs, mask) -> (B, T', H)`, T' being T, or 1 where it pools.
+        questions: Token ids, on the model's device.
+        precision: What the matrices are multiplied in.
+        memory: MiB that the outputs may take on the device; where they take more, they are memory-mapped.
+        folder: Where the mapped file is, while there is one.
+
+    Raises:
+        QcError: The outputs are to be mapped, and the disk has no room for them.
+    """
+    model.eval()
+    values, lengths = None, questions.lengths
+    batches = questions.batches(EVALUATION_BATCH)
+    for batch in tqdm(batches, desc="frozen layers", unit="batch", leave=False, disable=None):
+        with autocast(questions.device, precision):
+            hidden = model.frozen(batch.inputs, batch.mask)  # (B, T', H)
+        if values is None:
+            if hidden.shape[1] == 1:
+                lengths = torch.ones_like(lengths)
+            values = _store(int(lengths.sum()), hidden, memory, folder)
+            starts = lengths.cumsum(0) - lengths
+        position = torch.arange(hidden.shape[1])
+        real = position < lengths[batch.indices][:, None]  # (B, T')
+        target = (starts[batch.indices][:, None] + position)[real]
+        values[target.to(values.device)] = hidden[real.to(hidden.device)].to(values.device)
+    return replace(questions, values=values, lengths=lengths)
+
+
+def _store(rows: int, like: Tensor, memory: float, folder: Path) -> Tensor:
+    """Room for (rows, H) of `like`'s type: on its device, or in a file if that would take more than `memory` MiB."""
+    width = like.shape[-1]
+    size = rows * width * like.element_size()
+    if size <= memory * MIB:
+        return like.new_empty(rows, width)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="frozen-", suffix=".tmp") as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, not a crash at a later write
+            mapped = torch.from_file(file.name, shared=True, size=rows * width, dtype=like.dtype)
+    except OSError as error:
+        raise QcError(
+            f"{folder}: no room for the frozen layers' outputs, {size / MIB:,.0f} MiB: {reason(error)}; free some, or "
+            "set cache_frozen: false in params.yaml"
+        ) from None
+    return mapped.view(rows, width)

@@ -1,0 +1,305 @@
+"""Killed, continued, equal: a run that is ended at any moment goes on to the bytes of an undisturbed one."""
+
+import contextlib
+import multiprocessing
+import os
+import random
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+import torch
+
+from qc.errors import QcError
+from qc.models.scratch import ScratchClassifier
+from qc.resume import StateFolder
+from qc.training import fit, seed_everything
+from tests.conftest import ROOT, file_size_limit, outputs
+from tests.test_training import RECIPE, SIZES, task, trained
+
+TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
+KILLS = 10
+
+
+def states(tmp_path, key="a", warn=pytest.fail):
+    return StateFolder(tmp_path / "train_x", {"key": key}, warn)
+
+
+def same_weights(first, second):
+    return all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """States of a run of eight epochs that was ended after five."""
+
+    class Ended(Exception):
+        pass
+
+    def report(state):
+        states(tmp_path).save(state)
+        if len(state.curve) == 5:
+            raise Ended
+
+    with contextlib.suppress(Ended):
+        trained(report=report)
+    return tmp_path
+
+
+def test_a_run_from_a_state_ends_in_the_bits_of_an_undisturbed_one(saved):
+    state = states(saved).load()
+    assert len(state.curve) == 5
+    model, result = trained(start=state)
+    undisturbed, expected = trained()
+    assert result == expected
+    assert same_weights(model, undisturbed)
+
+
+def test_a_run_from_its_last_state_only_takes_the_best_weights(tmp_path):
+    undisturbed, expected = trained(report=states(tmp_path).save)
+    model, result = trained(start=states(tmp_path).load())
+    assert result == expected
+    assert same_weights(model, undisturbed)
+
+
+def test_the_newest_and_the_best_state_are_kept_and_a_finished_run_keeps_none(tmp_path):
+    folder = states(tmp_path)
+    worse_later = []
+
+    def report(state):
+        folder.save(state)
+        worse_later.append(len(list(folder.folder.iterdir())))
+
+    trained(report=report)
+    assert worse_later[0] == 1
+    assert max(worse_later) <= 2
+    folder.remove()
+    assert not folder.folder.exists()
+
+
+def test_a_state_belongs_to_its_key_alone(saved):
+    assert states(saved, key="b").load() is None
+    assert states(saved, key="a").load() is not None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:5],
+        lambda content: b"",
+        lambda content: content[:-100] + bytes([content[-100] ^ 1]) + content[-99:],
+        lambda content: content.replace(b"curve", b"cxrve"),
+    ],
+    ids=["half", "start", "empty", "one bit", "other facts"],
+)
+def test_a_broken_state_is_set_aside_with_a_warning_and_never_used(saved, damage):
+    warnings = []
+    folder = states(saved, warn=warnings.append)
+    path = folder.folder / "epoch-0005.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    state = folder.load()
+    assert len(warnings) == 1
+    assert "epoch-0005.safetensors is broken and was set aside" in warnings[0]
+    assert path.with_name(f"{path.name}.broken").exists()
+    assert state is None or len(state.curve) < 5
+    model, _ = trained(start=state)
+    assert same_weights(model, trained()[0])
+
+
+def test_a_full_disk_is_named_and_the_earlier_state_stays_good(saved):
+    folder = states(saved)
+    before = folder.load()
+
+    def report(state):
+        with file_size_limit(10_000):
+            folder.save(state)
+
+    with pytest.raises(QcError, match=r"epoch-0006.safetensors: cannot be written: File too large.*stays"):
+        trained(start=before, report=report)
+    assert folder.load().curve == before.curve
+    assert not list(folder.folder.glob(".*"))
+
+
+def test_two_processes_do_not_train_the_same_model_in_one_place(tmp_path):
+    with (
+        states(tmp_path).locked(),
+        pytest.raises(QcError, match=f"train_x is running here already, as process {os.getpid()}"),
+        states(tmp_path).locked(),
+    ):
+        pass
+    with states(tmp_path).locked():
+        pass
+
+
+def test_only_a_few_states_of_other_runs_are_kept(tmp_path):
+    for number in range(5):
+        folder = states(tmp_path, key=number)
+        folder.folder.mkdir(parents=True)
+        os.utime(folder.folder, (number, number))
+    with states(tmp_path, key=0).locked():
+        left = {path for path in (tmp_path / "train_x").iterdir() if path.is_dir()}
+    assert left == {states(tmp_path, key=number).folder for number in (0, 3, 4)}
+
+
+def test_the_state_holds_all_that_is_trained_and_the_optimizers_moments(saved):
+    state = states(saved).load()
+    names = {name for name, _ in ScratchClassifier(SIZES).named_parameters()}
+    kinds = {"weights", "exp_avg", "exp_avg_sq", "step"}
+    assert set(state.tensors) == {f"{kind}.{name}" for kind in kinds for name in names}
+
+
+# The stages themselves, in processes that are ended from outside.
+
+
+def run_stage(root, name, log):
+    """What `python -m stages.NAME` does, in a process of its own that has imported everything already."""
+    os.chdir(root)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    runpy.run_module(f"stages.{name}", run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that start at once: forked from one that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_resume", *(f"stages.{name}" for name in TRAINING)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'src'}")
+        forkserver.ensure_running()
+    return context
+
+
+@pytest.fixture
+def longer(finished, tmp_path):
+    """A copy of the finished project in which training takes eight epochs."""
+    shutil.copytree(finished.root, tmp_path / "project", symlinks=True)
+    project = finished.at(tmp_path / "project")
+    for name in TRAINING:
+        project.set(f"{name}.epochs", 8)
+    return project
+
+
+def start(processes, project, stage, log):
+    process = processes.Process(target=run_stage, args=(project.root, stage, log))
+    process.start()
+    return process
+
+
+def duration(processes, project, stage, log):
+    """Run a stage undisturbed; the seconds it took."""
+    begin = time.monotonic()
+    process = start(processes, project, stage, log)
+    process.join()
+    assert process.exitcode == 0, log.read_text()
+    return time.monotonic() - begin
+
+
+@pytest.mark.parametrize("stage", TRAINING)
+def test_a_stage_killed_again_and_again_ends_in_the_bytes_of_an_undisturbed_run(processes, longer, stage, tmp_path):
+    log = tmp_path / "log"
+    duration(processes, longer, stage, log)
+    seconds = duration(processes, longer, stage, log)
+    undisturbed = outputs(longer)
+    rng = random.Random(stage)
+    killed = finished_runs = 0
+    while killed < KILLS or not finished_runs:
+        process = start(processes, longer, stage, log)
+        process.join(rng.uniform(0, seconds) if killed < KILLS else None)
+        process.kill()
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            killed += 1
+        else:
+            assert process.exitcode == 0, log.read_text()
+            assert outputs(longer) == undisturbed
+            assert not [path for path in (longer.root / ".state" / stage).iterdir() if path.is_dir()]
+            finished_runs += 1
+    assert f"resuming {stage} from epoch" in log.read_text()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_stage_says_how_to_go_on_in_one_line_and_does(processes, longer, number, status, tmp_path):
+    log = tmp_path / "log"
+    duration(processes, longer, "train_prefix", log)
+    seconds = duration(processes, longer, "train_prefix", log)
+    undisturbed = outputs(longer)
+    stopped = 0
+    for share in (0.3, 0.5, 0.7):
+        log.unlink()
+        process = start(processes, longer, "train_prefix", log)
+        process.join(share * seconds)
+        if process.is_alive():
+            os.kill(process.pid, number)
+            process.join(10)
+        if process.exitcode != 0:
+            stopped += 1
+            assert process.exitcode == status, log.read_text()
+            assert "Traceback" not in log.read_text()
+            assert f"stopped by {number.name}; run the same command again to go on" in log.read_text().splitlines()
+    assert stopped
+    duration(processes, longer, "train_prefix", log)
+    assert outputs(longer) == undisturbed
+
+
+def test_a_stage_stopped_while_it_starts_says_so_in_one_line(finished):
+    command = [sys.executable, "-m", "stages.train_scratch"]
+    process = subprocess.Popen(
+        command, cwd=finished.root, env=finished.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    while not stage_is_importing(process.pid):
+        pass
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert output.split("\n") == ["", "stopped by SIGTERM; run the same command again to go on", ""]
+
+
+def stage_is_importing(pid):
+    """Whether a process has its handler for SIGTERM in place."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    caught = next(line.split()[1] for line in lines if line.startswith("SigCgt"))
+    return int(caught, 16) & 1 << (signal.SIGTERM - 1)
+
+
+def test_a_pipeline_killed_with_all_its_processes_goes_on_and_ends_in_the_same_lock_file(longer):
+    process = subprocess.Popen(
+        ["dvc", "repro", "train_distilbert"],
+        cwd=longer.root, env=longer.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    while not list(longer.root.glob(".state/train_distilbert/*/epoch-*")):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (longer.root / "models/distilbert").exists()
+    assert "resuming train_distilbert from epoch" in longer.run("dvc", "repro", "train_distilbert")
+    found, lock = outputs(longer), (longer.root / "dvc.lock").read_bytes()
+    assert longer.repro("--force", "train_distilbert")[-1] == "train_distilbert"
+    assert outputs(longer) == found
+    assert (longer.root / "dvc.lock").read_bytes() == lock
+
+
+def test_states_are_neither_gits_nor_dvcs(longer):
+    state = longer.root / ".state/train_scratch/key/epoch-0001.safetensors"
+    state.parent.mkdir(parents=True)
+    state.touch()
+    assert ".state" not in longer.run("git", "status", "--porcelain", "--untracked-files=all")
+    longer.run("dvc", "check-ignore", ".state/train_scratch/key/epoch-0001.safetensors")
+
+
+def test_seeds_decide_every_epoch_so_resuming_needs_no_random_state():
+    seed_everything(1, threads=1)
+    models = [ScratchClassifier(SIZES) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        torch.rand(100)
+        fit(model, task(240, 1), task(60, 2), RECIPE, seed=1)
+    assert same_weights(*models)
