@@ -19,6 +19,7 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     PreTrainedModel,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -143,7 +144,7 @@ def plain_loop(
     seed: int,
     enough: Callable[[], bool] = lambda: False,
 ) -> list[float]:
-    """The usual notebook's loop, fp32, fixed padding; the seconds of each epoch.
+    """The usual notebook's loop, fp32, fixed padding; the seconds of each epoch, `enough` included.
 
     Args:
         model: Gives a loss for a batch of `fixed_batches`.
@@ -171,8 +172,9 @@ def plain_loop(
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             schedule.step()
+        ended = enough()
         seconds.append(time.perf_counter() - start)
-        if enough():
+        if ended:
             break
     return seconds
 
@@ -209,11 +211,13 @@ def trainer(model: nn.Module, rows: Rows, recipe: Recipe, tokenizer: Path, seed:
             report_to="none",
             disable_tqdm=True,
         )
-        Trainer(
+        usual = Trainer(
             model=model,
             args=arguments,
             train_dataset=[{"input_ids": ids, "labels": label} for ids, label in rows],
             data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(tokenizer)),
             callbacks=[stopwatch],
-        ).train()
+        )
+        usual.remove_callback(PrinterCallback)
+        usual.train()
     return stopwatch.seconds

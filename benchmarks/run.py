@@ -13,7 +13,6 @@ import math
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -50,8 +49,7 @@ FINE_TUNING_LENGTH, PREFIX_LENGTH = 48, 36  # tokens that the notebook pads a qu
 LARGE = {"width": 512, "heads": 8, "ff_width": 2048, "layers": 12}
 SIZES = (500, 1000, 2000, 5452)
 COMPARISONS = {
-    "distilbert": "fine-tuning, default layers",
-    "distilbert_notebook_layers": "fine-tuning, last 2 layers",
+    "distilbert": "fine-tuning",
     "prefix": "prefix",
     "scratch": "scratch, default size",
     "scratch_large": "scratch, 12 layers of 512",
@@ -94,9 +92,13 @@ def rows(questions: Questions) -> instead.Rows:
 
 
 def recipe_of(own: Training, **changes: object) -> Recipe:
-    """A section's recipe without the second task, which those we compare with do not have."""
-    values = {field.name: getattr(own, field.name) for field in dataclasses.fields(Recipe)}
-    return Recipe(**{**values, "fine_weight": 0.0, "head_learning_rate": None, "label_smoothing": 0.0, **changes})
+    """A section's recipe, some of it changed."""
+    return Recipe(**{field.name: getattr(own, field.name) for field in dataclasses.fields(Recipe)} | changes)
+
+
+def plain_recipe_of(own: Training, **changes: object) -> Recipe:
+    """A section's recipe without what is ours alone: the second task, a rate for the head, smoothed labels."""
+    return recipe_of(own, **{"fine_weight": 0.0, "head_learning_rate": None, "label_smoothing": 0.0, **changes})
 
 
 # A contender trains with a seed, and says: seconds of each epoch, seconds before the first, validation accuracy.
@@ -136,16 +138,18 @@ def ratios(found: Figures, *pairs: tuple[str, str]) -> Figures:
     }
 
 
-def fine_tuning(bench: Bench, trainable_layers: int, batch_size: int) -> Figures:
+def fine_tuning(bench: Bench) -> Figures:
     """`train_distilbert` against Trainer and against a plain loop: seconds an epoch, validation accuracy."""
     own = bench.settings.train_distilbert
     folder = ENCODERS / own.encoder
-    recipe = recipe_of(own, epochs=EPOCHS, patience=EPOCHS, batch_size=batch_size)
-    sizes = (trainable_layers, own.head_width, own.dropout)
+    recipe = plain_recipe_of(own, epochs=EPOCHS, patience=EPOCHS)
+    full = recipe_of(own, epochs=EPOCHS, patience=EPOCHS)
+    sizes = (own.trainable_layers, own.head_width, own.dropout)
     train_rows, valid_rows = rows(bench.train), rows(bench.valid)
 
-    def with_ours(seed: int, precision: Precision) -> tuple[list[float], float, float]:
-        model = DistilbertClassifier(load_encoder(folder), *sizes, own.pooling, bench.classes)
+    def with_ours(seed: int, precision: Precision, recipe: Recipe) -> tuple[list[float], float, float]:
+        coarse_of = describe_classes(own)["coarse_of"] if recipe.fine_weight else []
+        model = DistilbertClassifier(load_encoder(folder), *sizes, own.pooling, bench.classes, coarse_of)
         once, seconds, accuracy = ours.train(model, bench.train, bench.valid, recipe, seed, precision)
         return seconds, once, accuracy
 
@@ -161,8 +165,9 @@ def fine_tuning(bench: Bench, trainable_layers: int, batch_size: int) -> Figures
 
     found = in_turns(
         {
-            "ours_fp32": partial(with_ours, precision="fp32"),
-            "ours_bf16": partial(with_ours, precision="bf16"),
+            "ours_fp32": partial(with_ours, precision="fp32", recipe=full),
+            "ours_bf16": partial(with_ours, precision="bf16", recipe=full),
+            "ours_one_task_fp32": partial(with_ours, precision="fp32", recipe=recipe),
             "trainer_fp32": partial(with_trainer, bf16=False),
             "trainer_bf16": partial(with_trainer, bf16=True),
             "fixed_length_fp32": plain,
@@ -170,8 +175,8 @@ def fine_tuning(bench: Bench, trainable_layers: int, batch_size: int) -> Figures
         SEEDS,
     )
     return {
-        "trainable_layers": trainable_layers,
-        "batch_size": batch_size,
+        "trainable_layers": own.trainable_layers,
+        "batch_size": own.batch_size,
         "learning_rate": recipe.learning_rate,
         "epochs": EPOCHS,
         "contenders": found,
@@ -182,6 +187,7 @@ def fine_tuning(bench: Bench, trainable_layers: int, batch_size: int) -> Figures
             ("trainer_bf16", "ours_bf16"),
             ("fixed_length_fp32", f"ours_{bench.precision}"),
             ("fixed_length_fp32", "ours_fp32"),
+            ("trainer_fp32", "ours_one_task_fp32"),
         ),
     }
 
@@ -191,14 +197,14 @@ def prefix(bench: Bench) -> Figures:
     own = bench.settings.train_prefix
     folder = ENCODERS / own.encoder
     length = own.prefix_length or 0
-    recipe = recipe_of(own, patience=own.epochs)
+    recipe = plain_recipe_of(own, patience=own.epochs)
     train_rows, valid_rows = rows(bench.train), rows(bench.valid)
     until: dict[str, float | None] = {}
 
     def with_ours(seed: int) -> tuple[list[float], float, float]:
         begin = time.perf_counter()
         model = PrefixClassifier(load_encoder(folder), length, **describe_classes(own), prefix_std=own.prefix_std)
-        full = recipe_of(own, fine_weight=own.fine_weight, head_learning_rate=own.head_learning_rate)
+        full = recipe_of(own, patience=own.epochs)
         once, seconds, accuracy = ours.train(
             model, bench.train, bench.valid, full, seed, bench.precision, lambda epoch: epoch.valid_accuracy >= GOAL
         )
@@ -243,7 +249,7 @@ def scratch_sizes(bench: Bench, **changes: int) -> ScratchConfig:
 
 def scratch(bench: Bench, changes: dict[str, int], batch_size: int, count: int) -> Figures:
     """`train_scratch` against `torch.nn.TransformerEncoder` at fixed length, over `count` questions."""
-    recipe = recipe_of(bench.settings.train_scratch, epochs=1, patience=1, batch_size=batch_size)
+    recipe = plain_recipe_of(bench.settings.train_scratch, epochs=1, patience=1, batch_size=batch_size)
     sizes = scratch_sizes(bench, **changes)
     some, few = ours.drawn(bench.train, count), ours.drawn(bench.valid, 2)
     some_rows = rows(some)
@@ -307,15 +313,21 @@ def grown(bench: Bench, name: str, size: int, sender: Connection) -> None:
     else:
         sizes = (own.trainable_layers, own.head_width, own.dropout, own.pooling)
         model = DistilbertClassifier(load_encoder(ENCODERS / own.encoder), *sizes, bench.classes)
-    recipe = recipe_of(own, epochs=3, patience=3)
+    recipe = plain_recipe_of(own, epochs=3, patience=3)
     splits, _ = ours.prepare(model, (ours.drawn(bench.train, size), ours.drawn(bench.valid, 2)), bench.precision)
     moments = [time.perf_counter()]
     fit(model, *splits, recipe, 1, bench.precision, report=lambda state: moments.append(time.perf_counter()))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = peak_memory()
     with FlopCounterMode(display=False) as counter:
         fit(model, *splits, dataclasses.replace(recipe, epochs=1), 1, bench.precision)
     seconds = statistics.median(later - earlier for earlier, later in itertools.pairwise(moments))
     sender.send((seconds, counter.get_total_flops(), memory))
+
+
+def peak_memory() -> float:
+    """MiB that this process has had resident at most."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def matrix_peak(precision: Precision, size: int = 2048, rounds: int = 10) -> float:
@@ -350,6 +362,12 @@ def machine(settings: Settings) -> Figures:
     }
 
 
+def shown(figures: Figures) -> str:
+    """A contender's seconds an epoch, and its mean validation accuracy where it trained long enough to have one."""
+    accuracies = figures.get("valid_accuracy")
+    return f"{figures['seconds_an_epoch']:.2f}" + (f" ({statistics.mean(accuracies):.3f})" if accuracies else "")
+
+
 def table(results: Figures) -> str:
     """The README's tables."""
     about = results["machine"]
@@ -357,27 +375,32 @@ def table(results: Figures) -> str:
         f"{about['cores']} cores ({about['processor']}; {about['matrix_gflops_fp32']:.0f} GFLOP/s in fp32, "
         f"{about['matrix_gflops_bf16']:.0f} in bf16), torch {about['torch']}, transformers {about['transformers']}:",
         "",
-        "| | ours | instead | |",
+        "| seconds an epoch (validation accuracy) | ours | instead | |",
         "|---|---|---|---|",
     ]
     for name, title in COMPARISONS.items():
         for pair, times in results[name]["ratios"].items() if name in results else ():
             slow, fast = pair.split(" / ")
-            took = {each: results[name]["contenders"][each]["seconds_an_epoch"] for each in (slow, fast)}
+            ours_shown, instead_shown = (shown(results[name]["contenders"][each]) for each in (fast, slow))
+            precision = fast.removeprefix("ours_").replace("one_task_", "without the second task, ")
             lines.append(
-                f"| {title}, {fast.split('_')[-1]} | {took[fast]:.2f} s | {CONTENDERS[slow]}: {took[slow]:.2f} s "
-                f"| **{times:.1f} x** |"
+                f"| {title}, {precision} | {ours_shown} | {CONTENDERS[slow]}: {instead_shown} | {times:.1f} x |"
             )
+    if "prefix" in results:
+        until = {
+            name: "not reached" if seconds is None else f"{seconds:.0f} s"
+            for name, seconds in results["prefix"]["seconds_until_goal"].items()
+        }
+        lines.append(f"| prefix, until {GOAL} on validation | {until['ours']} | {until['fixed_length_fp32']} | |")
     if "growth" in results:
         lines += ["", "| ours, an epoch of | " + " | ".join(f"{size} questions" for size in SIZES) + " |"]
         lines.append("|---" * (len(SIZES) + 1) + "|")
         for name in ("scratch", "prefix", "distilbert"):
-            cells = [results["growth"][name][str(size)] for size in SIZES]
-            shown = [
-                f"{cell['seconds_an_epoch']:.1f} s, {cell['peak_memory_mib']:.0f} MiB, {cell['share_of_peak']:.0%}"
-                for cell in cells
+            cells = [
+                f"{found['seconds_an_epoch']:.1f} s, {found['peak_memory_mib']:.0f} MiB, {found['share_of_peak']:.0%}"
+                for found in (results["growth"][name][str(size)] for size in SIZES)
             ]
-            lines.append(f"| {name} | " + " | ".join(shown) + " |")
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -392,10 +415,8 @@ def main(settings: Settings) -> None:
     )
     classes = describe_classes(settings.train_scratch)["classes"]
     bench = Bench(settings, train, valid, classes, pick_precision("auto", pick_device("cpu")))
-    default = settings.train_distilbert
     parts: dict[str, Callable[[], Figures]] = {
-        "distilbert": lambda: fine_tuning(bench, default.trainable_layers, default.batch_size),
-        "distilbert_notebook_layers": lambda: fine_tuning(bench, 2, 32),
+        "distilbert": lambda: fine_tuning(bench),
         "prefix": lambda: prefix(bench),
         "scratch": lambda: scratch(bench, {}, settings.train_scratch.batch_size, len(train)),
         "scratch_large": lambda: scratch(bench, LARGE, 64, 256),
