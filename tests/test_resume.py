@@ -203,6 +203,11 @@ def duration(processes, project, stage, log):
     return time.monotonic() - begin
 
 
+def until_a_state_is_saved(process, project, stage):
+    while process.is_alive() and not list(project.root.glob(f".state/{stage}/*/epoch-*.safetensors")):
+        pass
+
+
 @pytest.mark.parametrize("stage", TRAINING)
 def test_a_stage_killed_again_and_again_ends_in_the_bytes_of_an_undisturbed_run(processes, longer, stage, tmp_path):
     log = tmp_path / "log"
@@ -213,7 +218,13 @@ def test_a_stage_killed_again_and_again_ends_in_the_bytes_of_an_undisturbed_run(
     killed = finished_runs = 0
     while killed < KILLS or not finished_runs:
         process = start(processes, longer, stage, log)
-        process.join(rng.uniform(0, seconds) if killed < KILLS else None)
+        if killed >= KILLS:
+            process.join()
+        elif killed % 2:
+            process.join(rng.uniform(0, seconds))
+        else:  # at any moment may mean: before anything is saved; every other time there is something to go on from
+            until_a_state_is_saved(process, longer, stage)
+            process.join(rng.uniform(0, seconds / 10))
         process.kill()
         process.join()
         if process.exitcode == -signal.SIGKILL:
