@@ -42,7 +42,7 @@ lock:  ## resolve pyproject.toml anew into requirements.txt
 
 clean:  ## remove the environment, tool caches and states of stopped runs; data, models and DVC's cache stay
 	rm -rf $(VENV) .state .pytest_cache .ruff_cache .hypothesis logs dvc_plots build src/*.egg-info
-	find src stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src stages tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 check-tools:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
