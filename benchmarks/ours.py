@@ -70,9 +70,8 @@ def drawn(questions: Questions, count: int) -> Questions:
     """`count` random questions of a split, some of them more than once where it has fewer."""
     generator = torch.Generator().manual_seed(count)
     order = torch.cat([torch.randperm(len(questions), generator=generator) for _ in range(-(-count // len(questions)))])
-    starts = questions.lengths.cumsum(0) - questions.lengths
     chosen = order[:count]
-    pieces = [questions.values[starts[i] : starts[i] + questions.lengths[i]] for i in chosen.tolist()]
+    pieces = [questions.values[questions.starts[i] :][: questions.lengths[i]] for i in chosen.tolist()]
     return replace(
         questions,
         values=torch.cat(pieces),

@@ -38,7 +38,7 @@ from qc.settings import Settings, Training
 from qc.training import Precision, Recipe, autocast, fit, pick_device, pick_precision, seed_everything
 from stages.entry import ENCODERS, run
 from stages.results import README, with_block
-from stages.training import TRAIN, VALID, describe_classes, load_split, load_vocabulary
+from stages.training import TRAIN, VALID, describe_classes, load_split, load_vocabulary, recipe_of
 
 RESULTS = Path("benchmarks/results.json")
 BEGIN, END = "<!-- benchmarks: written by `make bench` -->", "<!-- end of benchmarks -->"
@@ -84,21 +84,17 @@ class Bench:
 
 def rows(questions: Questions) -> instead.Rows:
     """Questions as most programs hold them: a list of ids and a label each."""
-    starts = (questions.lengths.cumsum(0) - questions.lengths).tolist()
+    columns = (questions.starts, questions.lengths, questions.labels)
     return [
         (questions.values[start : start + length].tolist(), label)
-        for start, length, label in zip(starts, questions.lengths.tolist(), questions.labels.tolist(), strict=True)
+        for start, length, label in zip(*(column.tolist() for column in columns), strict=True)
     ]
-
-
-def recipe_of(own: Training, **changes: object) -> Recipe:
-    """A section's recipe, some of it changed."""
-    return Recipe(**{field.name: getattr(own, field.name) for field in dataclasses.fields(Recipe)} | changes)
 
 
 def plain_recipe_of(own: Training, **changes: object) -> Recipe:
     """A section's recipe without what is ours alone: the second task, a rate for the head, smoothed labels."""
-    return recipe_of(own, **{"fine_weight": 0.0, "head_learning_rate": None, "label_smoothing": 0.0, **changes})
+    plain = {"fine_weight": 0.0, "head_learning_rate": None, "label_smoothing": 0.0}
+    return dataclasses.replace(recipe_of(own), **plain | changes)
 
 
 # A contender trains with a seed, and says: seconds of each epoch, seconds before the first, validation accuracy.
@@ -143,7 +139,7 @@ def fine_tuning(bench: Bench) -> Figures:
     own = bench.settings.train_distilbert
     folder = ENCODERS / own.encoder
     recipe = plain_recipe_of(own, epochs=EPOCHS, patience=EPOCHS)
-    full = recipe_of(own, epochs=EPOCHS, patience=EPOCHS)
+    full = dataclasses.replace(recipe_of(own), epochs=EPOCHS, patience=EPOCHS)
     sizes = (own.trainable_layers, own.head_width, own.dropout)
     train_rows, valid_rows = rows(bench.train), rows(bench.valid)
 
@@ -204,7 +200,7 @@ def prefix(bench: Bench) -> Figures:
     def with_ours(seed: int) -> tuple[list[float], float, float]:
         begin = time.perf_counter()
         model = PrefixClassifier(load_encoder(folder), length, **describe_classes(own), prefix_std=own.prefix_std)
-        full = recipe_of(own, patience=own.epochs)
+        full = dataclasses.replace(recipe_of(own), patience=own.epochs)
         once, seconds, accuracy = ours.train(
             model, bench.train, bench.valid, full, seed, bench.precision, lambda epoch: epoch.valid_accuracy >= GOAL
         )

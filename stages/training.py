@@ -19,17 +19,16 @@ from qc.training import Epoch, Recipe, State, best_epoch, fit, pick_device, pick
 from stages.entry import METRICS, MODELS, PLOTS, SPLIT, STATES, TOKENIZED
 
 TRAIN, VALID = SPLIT / "train.parquet", SPLIT / "valid.parquet"
-LABELS, VOCABULARY = TOKENIZED / "labels.json", TOKENIZED / "vocabulary.json"
 
 
 def load_vocabulary() -> dict[str, Any]:
     """What the questions were tokenized with."""
-    return read_json(VOCABULARY)
+    return read_json(TOKENIZED / "vocabulary.json")
 
 
 def load_labels() -> dict[str, list[str]]:
     """Names of the coarse and the fine classes, each in label order."""
-    return read_json(LABELS)
+    return read_json(TOKENIZED / "labels.json")
 
 
 def describe_classes(own: Training) -> dict[str, Any]:
@@ -45,6 +44,11 @@ def load_split(path: Path, max_length: int, special_ids: tuple[int, int] | None)
     numbers = {fine: number for number, fine in enumerate(load_labels()["fine_classes"])}
     fine_labels = [numbers[f"{coarse}:{fine}"] for coarse, fine in zip(columns["coarse"], columns["fine"], strict=True)]
     return encode(columns["input_ids"], columns["label"], max_length, special_ids, fine_labels)
+
+
+def recipe_of(own: Training) -> Recipe:
+    """How a section says to train."""
+    return Recipe(**{field.name: getattr(own, field.name) for field in fields(Recipe)})
 
 
 def train(name: str, model: nn.Module, config: dict[str, Any], settings: Settings, own: Training) -> None:
@@ -89,9 +93,15 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
             states.save(state)
             _print_epoch(state.curve)
 
-        recipe = Recipe(**{field.name: getattr(own, field.name) for field in fields(Recipe)})
         result = fit(
-            model, *splits, recipe, settings.seed, precision, compiled=settings.compile, start=start, report=report
+            model,
+            *splits,
+            recipe_of(own),
+            settings.seed,
+            precision,
+            compiled=settings.compile,
+            start=start,
+            report=report,
         )
         save_model(MODELS / name, model, config)
         write_csv(

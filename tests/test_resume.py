@@ -70,15 +70,15 @@ def test_a_run_from_its_last_state_only_takes_the_best_weights(tmp_path):
 
 def test_the_newest_and_the_best_state_are_kept_and_a_finished_run_keeps_none(tmp_path):
     folder = states(tmp_path)
-    worse_later = []
+    counts = []
 
     def report(state):
         folder.save(state)
-        worse_later.append(len(list(folder.folder.iterdir())))
+        counts.append(len(list(folder.folder.iterdir())))
 
     trained(report=report)
-    assert worse_later[0] == 1
-    assert max(worse_later) <= 2
+    assert counts[0] == 1
+    assert max(counts) <= 2
     folder.remove()
     assert not folder.folder.exists()
 

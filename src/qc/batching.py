@@ -8,6 +8,7 @@ Notable:
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -51,6 +52,11 @@ class Questions:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @cached_property
+    def starts(self) -> Tensor:
+        """(N,) where each question begins in `values`; on the CPU."""
+        return self.lengths.cumsum(0) - self.lengths
+
     @property
     def device(self) -> torch.device:
         """Where batches are made; `values` may be kept elsewhere."""
@@ -64,10 +70,9 @@ class Questions:
     def batch(self, indices: Tensor) -> Batch:
         """Cut out the questions at `indices` (B,), padded with token 0 of the split to the longest of them."""
         lengths = self.lengths[indices]  # (B,)
-        starts = (self.lengths.cumsum(0) - self.lengths)[indices]
         position = torch.arange(int(lengths.max()))  # (T,)
         real = position < lengths[:, None]  # (B, T)
-        source = torch.where(real, starts[:, None] + position, 0)
+        source = torch.where(real, self.starts[indices][:, None] + position, 0)
         rows = indices.to(self.device, non_blocking=True)
         inputs = self.values[source.to(self.values.device, non_blocking=True)]
         return Batch(

@@ -45,21 +45,20 @@ def cache_frozen(
         QcError: The outputs are to be mapped, and the disk has no room for them.
     """
     model.eval()
-    values, lengths = None, questions.lengths
+    cached = None
     batches = questions.batches(EVALUATION_BATCH)
     for batch in tqdm(batches, desc="frozen layers", unit="batch", leave=False, disable=None):
         with autocast(questions.device, precision):
             hidden = model.frozen(batch.inputs, batch.mask)  # (B, T', H)
-        if values is None:
-            if hidden.shape[1] == 1:
-                lengths = torch.ones_like(lengths)
+        if cached is None:
+            lengths = torch.ones_like(questions.lengths) if hidden.shape[1] == 1 else questions.lengths
             values = _store(int(lengths.sum()), hidden, memory, folder)
-            starts = lengths.cumsum(0) - lengths
+            cached = replace(questions, values=values, lengths=lengths)
         position = torch.arange(hidden.shape[1])
         real = position < lengths[batch.indices][:, None]  # (B, T')
-        target = (starts[batch.indices][:, None] + position)[real]
+        target = (cached.starts[batch.indices][:, None] + position)[real]
         values[target.to(values.device)] = hidden[real.to(hidden.device)].to(values.device)
-    return replace(questions, values=values, lengths=lengths)
+    return cached
 
 
 def _store(rows: int, like: Tensor, memory: float, folder: Path) -> Tensor:

@@ -18,7 +18,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ class StateFolder:
             best = self._path(best_epoch(state.curve).epoch)
             best_state = state if best == path else self._read(best)
             if best_state is not None:
-                return State(state.curve, state.padding_shares, state.tensors, best_state.best_weights)
+                return replace(state, best_weights=best_state.best_weights)
         return None
 
     def remove(self) -> None:
