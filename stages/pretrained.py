@@ -11,12 +11,13 @@ from stages.entry import ENCODERS
 from stages.training import load_vocabulary
 
 
-def load_pretrained(own: OnEncoder, max_length: int) -> tuple[Encoder, dict[str, Any]]:
+def load_pretrained(own: OnEncoder, max_length: int, prefix_length: int = 0) -> tuple[Encoder, dict[str, Any]]:
     """The encoder that a training section names.
 
     Args:
         own: The section.
         max_length: Tokens kept of a question.
+        prefix_length: Vectors that stand before each question.
 
     Returns:
         The encoder; what `config.json` says of it.
@@ -33,11 +34,12 @@ def load_pretrained(own: OnEncoder, max_length: int) -> tuple[Encoder, dict[str,
         )
     special = vocabulary["special_ids"]
     encoder = load_encoder(folder)
-    longest = encoder.config.max_positions - 2
+    longest = encoder.config.max_positions - 2 - prefix_length
     if max_length > longest:
+        prefix = f" and a prefix of {prefix_length}" if prefix_length else ""
         raise QcError(
             f"params.yaml: max_length: {max_length} is not possible; allowed: 1 to {longest}, the positions of "
-            f"{own.encoder} less two special tokens"
+            f"{own.encoder} less two special tokens{prefix}"
         )
     return encoder, {
         "encoder": own.encoder,

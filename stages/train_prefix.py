@@ -15,8 +15,8 @@ def main(settings: Settings) -> None:
     """Train a prefix and a head on a frozen encoder."""
     own = settings.train_prefix
     seed_everything(settings.seed, settings.threads)
-    encoder, config = load_pretrained(own, settings.max_length)
     sizes = {"prefix_length": own.prefix_length or 0, **describe_classes(own)}
+    encoder, config = load_pretrained(own, settings.max_length, sizes["prefix_length"])
     model = PrefixClassifier(encoder, **sizes, prefix_std=own.prefix_std)
     train("prefix", model, {**config, "sizes": sizes}, settings, own)
 

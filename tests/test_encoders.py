@@ -144,11 +144,21 @@ def test_only_prefix_and_head_learn(folder):
     assert model.prefix.grad.abs().sum(dim=1).min() > 0
 
 
+def test_the_prefix_stands_before_the_word_embeddings_as_more_words_would(folder):
+    model = prefix(folder).eval()
+    reference = AutoModel.from_pretrained(folder).eval()
+    vectors = torch.cat((model.prefix.expand(2, -1, -1), reference.get_input_embeddings()(IDS)), dim=1)
+    seen = torch.cat((torch.ones(2, 4, dtype=torch.long), MASK.long()), dim=1)
+    hidden = reference(inputs_embeds=vectors, attention_mask=seen).last_hidden_state[:, 4:]
+    means = torch.stack([row[real].mean(dim=0) for row, real in zip(hidden, MASK, strict=True)])
+    torch.testing.assert_close(model(IDS, MASK), model.head(means), atol=1e-5, rtol=1e-4)
+
+
 def test_every_token_sees_the_prefix_but_the_mean_leaves_it_out(folder):
     model = prefix(folder).eval()
     before = model(IDS, MASK)
     with torch.no_grad():
-        model.prefix.add_(1.0)
+        model.prefix.normal_()
     assert not torch.allclose(model(IDS, MASK), before)
     # With all attention and feed-forward outputs at zero, positions do not mix: then the prefix must not matter.
     with torch.no_grad():
@@ -158,7 +168,7 @@ def test_every_token_sees_the_prefix_but_the_mean_leaves_it_out(folder):
                 part.bias.zero_()
     isolated = model(IDS, MASK)
     with torch.no_grad():
-        model.prefix.add_(1.0)
+        model.prefix.normal_()
     torch.testing.assert_close(model(IDS, MASK), isolated)
 
 

@@ -127,9 +127,13 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """ids (B, T) -> (B, T, width)."""
-        x = self.words(input_ids) + self.positions.weight[: input_ids.shape[1]]
+    def forward(self, input_ids: Tensor, first: int = 0) -> Tensor:
+        """ids (B, T), the first of them at position `first` -> (B, T, width)."""
+        return self.place(self.words(input_ids), first)
+
+    def place(self, vectors: Tensor, first: int = 0) -> Tensor:
+        """The same for vectors (..., T, width) in the place of word embeddings."""
+        x = vectors + self.positions.weight[first : first + vectors.shape[-2]]
         if self.token_types is not None:
             x = x + self.token_types.weight[0]
         return self.dropout(self.norm(x))

@@ -1,10 +1,9 @@
 """Prefix tuning: a frozen encoder, a few trainable vectors before the question, and a linear head.
 
-    [prefix (P, H); embedded question (T, H)] -> frozen layers -> mean over the question's positions -> logits
+    [prefix (P, H); word embeddings (T, H)] -> positions, norm, frozen layers -> mean over the question -> logits
 
-Only `prefix` and `head` are trained. The prefix vectors join the question at the output of the embeddings, so they
-carry no position of their own and the question's tokens keep theirs; every layer attends to them, and the mean leaves
-them out.
+Only `prefix` and `head` are trained. The prefix vectors stand before the word embeddings like P more words: they take
+the first P positions and pass the embeddings' norm. Every layer attends to them, and the mean leaves them out.
 
 Source: Li and Liang, "Prefix-Tuning", ACL 2021; vectors at the input alone as in Lester et al., "The Power of Scale for
 Parameter-Efficient Prompt Tuning", EMNLP 2021.
@@ -69,7 +68,7 @@ class PrefixClassifier(nn.Module):
         """
         if self.prefix is None:
             return masked_mean(self.encoder(input_ids, mask), mask)[:, None]
-        return self.encoder.embeddings(input_ids)
+        return self.encoder.embeddings(input_ids, first=len(self.prefix))
 
     def forward(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         """Classify a batch.
@@ -85,7 +84,8 @@ class PrefixClassifier(nn.Module):
         if self.prefix is None:
             return self.head(hidden[:, 0])
         P = len(self.prefix)
-        hidden = torch.cat((self.prefix.to(hidden.dtype).expand(len(hidden), -1, -1), hidden), dim=1)  # (B, P + T, H)
+        prefix = self.encoder.embeddings.place(self.prefix.to(hidden.dtype))  # (P, H)
+        hidden = torch.cat((prefix.expand(len(hidden), -1, -1), hidden), dim=1)  # (B, P + T, H)
         seen = None if mask is None else nn.functional.pad(mask, (P, 0), value=True)
         hidden = self.encoder.run_layers(hidden, seen)
         return self.head(masked_mean(hidden[:, P:], mask))
