@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qc.errors import QcError
-from qc.splits import describe_splits, normalize, official_split, split_questions
+from qc.splits import normalize, official_split, split_questions
 
 SHARES = {"test": 0.1, "valid": 0.1}
 # Many different questions of three classes, and some of them again in another case and spacing.
@@ -100,21 +100,3 @@ def test_questions_of_the_official_test_may_stay_in_train_and_are_counted():
     splits, shared = official(drop=False)
     assert shared == 2
     assert sorted(splits["train"] + splits["valid"]) == list(range(100))
-
-
-def test_the_figures_count_duplicates_overlap_conflicts_and_cut_questions():
-    figures = describe_splits(
-        {
-            "train": {"text": ["a b", "A  b", "c"], "coarse": ["X", "X", "Y"], "input_ids": [[1], [1, 2], [1, 2, 3]]},
-            "valid": {"text": ["d"], "coarse": ["Y"], "input_ids": [[1, 2, 3, 4]]},
-            "test": {"text": ["C", "e"], "coarse": ["X", "Y"], "input_ids": [[1], [2]]},
-        },
-        max_length=2,
-    )
-    assert figures["size"] == {"train": 3, "valid": 1, "test": 2}
-    assert figures["classes"]["train"] == {"X": 2, "Y": 1}
-    assert figures["duplicates"] == {"train": 1, "valid": 0, "test": 0}
-    assert figures["overlap"] == {"train_valid": 0, "train_test": 1, "valid_test": 0}
-    assert figures["conflicting_labels"] == 1
-    assert figures["truncated"] == {"train": 1, "valid": 1, "test": 0}
-    assert figures["truncated_share"]["train"] == pytest.approx(1 / 3)

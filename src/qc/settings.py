@@ -49,6 +49,8 @@ class Split(Section):
     valid: Annotated[float, Field(gt=0, lt=1)]
     test: Annotated[float, Field(gt=0, lt=1)]
     drop_test_questions: bool
+    leak_above: Annotated[float, Field(ge=0, le=1)]
+    leak_above_baseline: bool
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -120,6 +122,28 @@ class TrainDistilbert(OnEncoder):
     pooling: Literal["cls", "mean"]
 
 
+class Rule(Section):
+    """What the gate asks of the metrics that a pattern names, see `qc.gate.Rule`."""
+
+    metric: Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$")]
+    better: Literal["higher", "lower"]
+    absolute: Annotated[float, Field(ge=0)] | None = None
+    relative: Annotated[float, Field(ge=0)] | None = None
+    p_value: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.p_value is not None and not (self.metric.endswith(".accuracy") and self.better == "higher"):
+            raise Refusal("p_value", self.p_value, "beside a metric MODEL.accuracy, better: higher, which it is for")
+        return self
+
+
+class Gate(Section):
+    """When `qc check` says that metrics got worse."""
+
+    rules: Annotated[list[Rule], Field(min_length=1)]
+
+
 class Settings(Section):
     """The whole of params.yaml."""
 
@@ -135,6 +159,7 @@ class Settings(Section):
     train_scratch: TrainScratch
     train_prefix: TrainPrefix
     train_distilbert: TrainDistilbert
+    gate: Gate
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -9,7 +9,6 @@ Notable:
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from qc.errors import QcError
 
@@ -111,36 +110,3 @@ def _apportion(sizes: Mapping[str, int], share: float) -> dict[str, int]:
     for name in sorted(exact, key=lambda name: (counts[name] - exact[name], name))[: total - sum(counts.values())]:
         counts[name] += 1
     return {name: max(1, count) for name, count in counts.items()}
-
-
-def describe_splits(splits: Mapping[str, Mapping[str, Sequence]], max_length: int) -> dict[str, Any]:
-    """Figures on the splits, for metrics/data.json.
-
-    Args:
-        splits: Columns text, coarse and input_ids of each split.
-        max_length: Tokens kept of a question.
-
-    Returns:
-        Sizes per split and class; rows whose text also stands in an earlier row of the split; different texts that two
-        splits share; different texts with more than one class; rows longer than `max_length`, and their share.
-    """
-    texts = {split: [normalize(text) for text in columns["text"]] for split, columns in splits.items()}
-    names = list(splits)
-    labels: dict[str, set[str]] = defaultdict(set)
-    for split, columns in splits.items():
-        for key, name in zip(texts[split], columns["coarse"], strict=True):
-            labels[key].add(name)
-    longer = {split: sum(len(ids) > max_length for ids in columns["input_ids"]) for split, columns in splits.items()}
-    return {
-        "size": {split: len(keys) for split, keys in texts.items()},
-        "classes": {split: dict(sorted(Counter(columns["coarse"]).items())) for split, columns in splits.items()},
-        "duplicates": {split: len(keys) - len(set(keys)) for split, keys in texts.items()},
-        "overlap": {
-            f"{first}_{second}": len(set(texts[first]) & set(texts[second]))
-            for i, first in enumerate(names)
-            for second in names[i + 1 :]
-        },
-        "conflicting_labels": sum(len(found) > 1 for found in labels.values()),
-        "truncated": longer,
-        "truncated_share": {split: longer[split] / len(keys) for split, keys in texts.items()},
-    }
