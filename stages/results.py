@@ -1,6 +1,7 @@
-"""metrics -> the result table of README.md, between its two marks; run by `make readme`, not a stage of the DAG."""
+"""metrics -> the result tables of README.md, between two marks; run by `make readme`, not a stage of the DAG."""
 
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from qc.artifacts import read_json
@@ -9,6 +10,7 @@ from qc.settings import Settings
 from stages.entry import METRICS, run
 
 README = Path("README.md")
+SEEDS = METRICS / "seeds.json"
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 MODELS = {"scratch": "transformer from scratch", "prefix": "prefix tuning", "distilbert": "fine-tuned encoder"}
 BASELINES = {"tfidf_svm": "TF-IDF + LinearSVC", "majority": "majority class"}
@@ -25,11 +27,36 @@ def result_table(scores: dict[str, Any], trainings: dict[str, dict[str, Any]]) -
         own, training = scores[name], trainings[name]
         lines.append(
             f"| {title} | {training['parameters']['trainable']:,} | {training['valid']['accuracy']:.3f} "
-            f"| **{own['accuracy']:.3f}** ({own['accuracy_low']:.3f} to {own['accuracy_high']:.3f}) "
+            f"| {accuracy_cell(own)} "
             f"| {own['macro_f1']:.3f} | {own['ece']:.3f} |"
         )
     for name, title in BASELINES.items():
-        lines.append(f"| {title} | | | {scores['baselines'][name]['accuracy']:.3f} | | |")
+        lines.append(f"| {title} | | | {accuracy_cell(scores['baselines'][name])} | | |")
+    return "\n".join(lines)
+
+
+def accuracy_cell(found: dict[str, Any]) -> str:
+    """An accuracy with the bounds of its interval."""
+    return f"**{found['accuracy']:.3f}** ({found['accuracy_low']:.3f} to {found['accuracy_high']:.3f})"
+
+
+def seed_values(seeds: dict[str, Any], model: str, score: str) -> list[float]:
+    """A score of a model, a number a seed; `seeds` is metrics/seeds.json."""
+    return [found[model][score] for found in seeds.values()]
+
+
+def seed_table(seeds: dict[str, Any]) -> str:
+    """Mean, standard deviation and range of accuracies over the seeds, as Markdown."""
+    lines = [
+        f"| over seeds {', '.join(seeds)} | validation accuracy | test accuracy | standard deviation | range |",
+        "|---|---|---|---|---|",
+    ]
+    for model, title in MODELS.items():
+        found = seed_values(seeds, model, "accuracy")
+        lines.append(
+            f"| {title} | {mean(seed_values(seeds, model, 'valid_accuracy')):.3f} | **{mean(found):.3f}** "
+            f"| {stdev(found):.3f} | {min(found):.3f} to {max(found):.3f} |"
+        )
     return "\n".join(lines)
 
 
@@ -43,11 +70,12 @@ def with_block(readme: str, begin: str, end: str, block: str) -> str:
 
 
 def main(_: Settings) -> None:
-    """Write the table of the last run into README.md."""
+    """Write the tables of the last run, and of the last run over seeds, into README.md."""
     trainings = {name: read_json(METRICS / f"train_{name}.json") for name in MODELS}
-    table = result_table(read_json(METRICS / "evaluate.json"), trainings)
-    README.write_text(with_block(README.read_text(encoding="utf-8"), BEGIN, END, table), encoding="utf-8")
-    print(f"{README}: result table written")
+    tables = [result_table(read_json(METRICS / "evaluate.json"), trainings), seed_table(read_json(SEEDS))]
+    text = with_block(README.read_text(encoding="utf-8"), BEGIN, END, "\n\n".join(tables))
+    README.write_text(text, encoding="utf-8")
+    print(f"{README}: result tables written")
 
 
 if __name__ == "__main__":

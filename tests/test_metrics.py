@@ -2,10 +2,23 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, classification_report
 
 from qc.baselines import predict_baselines
-from qc.metrics import accuracy_interval, evaluate_predictions, expected_calibration_error, mcnemar_p
+from qc.metrics import (
+    accuracy_interval,
+    compare,
+    confident_mistakes,
+    evaluate_accuracy,
+    evaluate_calibration,
+    evaluate_predictions,
+    expected_calibration_error,
+    fit_temperature,
+    mcnemar_p,
+    reliability_bins,
+)
 
 
 def test_the_wilson_interval_is_that_of_newcombes_example():
@@ -22,6 +35,18 @@ def test_mcnemar_counts_the_questions_on_which_two_models_differ():
     assert mcnemar_p(first, first) == 1.0
 
 
+def test_mcnemar_is_exact_as_in_fays_example():
+    # Fay, "Exact McNemar's Test and Matching Confidence Intervals" (R package exact2x2): 9 and 2 discordant pairs.
+    first = np.array([True] * 21 + [True] * 9 + [False] * 2 + [False] * 12)
+    second = np.array([True] * 21 + [False] * 9 + [True] * 2 + [False] * 12)
+    assert mcnemar_p(first, second) == pytest.approx(0.06543, abs=5e-6)
+
+
+def test_a_pair_of_models_is_compared_on_the_questions_one_alone_has_right():
+    correct = {"a": np.array([True, True, True, False]), "b": np.array([True, False, False, True])}
+    assert compare(correct, [("a", "b")]) == {"b_vs_a": {"mcnemar_p": 1.0, "b_alone": 1, "a_alone": 2}}
+
+
 def test_the_calibration_error_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
     labels = np.array([0, 1, 0, 1])
@@ -33,6 +58,69 @@ def test_the_calibration_error_by_hand():
 def test_a_perfectly_calibrated_forecast_has_no_error():
     probabilities = np.tile([0.75, 0.25], (100, 1))
     assert expected_calibration_error(probabilities, np.array([0, 0, 0, 1] * 25)) == pytest.approx(0)
+
+
+def test_the_reliability_bins_hold_every_question_once_upper_bounds_included():
+    probabilities = np.array([[0.6, 0.4], [0.6, 0.4], [0.62, 0.38], [1.0, 0.0]])
+    bins = reliability_bins(probabilities, np.array([0, 1, 0, 0]), bins=5)
+    assert [each.count for each in bins] == [2, 1, 1]  # (0.4, 0.6], (0.6, 0.8], (0.8, 1]
+    assert [each.accuracy for each in bins] == [0.5, 1.0, 1.0]
+    assert [each.confidence for each in bins] == pytest.approx([0.6, 0.62, 1.0])
+
+
+def test_the_brier_score_is_the_squared_distance_from_the_truth():
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1]])
+    by_hand = np.mean([0.2**2 + 0.1**2 + 0.1**2, 0.8**2 + 0.7**2 + 0.1**2])
+    assert evaluate_calibration(probabilities, np.array([0, 0]))["brier"] == pytest.approx(by_hand)
+
+
+def drawn(temperature, count=4000):
+    """Logits, and labels that follow softmax(logits / temperature)."""
+    rng = np.random.default_rng(1)
+    logits = 3 * rng.normal(size=(count, 4))
+    return logits, np.array([rng.choice(4, p=row) for row in softmax(logits / temperature, axis=1)])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_that_made_the_labels_is_found(temperature):
+    logits, labels = drawn(temperature)
+    assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.1)
+
+
+def test_no_other_temperature_has_a_lower_loss():
+    logits, labels = drawn(2.0, count=200)
+    best = fit_temperature(logits, labels)
+    losses = {
+        t: evaluate_calibration(softmax(logits / t, axis=1), labels)["loss"] for t in (best, best / 1.05, best * 1.05)
+    }
+    assert min(losses, key=losses.get) == best
+
+
+def test_for_two_classes_the_temperature_is_that_of_a_logistic_regression():
+    logits, labels = drawn(2.0)
+    logits, labels = logits[labels < 2][:, :2], labels[labels < 2]
+    slope = LogisticRegression(C=np.inf, fit_intercept=False).fit((logits[:, 1] - logits[:, 0])[:, None], labels).coef_
+    assert fit_temperature(logits, labels) == pytest.approx(1 / slope.item(), rel=1e-3)
+
+
+def test_the_mistakes_come_with_the_most_confident_first():
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8], [0.95, 0.05]])
+    labels = np.array([0, 1, 0, 0, 1])
+    assert confident_mistakes(probabilities, labels, 20) == [4, 3, 2, 1]
+    assert confident_mistakes(probabilities, labels, 2) == [4, 3]
+
+
+def test_the_scores_per_class_are_those_of_scikit_learns_report():
+    rng = np.random.default_rng(2)
+    probabilities, labels = rng.dirichlet(np.ones(3), size=60), rng.integers(0, 3, size=60)
+    found = evaluate_predictions(probabilities, labels, ["A", "B", "C"])
+    report = classification_report(labels, probabilities.argmax(axis=1), target_names=["A", "B", "C"], output_dict=True)
+    for name in ("A", "B", "C"):
+        scores = [found[key][name] for key in ("precision", "recall", "f1")]
+        assert scores == pytest.approx([report[name][key] for key in ("precision", "recall", "f1-score")])
+    assert found["macro_precision"] == pytest.approx(report["macro avg"]["precision"])
+    assert found["macro_recall"] == pytest.approx(report["macro avg"]["recall"])
+    assert evaluate_accuracy(probabilities.argmax(axis=1), labels)["accuracy"] == pytest.approx(report["accuracy"])
 
 
 def test_scores_of_a_model():

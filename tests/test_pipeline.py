@@ -1,12 +1,14 @@
 """The pipeline under DVC, for real, with tiny data: what it writes, what reruns, what is refused."""
 
-import csv
 import json
+import sys
 
 import pytest
 from datasets import load_dataset
 
 from qc.artifacts import read_json, read_table
+from stages.report import read_rows
+from stages.results import seed_table
 from tests.conftest import CLASSES, ENCODER_FILES, STAGES, outputs
 
 TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
@@ -63,20 +65,25 @@ def test_evaluate_json_has_the_fixed_shape(finished):
     found = read_json(finished.root / "metrics/evaluate.json")
     assert list(found) == ["n_test", "scratch", "prefix", "distilbert", "baselines", "comparisons"]
     for name in ("scratch", "prefix", "distilbert"):
-        keys = ["accuracy", "accuracy_low", "accuracy_high", "macro_f1", "loss", "ece", "f1"]
-        assert list(found[name]) == keys
-        assert list(found[name]["f1"]) == sorted(CLASSES)
+        keys = ["accuracy", "accuracy_low", "accuracy_high", "macro_f1", "loss", "ece", "brier"]
+        assert list(found[name]) == [
+            *keys, "macro_precision", "macro_recall", "f1", "precision", "recall", "calibrated"
+        ]  # fmt: skip
+        assert all(list(found[name][score]) == sorted(CLASSES) for score in ("f1", "precision", "recall"))
+        assert list(found[name]["calibrated"]) == ["temperature", "loss", "ece", "brier"]
         assert 0 <= found[name]["accuracy_low"] <= found[name]["accuracy"] <= found[name]["accuracy_high"] <= 1
     assert {name: list(scores) for name, scores in found["baselines"].items()} == {
-        "majority": ["accuracy"], "tfidf_svm": ["accuracy"]
+        name: ["accuracy", "accuracy_low", "accuracy_high"] for name in ("majority", "tfidf_svm")
     }  # fmt: skip
-    assert list(found["comparisons"]) == ["prefix_vs_scratch", "distilbert_vs_scratch", "distilbert_vs_prefix"]
+    assert list(found["comparisons"]) == [
+        "prefix_vs_scratch", "distilbert_vs_scratch", "distilbert_vs_prefix",
+        "scratch_vs_tfidf_svm", "prefix_vs_tfidf_svm", "distilbert_vs_tfidf_svm",
+    ]  # fmt: skip
     assert all(0 <= pair["mcnemar_p"] <= 1 for pair in found["comparisons"].values())
 
 
 def test_predictions_agree_with_the_scores(finished):
-    with (finished.root / "metrics/predictions.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(finished.root / "metrics/predictions.csv")
     scores = read_json(finished.root / "metrics/evaluate.json")
     test = read_table(finished.root / "data/split/test.parquet").to_pydict()
     assert [int(row["id"]) for row in rows] == test["id"]
@@ -88,10 +95,31 @@ def test_predictions_agree_with_the_scores(finished):
         assert all(1 / len(CLASSES) <= float(row[f"{name}_probability"]) <= 1 for row in rows)
 
 
+def test_the_tables_of_the_plots_agree_with_the_predictions(finished):
+    predictions = read_rows(finished.root / "metrics/predictions.csv")
+    scores = read_json(finished.root / "metrics/evaluate.json")
+    mistakes = read_rows(finished.root / "plots/mistakes.csv")
+    reliability = read_rows(finished.root / "plots/reliability.csv")
+    for name in ("scratch", "prefix", "distilbert"):
+        wrong = {row["id"]: row for row in predictions if row[name] != row["label"]}
+        own = [row for row in mistakes if row["model"] == name]
+        assert len(own) == min(20, len(wrong))
+        assert [float(row["probability"]) for row in own] == sorted(
+            (float(r["probability"]) for r in own), reverse=True
+        )
+        assert all(wrong[row["id"]][name] == row["predicted"] != row["label"] for row in own)
+        bins = [row for row in reliability if row["model"] == name]
+        assert sum(int(row["questions"]) for row in bins) == len(predictions)
+        gaps = (abs(float(b["accuracy"]) - float(b["confidence"])) * int(b["questions"]) for b in bins)
+        assert sum(gaps) / len(predictions) == pytest.approx(scores[name]["ece"], abs=1e-5)
+    f1 = {(row["model"], row["class"]): float(row["f1"]) for row in read_rows(finished.root / "plots/f1.csv")}
+    assert f1 == {(name, each): scores[name]["f1"][each] for name, each in f1}
+    assert len(f1) == 3 * len(CLASSES)
+
+
 def test_the_learning_curve_has_a_row_an_epoch(finished):
     for name in ("scratch", "prefix", "distilbert"):
-        with (finished.root / f"plots/train_{name}.csv").open(encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_rows(finished.root / f"plots/train_{name}.csv")
         metrics = read_json(finished.root / f"metrics/train_{name}.json")
         assert [int(row["epoch"]) for row in rows] == [1, 2]
         best = rows[metrics["best_epoch"] - 1]
@@ -173,13 +201,32 @@ def test_an_experiment_runs_and_is_listed(restored):
     restored.run("dvc", "exp", "remove", "longer-prefix")
 
 
+def test_seeds_are_run_as_experiments_and_the_workspace_stays_as_it_is(restored):
+    said = restored.run(sys.executable, "-m", "stages.seeds", "1", "2")
+    seeds = read_json(restored.root / "metrics/seeds.json")
+    assert list(seeds) == ["1", "2"]
+    scores = read_json(restored.root / "metrics/evaluate.json")
+    assert seeds["1"]["prefix"]["accuracy"] == scores["prefix"]["accuracy"]
+    assert seeds["1"]["scratch"]["loss"] != seeds["2"]["scratch"]["loss"]
+    assert restored.run("git", "status", "--porcelain") == "?? metrics/seeds.json\n"
+    assert seed_table(seeds) in said
+    mean = sum(seeds[seed]["scratch"]["accuracy"] for seed in seeds) / 2
+    assert f"**{mean:.3f}**" in said.splitlines()[-3]
+    assert {"seed-1", "seed-2"} <= set(restored.run("dvc", "exp", "list", "--name-only").split())
+    assert "1 1 is not possible" in restored.run(sys.executable, "-m", "stages.seeds", "1", "1", status=1)
+
+
 def test_metrics_and_plots_are_shown(finished):
     shown = finished.run("dvc", "metrics", "show")
     assert all(name in shown for name in ("distilbert.accuracy", "metrics/data.json", "valid.accuracy"))
     finished.run("dvc", "plots", "show", "--out", "dvc_plots")
     page = (finished.root / "dvc_plots/index.html").read_text(encoding="utf-8")
-    for title in ("loss by epoch", "validation accuracy by epoch", "confusion of distilbert"):
+    titles = [f"confusion of {name}" for name in ("scratch", "prefix", "distilbert")]
+    for title in ("loss by epoch", "validation accuracy by epoch", "F1 by class", "reliability, ", *titles):
         assert title in page
+    assert "<DVC_METRIC" not in page
+    finished.run("dvc", "plots", "diff", "HEAD", "--out", "dvc_plots")
+    assert page.count("vegaEmbed") <= (finished.root / "dvc_plots/index.html").read_text("utf-8").count("vegaEmbed")
     assert "distilbert" in finished.run("dvc", "dag")
 
 
@@ -249,7 +296,7 @@ def test_more_layers_than_the_encoder_has_are_refused(restored):
 
 def test_questions_longer_than_the_encoder_are_refused(restored):
     restored.set("max_length", 39)
-    assert "max_length: 39 is not possible; allowed: 1 to 38" in restored.stage("train_prefix", status=1)
+    assert "max_length: 39 is not possible; allowed: 1 to 36" in restored.stage("train_prefix", status=1)
 
 
 def test_malformed_lines_are_refused_and_nothing_is_written(restored):

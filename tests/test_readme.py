@@ -3,7 +3,10 @@
 import json
 import subprocess
 
-from stages.results import BEGIN, END, MODELS, result_table, with_block
+import yaml
+
+from stages.results import BEGIN, END, MODELS, result_table, seed_table, with_block
+from stages.seeds import SCORES
 from tests.conftest import ROOT
 
 
@@ -11,8 +14,18 @@ def committed(path):
     return subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
 
 
-def test_the_result_table_is_that_of_the_committed_metrics():
+def test_the_result_tables_are_those_of_the_committed_metrics():
     trainings = {name: json.loads(committed(f"metrics/train_{name}.json")) for name in MODELS}
-    table = result_table(json.loads(committed("metrics/evaluate.json")), trainings)
+    tables = [
+        result_table(json.loads(committed("metrics/evaluate.json")), trainings),
+        seed_table(json.loads(committed("metrics/seeds.json"))),
+    ]
     readme = committed("README.md")
-    assert with_block(readme, BEGIN, END, table) == readme
+    assert with_block(readme, BEGIN, END, "\n\n".join(tables)) == readme
+
+
+def test_the_record_over_seeds_is_of_the_same_pipeline_as_the_record():
+    seed = str(yaml.safe_load(committed("params.yaml"))["seed"])
+    seeds, scores = (json.loads(committed(f"metrics/{name}.json")) for name in ("seeds", "evaluate"))
+    for name in MODELS:
+        assert seeds[seed][name].items() >= {key: scores[name][key] for key in SCORES}.items()
