@@ -1,0 +1,51 @@
+"""metrics, plots, params.yaml -> report/index.html, one page of the last run.
+
+Run by `make report`, which brings the pipeline up to date first; not a stage of the DAG.
+"""
+
+import csv
+from pathlib import Path
+
+from qc.artifacts import new_file, read_json
+from qc.errors import QcError
+from qc.report import Run, render
+from qc.settings import Settings
+from stages.entry import METRICS, PARAMS, PLOTS, run
+from stages.results import BASELINES, MODELS, SEEDS, seed_values
+
+PAGE = Path("report/index.html")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of ours, by column."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None
+
+
+def main(_: Settings) -> None:
+    """Write the page."""
+    seeds = read_json(SEEDS) if SEEDS.exists() else {}
+    page = render(
+        Run(
+            scores=read_json(METRICS / "evaluate.json"),
+            data=read_json(METRICS / "data.json"),
+            trainings={name: read_json(METRICS / f"train_{name}.json") for name in MODELS},
+            curves={name: read_rows(PLOTS / f"train_{name}.csv") for name in MODELS},
+            predictions=read_rows(METRICS / "predictions.csv"),
+            mistakes=read_rows(PLOTS / "mistakes.csv"),
+            reliability=read_rows(PLOTS / "reliability.csv"),
+            seeds={name: seed_values(seeds, name, "accuracy") for name in MODELS} if seeds else {},
+            titles=MODELS | BASELINES,
+            params=PARAMS.read_text(encoding="utf-8"),
+        )
+    )
+    with new_file(PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"{PAGE}: {len(page.encode()) / 1024:.0f} KiB, one file")
+
+
+if __name__ == "__main__":
+    run(main)
