@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test lint verify bench readme lock clean check-tools
+.PHONY: help run test lint check report seeds verify bench readme lock clean check-tools browser
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -16,7 +16,7 @@ run: $(STAMP)  ## fetch, train and evaluate: dvc repro
 	@echo "make run: dvc repro (runs only what changed)"
 	@dvc repro
 
-test: $(STAMP)  ## the whole test suite
+test: $(STAMP) browser  ## the whole test suite
 	@echo "make test: pytest"
 	@python -m pytest
 
@@ -24,13 +24,22 @@ lint: $(STAMP)  ## ruff: rules and formatting
 	@ruff check .
 	@ruff format --check .
 
+check: $(STAMP)  ## did metrics get worse? BASE=REV names another base than main, MARKDOWN=FILE a place for the table
+	@qc check $(if $(BASE),--base $(BASE)) $(if $(MARKDOWN),--markdown $(MARKDOWN))
+
+report: run  ## the last run on one page: report/index.html
+	@python -m stages.report
+
+seeds: $(STAMP)  ## the pipeline with training seeds 1 to 5, as DVC experiments; writes metrics/seeds.json
+	@python -m stages.seeds
+
 verify: $(STAMP)  ## run the last commit twice from nothing, and compare every byte
 	@python -m stages.verify
 
 bench: $(STAMP)  ## time ours against what one would run instead (about half an hour); writes benchmarks/results.json
 	@python -m benchmarks.run
 
-readme: $(STAMP)  ## write the result table of the last run into README.md
+readme: $(STAMP)  ## write the result tables of the last run into README.md
 	@python -m stages.results
 
 lock:  ## resolve pyproject.toml anew into requirements.txt
@@ -41,7 +50,7 @@ lock:  ## resolve pyproject.toml anew into requirements.txt
 			"$$folder/bin/pip" list --format=freeze | grep -viE '^(pip|qc)==' | sed 's/+cpu$$//'; } > requirements.txt
 
 clean:  ## remove the environment, tool caches and states of stopped runs; data, models and DVC's cache stay
-	rm -rf $(VENV) .state .pytest_cache .ruff_cache .hypothesis logs dvc_plots build src/*.egg-info
+	rm -rf $(VENV) .state report .pytest_cache .ruff_cache .hypothesis logs dvc_plots build src/*.egg-info
 	find src stages tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 check-tools:
@@ -49,6 +58,13 @@ check-tools:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); name another: make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@command -v git >/dev/null || { echo "error: git not found; install it (Debian: apt-get install git)" >&2; exit 1; }
+
+browser: APT := $(if $(filter 0,$(shell id -u)),,sudo -n )apt-get
+browser: | $(STAMP)
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+		echo "installing chromium, in which the tests open the report"; \
+		$(APT) update -qq && DEBIAN_FRONTEND=noninteractive $(APT) install -y -qq chromium >/dev/null; \
+		} || { echo "error: chromium not found; install it (Debian: apt-get install chromium)" >&2; exit 1; }
 
 $(STAMP): requirements.txt pyproject.toml | check-tools
 	@echo "setting up $(VENV) from requirements.txt (about two minutes the first time)"

@@ -1,17 +1,19 @@
 """The Makefile: it says what is missing, in one line, before anything runs."""
 
 import os
+import shutil
 import subprocess
+import sys
 
 from tests.conftest import ROOT
 
 
-def make(folder, *arguments):
+def make(folder, *arguments, **env):
     return subprocess.run(
-        ["make", "--no-print-directory", "-C", str(folder), *arguments],
+        [shutil.which("make"), "--no-print-directory", "-C", str(folder), *arguments],
         text=True,
         capture_output=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},  # not a sub-make
+        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | env,  # not a sub-make
     )
 
 
@@ -51,13 +53,41 @@ def test_a_missing_venv_module_is_named_in_one_line(tmp_path):
     assert "python3-venv" in line
 
 
-def test_an_up_to_date_environment_is_not_touched(tmp_path):
+def with_environment(tmp_path):
+    """A clone whose environment is up to date, and empty."""
     folder = clone(tmp_path)
     stamp = folder / ".venv/.ready"
     (folder / ".venv/bin").mkdir(parents=True)
     stamp.touch()
     os.utime(stamp, (2**31, 2**31))
+    return folder
+
+
+def test_an_up_to_date_environment_is_not_touched(tmp_path):
+    folder = with_environment(tmp_path)
     script(folder / ".venv/bin/ruff", "echo ruff $1")
     done = make(folder, "lint")
     assert done.stdout.splitlines()[-2:] == ["ruff check", "ruff format"]
     assert "setting up" not in done.stdout
+
+
+def test_a_browser_that_cannot_be_installed_is_named_in_one_line(tmp_path):
+    folder = with_environment(tmp_path)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("git", "id"):
+        (tools / name).symlink_to(shutil.which(name))
+    for name in ("apt-get", "sudo"):
+        script(tools / name, "exit 1")
+    done = make(folder, "test", f"PYTHON={sys.executable}", PATH=str(tools))
+    assert errors(done) == ["error: chromium not found; install it (Debian: apt-get install chromium)"]
+    assert "pytest" not in done.stdout
+
+
+def test_the_gate_is_given_its_base_and_a_place_for_the_table(tmp_path):
+    folder = with_environment(tmp_path)
+    script(folder / ".venv/bin/qc", 'echo "qc $@"')
+    assert make(folder, "check").stdout.splitlines()[-1] == "qc check"
+    done = make(folder, "check", "BASE=HEAD", "MARKDOWN=check.md")
+    assert done.stdout.splitlines()[-1] == "qc check --base HEAD --markdown check.md"
+    assert make(folder, "check", "BASE=").stdout.splitlines()[-1] == "qc check"
