@@ -24,13 +24,22 @@ NUMBERS = (1, 2, 3, 4, 5)
 SCORES = ("accuracy", "macro_f1", "loss", "ece")
 
 
+def dvc(*arguments: str, **options: Any) -> str | None:
+    """Run `dvc exp`; what it printed, if that is captured."""
+    command = ["dvc", "exp", *arguments]
+    print(" ".join(command), flush=True)
+    done = subprocess.run(command, text=True, **options)
+    if done.returncode:
+        raise QcError(f"`{' '.join(command)}` failed, see above; {SEEDS} stays as it was")
+    return done.stdout
+
+
 def run_seed(seed: int) -> dict[str, Any]:
     """Run the pipeline with a training seed; the scores of each model."""
     name = f"seed-{seed}"
-    command = ["dvc", "exp", "run", "--temp", "--force", "--name", name, "--set-param", f"seed={seed}"]
-    print(" ".join(command), flush=True)
-    if subprocess.run(command).returncode:
-        raise QcError(f"seed {seed}: the experiment failed, see above; {SEEDS} stays as it was")
+    if name in dvc("list", "--name-only", capture_output=True).split():
+        dvc("remove", name)
+    dvc("run", "--temp", "--name", name, "--set-param", f"seed={seed}")
     scores = metrics_show(str(METRICS / "evaluate.json"), rev=name)
     return {
         model: {
