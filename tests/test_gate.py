@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from qc.__main__ import main
+from qc.errors import QcError
 from qc.gate import Outcome, Side, flatten, judge, other_questions, status
 from qc.settings import Rule
 from tests.conftest import ROOT
@@ -71,6 +72,14 @@ def test_a_p_value_alone():
     assert outcome(paired, side(180), side(174)) is Outcome.WORSE  # 6 of them: p = 2 / 2^6
     [finding] = judge([paired], side(180), side(174))
     assert finding.p_value == pytest.approx(2 / 2**6)
+
+
+def test_predictions_of_another_run_are_no_excuse():
+    stale = Side(side(150).metrics, side(180).predictions)
+    with pytest.raises(QcError, match=r"here metrics/evaluate.json has m.accuracy 0.75, but .* m is right on 0.9"):
+        judge([rule(p_value=0.05)], side(180), stale)
+    with pytest.raises(QcError, match="at the base"):
+        judge([rule(p_value=0.05)], stale, side(180))
 
 
 def test_a_real_drop_within_the_absolute_bound_holds():

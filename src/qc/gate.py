@@ -22,6 +22,7 @@ from qc.settings import Rule
 
 VERDICTS = {0: "holds", 1: "regression", 2: "cannot compare"}  # by exit status
 HEADER = ["metric", "base", "new", "change", "verdict"]
+ROUNDING = 1e-6  # metrics are written with six digits
 DIGITS = 9  # of a change; beyond them it is what binary fractions add to decimal ones
 
 
@@ -165,7 +166,7 @@ def _findings(
         elif not comparable:
             outcome = Outcome.OTHER_QUESTIONS
         else:
-            p_value = None if rule.p_value is None else _paired(name.split(".")[0], base, new)
+            p_value = None if rule.p_value is None else _paired(name, base, new)
             outcome = _outcome(rule, before, after, p_value)
         yield Finding(name, before, after, outcome, p_value)
 
@@ -191,16 +192,27 @@ def _outcome(rule: Rule, base: float, new: float, p_value: float | None) -> Outc
     return Outcome.WORSE
 
 
-def _paired(model: str, base: Side, new: Side) -> float | None:
-    """p-value that a model is right equally often on both sides; None where one lacks its predictions."""
+def _paired(metric: str, base: Side, new: Side) -> float | None:
+    """p-value that `....MODEL.accuracy` is the same on both sides; None where one lacks that model's predictions.
+
+    Raises:
+        QcError: A side's predictions are not those that its accuracy was computed from.
+    """
+    model = metric.split(".")[-2]
     if base.predictions is None or new.predictions is None:
         return None
     right = []
-    for side in (base, new):
+    for side, name in ((base, "at the base"), (new, "here")):
         rows = [side.predictions[key] for key in sorted(base.predictions)]
         if any(model not in row for row in rows):
             return None
         right.append(np.array([row[model] == row["label"] for row in rows], dtype=bool))
+        share = float(right[-1].mean())
+        if abs(share - side.metrics[metric]) > ROUNDING:
+            raise QcError(
+                f"{name} metrics/evaluate.json has {metric} {side.metrics[metric]:g}, but in metrics/predictions.csv "
+                f"{model} is right on {share:g}: they are not of one run; `dvc repro` makes both"
+            )
     return mcnemar_p(*right)
 
 
