@@ -6,6 +6,7 @@ Like the stages, and unlike the rest of `qc`, it reads params.yaml and knows whe
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from qc.gate import (
     status,
     terminal_table,
 )
+from qc.presets import difference, lay_over, list_presets, read_preset
 from qc.revisions import default_base, find_commit, read_at
 from qc.schema import read
 from qc.settings import Settings
@@ -29,6 +31,7 @@ from qc.settings import Settings
 PARAMS = Path("params.yaml")
 METRICS = Path("metrics/evaluate.json")
 PREDICTIONS = Path("metrics/predictions.csv")
+PRESETS = Path("presets")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,9 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--base", metavar="REV", help="any git revision; default: the merge base with main, else HEAD"
     )
     check_parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table there too, as Markdown")
+    preset_parser = commands.add_parser(
+        "preset",
+        help="lay a named set of parameters over params.yaml",
+        description="Lay presets/NAME.yaml over params.yaml; comments and order stay. "
+        "`git checkout params.yaml` undoes it.",
+    )
+    which = preset_parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("name", nargs="?", help="the preset")
+    which.add_argument("--list", action="store_true", help="tell what presets there are")
+    preset_parser.add_argument("--dry-run", action="store_true", help="only print the difference")
     parsed = parser.parse_args(arguments)
     try:
-        return check(parsed.base, parsed.markdown)
+        if parsed.command == "check":
+            return check(parsed.base, parsed.markdown)
+        return print_presets() if parsed.list else preset(parsed.name, parsed.dry_run)
     except QcError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -73,6 +88,32 @@ def check(revision: str | None, markdown: Path | None) -> int:
             lines = [f"### {headline}", markdown_table(findings), *notes]
             temporary.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
     return found
+
+
+def print_presets() -> int:
+    """Tell what presets there are; the exit status."""
+    for name in list_presets(PRESETS):
+        found = read_preset(PRESETS, name)
+        print(f"{name:<14} {found.purpose}\n{'':<14} takes {found.takes}")
+    return 0
+
+
+def preset(name: str, dry_run: bool) -> int:
+    """Lay a preset over params.yaml, and print the difference; the exit status."""
+    read(Settings, PARAMS, str(PARAMS))
+    before = PARAMS.read_text(encoding="utf-8")
+    found = read_preset(PRESETS, name)
+    after = lay_over(before, found)
+    with tempfile.TemporaryDirectory() as folder:
+        tried = Path(folder) / PARAMS
+        tried.write_text(after, encoding="utf-8")
+        read(Settings, tried, f"{PARAMS} under {found.path}")
+    print("\n".join(difference(before, after)) or f"{PARAMS} holds the values of {found.path} already")
+    if not dry_run and before != after:
+        with new_file(PARAMS) as temporary:
+            temporary.write_text(after, encoding="utf-8")
+        print(f"{PARAMS}: written; `git checkout {PARAMS}` undoes it; `dvc repro` runs it. It takes {found.takes}")
+    return 0
 
 
 def _text(path: Path) -> str | None:

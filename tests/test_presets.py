@@ -1,0 +1,121 @@
+"""Presets: laid over params.yaml without disturbing it."""
+
+import pytest
+import yaml
+
+from qc.__main__ import main
+from qc.presets import Preset, lay_over, list_presets, read_preset
+from qc.schema import read
+from qc.settings import Settings
+from tests.conftest import ROOT
+
+PRESETS = ROOT / "presets"
+NAMES = list_presets(PRESETS)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A copy of params.yaml and the presets, in the working directory."""
+    (tmp_path / "presets").mkdir()
+    for path in (ROOT / "params.yaml", *PRESETS.glob("*.yaml")):
+        (tmp_path / path.relative_to(ROOT)).write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def values(path):
+    """The values below the sections of a YAML file, by dotted name."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {
+        f"{section}.{key}": value
+        for section, inner in content.items()
+        for key, value in (inner.items() if isinstance(inner, dict) else [("", inner)])
+    }
+
+
+def test_there_are_the_four_presets():
+    assert NAMES == ["hub", "notebook", "notebook-mini", "trec"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_changes_its_values_and_nothing_else(folder, name):
+    path = folder / "params.yaml"
+    before, words = values(path), path.read_text()
+    assert main(["preset", name]) == 0
+    after = values(path)
+    asked = read_preset(folder / "presets", name).params
+    wanted = {
+        f"{section}.{key}": value
+        for section, inner in asked.items()
+        for key, value in (inner.items() if isinstance(inner, dict) else [("", inner)])
+    }
+    assert after == before | wanted
+    comments = [line.partition("#")[2] for line in words.splitlines()]
+    assert [line.partition("#")[2] for line in path.read_text().splitlines()] == comments
+    assert read(Settings, path, "params.yaml").train_prefix
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_laying_it_over_again_changes_nothing(folder, name, capsys):
+    assert main(["preset", name]) == 0
+    once = (folder / "params.yaml").read_text()
+    capsys.readouterr()
+    assert main(["preset", name]) == 0
+    assert (folder / "params.yaml").read_text() == once
+    assert "already" in capsys.readouterr().out
+
+
+def test_nothing_laid_over_leaves_every_byte():
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert lay_over(text, Preset(PRESETS / "none.yaml", "", "", {})) == text
+
+
+def test_a_dry_run_prints_the_difference_and_writes_nothing(folder, capsys):
+    before = (folder / "params.yaml").read_bytes()
+    assert main(["preset", "trec", "--dry-run"]) == 0
+    assert (folder / "params.yaml").read_bytes() == before
+    lines = [" ".join(line.partition("#")[0].split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "fetch:",
+        "- train: train_2000.label",
+        "+ train: train_5500.label",
+        "- test: null",
+        "+ test: TREC_10.label",
+    ]
+
+
+def test_the_list_tells_purpose_and_time(capsys, folder):
+    assert main(["preset", "--list"]) == 0
+    said = capsys.readouterr().out
+    for name in NAMES:
+        found = read_preset(PRESETS, name)
+        assert found.purpose in said
+        assert f"takes {found.takes}" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("params: {train_prefix: {prefix_lenght: 5}}", "train_prefix.prefix_lenght: unknown key; did you mean train_prefix.prefix_length?"),
+        ("params: {train_prefx: {}}", "3: train_prefx: unknown key; did you mean train_prefix?"),
+        ("params: {seed: {of: 1}}", "3: seed: a section where params.yaml has a value"),
+        ("params: {split: 1}", "3: split: a section where params.yaml has a value"),
+        ("params: {train_scratch: {width: 255}}", "train_scratch.width: 255 is not possible"),
+        ("params: {seed: many}", "seed: 'many' is not possible"),
+        ("params: [1]", "params: [1] is not possible; allowed: keys and values"),
+        ("parms: {seed: 2}", "params: None is not possible"),
+        ("params: {seed: 2}\nnote: x", "4: note: unknown key; allowed: purpose, takes, params"),
+        ("params: {seed: 2", "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_a_bad_preset_is_refused_and_params_stay(folder, capsys, content, told):
+    before = (folder / "params.yaml").read_bytes()
+    (folder / "presets/bad.yaml").write_text(f"purpose: p\ntakes: t\n{content}\n")
+    assert main(["preset", "bad"]) == 2
+    assert told in capsys.readouterr().err
+    assert (folder / "params.yaml").read_bytes() == before
+
+
+def test_an_unknown_name_is_refused_with_those_there_are(folder, capsys):
+    assert main(["preset", "../params"]) == 2
+    assert "no preset '../params'; there are: hub, notebook, notebook-mini, trec" in capsys.readouterr().err
