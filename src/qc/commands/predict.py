@@ -1,0 +1,102 @@
+"""qc predict: tell the class of questions."""
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from qc.artifacts import read_json
+from qc.commands import METRICS, MODELS
+from qc.errors import QcError, reason
+from qc.prediction import Prediction, load
+
+CHUNK = 2048  # questions that are classified at once
+
+
+def run(arguments: Namespace) -> int:
+    """Print a line a question; the exit status."""
+    if arguments.top < 1:
+        raise QcError(f"--top: {arguments.top} is not possible; allowed: 1 or more")
+    questions = list(read_questions(arguments.questions, arguments.file))
+    predictor = load(MODELS / (arguments.model or best_model()))
+    for start in range(0, len(questions), CHUNK):
+        for place, found in enumerate(predictor.predict(questions[start : start + CHUNK]), start=start + 1):
+            if found.truncated:
+                longest = predictor.classifier.max_length
+                print(f"warning: question {place} is longer than {longest} tokens, and was cut", file=sys.stderr)
+            print(as_json(found) if arguments.json else as_text(found, arguments.top))
+    return 0
+
+
+def best_model() -> str:
+    """The trained model of highest validation accuracy; of those, of lowest validation loss."""
+    found = {
+        path.parent.name: read_json(METRICS / f"train_{path.parent.name}.json")["valid"]
+        for path in sorted(MODELS.glob("*/config.json"))
+    }
+    if not found:
+        raise QcError(f"{MODELS}: no model is here; `dvc repro` trains them, `dvc pull` fetches them")
+    return max(found, key=lambda name: (found[name]["accuracy"], -found[name]["loss"]))
+
+
+def as_text(found: Prediction, top: int) -> str:
+    """The most probable classes, and the question."""
+    ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])[:top]
+    return "  ".join([*(f"{name} {probability:.3f}" for name, probability in ranked), found.text])
+
+
+def as_json(found: Prediction) -> str:
+    """An object on one line."""
+    probabilities = {name: round(probability, 6) for name, probability in found.probabilities.items()}
+    return json.dumps({"text": found.text, "label": found.label, "probabilities": probabilities}, ensure_ascii=False)
+
+
+def read_questions(named: Sequence[str], file: Path | None) -> Iterator[str]:
+    """The questions that were asked for: named ones, else those of a file, else of standard input."""
+    if named and file:
+        raise QcError("questions and --file: one of them at a time")
+    if named:
+        for number, text in enumerate(named, start=1):
+            yield _checked(text, f"question {number}")
+        return
+    name = str(file) if file else "standard input"
+    try:
+        content = file.read_bytes() if file else sys.stdin.buffer.read()
+    except OSError as error:
+        raise QcError(f"{name}: cannot be read: {reason(error)}") from None
+    lines = content.split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    if not lines:
+        raise QcError(f"{name}: no question; one a line is expected")
+    for number, line in enumerate(lines, start=1):
+        where = f"{name}:{number}"
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise QcError(f"{where}: byte {error.start + 1} is {line[error.start]:#04x}, which is not UTF-8") from None
+        if file and file.suffix == ".jsonl":
+            text = _text_of(text, where)
+        yield _checked(text, where)
+
+
+def _text_of(line: str, where: str) -> str:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise QcError(f"{where}: not JSON: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("text"), str):
+        raise QcError(f'{where}: expected an object with a text, such as {{"text": "Who wrote Hamlet ?"}}')
+    return found["text"]
+
+
+def _checked(text: str, where: str) -> str:
+    """The question; QcError where it is empty, or not text."""
+    text = text.strip()
+    if not text:
+        raise QcError(f"{where}: empty; give it some words, or leave it out")
+    for character in text:
+        if (character < " " and character != "\t") or "\ud800" <= character <= "\udfff":
+            raise QcError(f"{where}: holds {character!r}, which is not text")
+    return text

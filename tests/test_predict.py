@@ -1,0 +1,184 @@
+"""`qc predict` and the predictor behind it, on the models of a finished project."""
+
+import io
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from qc.__main__ import main
+from qc.artifacts import read_json, write_json
+from qc.errors import QcError
+from qc.prediction import load
+from stages.report import read_rows
+from tests.conftest import CLASSES
+
+MODELS = ("scratch", "prefix", "distilbert")
+
+
+@pytest.fixture
+def here(finished, monkeypatch):
+    """The finished project, as the working directory."""
+    monkeypatch.chdir(finished.root)
+    return finished.root
+
+
+@pytest.fixture
+def copied(here, tmp_path, monkeypatch):
+    """A copy of its models and encoders that may be broken, as the working directory."""
+    for name in ("models", "metrics", "data/encoders"):
+        shutil.copytree(here / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said(capsys, *arguments):
+    assert main(["predict", *map(str, arguments)]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def refused(capsys, *arguments):
+    assert main(["predict", *map(str, arguments)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    return captured.err
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_predictions_are_those_of_the_evaluation(here, name):
+    rows = read_rows(here / "metrics/predictions.csv")
+    found = load(here / "models" / name).predict([row["text"] for row in rows])
+    assert [each.label for each in found] == [row[name] for row in rows]
+    assert [max(each.probabilities.values()) for each in found] == pytest.approx(
+        [float(row[f"{name}_probability"]) for row in rows], abs=2e-6
+    )
+
+
+def test_probabilities_sum_to_one_and_do_not_depend_on_the_company(here):
+    predictor = load(here / "models/distilbert")
+    texts = ["who is the king ?", "many a dog in the river of the house is a cat ?", "where ?"]
+    together = predictor.predict(texts)
+    assert predictor.classes == sorted(CLASSES)
+    for text, found in zip(texts, together, strict=True):
+        [alone] = predictor.predict([text])
+        assert sum(found.probabilities.values()) == pytest.approx(1)
+        assert alone.label == found.label
+        assert list(alone.probabilities.values()) == pytest.approx(list(found.probabilities.values()), abs=1e-5)
+    assert predictor.predict([]) == []
+
+
+def test_questions_are_lower_cased_as_in_training(here):
+    predictor = load(here / "models/scratch")
+    [lower], [upper] = predictor.predict(["who is the king"]), predictor.predict(["WHO is the King"])
+    assert lower.probabilities == upper.probabilities
+
+
+def test_a_line_a_question(here, capsys):
+    lines = said(capsys, "who is it ?", "where is the dog ?", "--top", 2, "--model", "prefix")
+    assert [line.split("  ")[-1] for line in lines] == ["who is it ?", "where is the dog ?"]
+    for line in lines:
+        first, second = (float(part.split()[1]) for part in line.split("  ")[:2])
+        assert first >= second
+        assert line.split()[0] in CLASSES
+
+
+def test_json_lines_hold_text_label_and_probabilities(here, capsys):
+    [line] = said(capsys, "who is it ?", "--json")
+    found = json.loads(line)
+    assert list(found) == ["text", "label", "probabilities"]
+    assert found["label"] == max(found["probabilities"], key=found["probabilities"].get)
+
+
+def test_a_file_and_standard_input_hold_a_question_a_line(here, capsys, tmp_path, monkeypatch):
+    questions = ["who is it ?", 'where is the "dog" ?', "why — ünïcode ?"]
+    plain, objects = tmp_path / "questions.txt", tmp_path / "questions.jsonl"
+    plain.write_text("\n".join(questions) + "\n", encoding="utf-8")
+    objects.write_text("".join(json.dumps({"text": text, "id": 1}) + "\n" for text in questions))
+    expected = said(capsys, *questions)
+    assert len(expected) == 3
+    assert said(capsys, "--file", plain) == expected
+    assert said(capsys, "--file", objects) == expected
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\r\n".join(questions).encode())))
+    assert said(capsys) == expected
+
+
+def test_the_best_model_by_validation_answers(copied, capsys):
+    for name, (accuracy, loss) in {"scratch": (0.8, 0.1), "prefix": (0.9, 0.3), "distilbert": (0.9, 0.2)}.items():
+        path = copied / f"metrics/train_{name}.json"
+        write_json(path, read_json(path) | {"valid": {"accuracy": accuracy, "loss": loss}})
+    asked = ["who is the king of the house", "--json"]
+    assert said(capsys, *asked) == said(capsys, *asked, "--model", "distilbert")
+    assert said(capsys, *asked) != said(capsys, *asked, "--model", "scratch")
+
+
+def test_a_long_question_is_cut_with_a_warning(here, capsys):
+    assert main(["predict", "dog " * 10_000]) == 0
+    assert "warning: question 1 is longer than 12 tokens, and was cut" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"who is it ?\n\nwhere ?\n", "asked.txt:2: empty"),
+        (b"who\nis \xff it\n", "asked.txt:2: byte 4 is 0xff, which is not UTF-8"),
+        (b"who\x00is it\n", r"asked.txt:1: holds '\x00', which is not text"),
+        (bytes(range(256)), "asked.txt:1: holds"),
+        (b"", "asked.txt: no question"),
+    ],
+)
+def test_what_is_no_question_is_refused_by_line(here, capsys, tmp_path, content, told):
+    path = tmp_path / "asked.txt"
+    path.write_bytes(content)
+    assert told in refused(capsys, "--file", path)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"), [("{", "1: not JSON"), ("[1]", "1: expected an object"), ('{"text": 1}', "1: expected an object")]
+)
+def test_a_broken_object_is_refused_by_line(here, capsys, tmp_path, line, told):
+    path = tmp_path / "asked.jsonl"
+    path.write_text(line)
+    assert f"asked.jsonl:{told}" in refused(capsys, "--file", path)
+
+
+def test_bad_arguments_are_refused(here, capsys, tmp_path):
+    assert "question 2: empty" in refused(capsys, "who ?", " ")
+    assert "--top: 0 is not possible" in refused(capsys, "who ?", "--top", 0)
+    assert "one of them at a time" in refused(capsys, "who ?", "--file", "x")
+    assert "No such file" in refused(capsys, "--file", tmp_path / "none.txt")
+    assert "question 1: holds" in refused(capsys, "who\udcff ?")
+    with pytest.raises(QcError, match="question 2 is empty"):
+        load(here / "models/prefix").predict(["who ?", "\t"])
+
+
+def test_a_missing_or_foreign_model_is_refused(copied, capsys):
+    assert "models/none: no model is here" in refused(capsys, "who ?", "--model", "none")
+    config = copied / "models/scratch/config.json"
+    write_json(config, {"architectures": ["BertModel"]})
+    assert "models/scratch/config.json: not a model of this version" in refused(capsys, "who ?", "--model", "scratch")
+    shutil.rmtree(copied / "models")
+    assert "models: no model is here" in refused(capsys, "who ?")
+
+
+def test_a_missing_encoder_or_another_vocabulary_is_refused(copied, capsys, finished):
+    tokenizer = copied / "data/encoders/tiny-bert/tokenizer.json"
+    tokenizer.write_bytes((finished.mirror / "other-vocabulary/tokenizer.json").read_bytes())
+    assert "another vocabulary" in refused(capsys, "who ?", "--model", "scratch")
+    shutil.rmtree(copied / "data/encoders/tiny-bert")
+    assert "tiny-bert: no such encoder" in refused(capsys, "who ?", "--model", "distilbert")
+
+
+def test_a_model_that_was_given_the_answer_is_refused(copied, capsys):
+    path = copied / "models/prefix/config.json"
+    config = read_json(path)
+    config["vocabulary"]["include_fine_label"] = True
+    write_json(path, config)
+    assert "trained with the fine label" in refused(capsys, "who ?", "--model", "prefix")
+
+
+def test_labels_follow_the_probabilities(here):
+    for found in load(here / "models/prefix").predict([f"{word} is it" for word in CLASSES.values()]):
+        assert found.label == list(found.probabilities)[int(np.argmax(list(found.probabilities.values())))]
