@@ -25,7 +25,7 @@ lint: $(STAMP)  ## ruff: rules and formatting
 	@ruff format --check .
 
 check: $(STAMP)  ## did metrics get worse? BASE=REV names another base than main, MARKDOWN=FILE a place for the table
-	@qc check $(if $(BASE),--base $(BASE)) $(if $(MARKDOWN),--markdown $(MARKDOWN))
+	@qc check $(if $(BASE),--base '$(BASE)') $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
 
 report: run  ## the last run on one page: report/index.html
 	@python -m stages.report

@@ -135,6 +135,12 @@ def test_scores_of_other_test_questions_are_not_compared(changed):
     assert status(findings) == 2
 
 
+def test_without_a_number_of_test_questions_nothing_is_known_to_differ():
+    base = Side({"m.accuracy": 0.9}, None)
+    assert other_questions(base, side(180, predictions=False)) is None
+    assert outcome(rule(p_value=0.05), base, Side({"m.accuracy": 0.8}, {})) is Outcome.WORSE
+
+
 def test_the_order_of_the_questions_is_no_change():
     base, new = side(180), side(180)
     shuffled = Side(new.metrics, dict(reversed(new.predictions.items())))
@@ -170,7 +176,16 @@ def write(folder, right=180, questions=range(N), **scores):
     writer.writerow(["id", "text", "label", "scratch", "prefix", "distilbert"])
     for n, key in enumerate(questions):
         ordinary = "A" if n < 150 else "B"
-        writer.writerow([key, f'a "quoted" question, number {key}', "A", ordinary, ordinary, "A" if n < right else "B"])
+        writer.writerow(
+            [
+                key,
+                f'a "quoted" question\x85 with odd\u2028breaks, number {key}',
+                "A",
+                ordinary,
+                ordinary,
+                "A" if n < right else "B",
+            ]
+        )
     (folder / "metrics/predictions.csv").write_text(file.getvalue())
 
 

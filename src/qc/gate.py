@@ -7,6 +7,7 @@ Notable:
 """
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def read_predictions(text: str, name: str) -> dict[str, dict[str, str]]:
     Raises:
         QcError: It has no columns id, text and label, a row is not whole, or an id stands there twice.
     """
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     rows: dict[str, dict[str, str]] = {}
     try:
         missing = {"id", "text", "label"} - set(reader.fieldnames or [])
@@ -115,8 +116,9 @@ def read_predictions(text: str, name: str) -> dict[str, dict[str, str]]:
 def other_questions(base: Side, new: Side) -> str | None:
     """How the test questions of two sides differ, in words; None where they do not."""
     if base.predictions is None or new.predictions is None:
-        sizes = base.metrics.get("n_test"), new.metrics.get("n_test")
-        return None if sizes[0] == sizes[1] else f"{sizes[0]:g} of them, now {sizes[1]:g}"
+        before, after = base.metrics.get("n_test"), new.metrics.get("n_test")
+        known = before is not None and after is not None
+        return f"{before:g} of them, now {after:g}" if known and before != after else None
     removed = base.predictions.keys() - new.predictions.keys()
     added = new.predictions.keys() - base.predictions.keys()
     changed = [
@@ -199,7 +201,7 @@ def _paired(metric: str, base: Side, new: Side) -> float | None:
         QcError: A side's predictions are not those that its accuracy was computed from.
     """
     model = metric.split(".")[-2]
-    if base.predictions is None or new.predictions is None:
+    if not base.predictions or not new.predictions:
         return None
     right = []
     for side, name in ((base, "at the base"), (new, "here")):

@@ -52,7 +52,7 @@ def run(arguments: Namespace) -> int:
 def _text(path: Path) -> str | None:
     """A file's text; None where there is none."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")  # not read_text, which would change line ends
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
