@@ -54,7 +54,19 @@ def run(main: Callable[[Settings], None]) -> None:
             signal.signal(each, end_at_once)
         raise KeyboardInterrupt
 
+    def unwind_again(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    def dropped(unraisable: "sys.UnraisableHookArgs") -> None:
+        # A signal that falls into a finalizer: Python drops what is raised there, so raise it once more, outside.
+        if stopped and unraisable.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+        else:
+            sys.__unraisablehook__(unraisable)
+
     stopped: list[int] = []
+    sys.unraisablehook = dropped
+    signal.signal(signal.SIGALRM, unwind_again)
     for number in STOPPING:
         signal.signal(number, unwind)
     try:

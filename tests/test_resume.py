@@ -301,6 +301,30 @@ def test_a_stopped_stage_says_how_to_go_on_in_one_line_and_does(processes, longe
     assert outputs(longer) == undisturbed
 
 
+def test_a_stop_that_falls_into_a_finalizer_is_not_lost(finished):
+    script = """
+import os, signal
+from stages.entry import run
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(1000))  # the handler runs in here, where Python drops what it raises
+
+def main(settings):
+    Dying()
+    try:
+        while True:
+            pass
+    finally:
+        print("put in order", flush=True)
+
+run(main)
+"""
+    output = finished.run(sys.executable, "-c", script, status=143)
+    assert output.split("\n") == ["put in order", "", "stopped by SIGTERM; run the same command again to go on", ""]
+
+
 def test_a_stage_stopped_while_it_starts_says_so_in_one_line(finished):
     command = [sys.executable, "-m", "stages.train_scratch"]
     process = subprocess.Popen(
