@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
+from qc import load
 from qc.__main__ import main
 from qc.artifacts import read_json, write_json
 from qc.errors import QcError
-from qc.prediction import load
 from stages.report import read_rows
 from tests.conftest import CLASSES
 

@@ -40,6 +40,19 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="an object a line: text, label, probabilities")
     predict.add_argument("--top", type=int, default=1, metavar="K", help="show the K most probable classes")
 
+    export = commands.add_parser(
+        "export",
+        help="write a trained model as an ONNX file",
+        description="Write a trained model as an ONNX file with its tokenizer, and hold it against PyTorch on the "
+        "validation split.",
+    )
+    export.add_argument("--model", required=True, help="scratch, prefix or distilbert")
+    export.add_argument("--format", choices=["onnx"], default="onnx", help="the only one there is, and the default")
+    export.add_argument("--int8", action="store_true", help="write one with 8-bit matrices too, and tell what it costs")
+    export.add_argument(
+        "--out", metavar="FOLDER", type=Path, help="default: export/MODEL; an earlier export is replaced"
+    )
+
     check = commands.add_parser(
         "check",
         help="did metrics get worse?",

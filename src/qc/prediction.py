@@ -1,6 +1,6 @@
 """A trained model put to use: text in, probabilities out, with the same treatment of text as in training.
 
-    from qc.prediction import load
+    from qc import load
     load("models/distilbert").predict(["Who wrote Hamlet ?"])[0].label
 
 Notable:

@@ -8,5 +8,6 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
 ENCODERS = Path("data/encoders")
+SPLIT = Path("data/split")
 MODELS = Path("models")
 METRICS = Path("metrics")

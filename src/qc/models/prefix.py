@@ -85,7 +85,7 @@ class PrefixClassifier(nn.Module):
             return self.head(hidden[:, 0])
         P = len(self.prefix)
         prefix = self.encoder.embeddings.place(self.prefix.to(hidden.dtype))  # (P, H)
-        hidden = torch.cat((prefix.expand(len(hidden), -1, -1), hidden), dim=1)  # (B, P + T, H)
+        hidden = torch.cat((prefix.expand(hidden.shape[0], -1, -1), hidden), dim=1)  # (B, P + T, H)
         seen = None if mask is None else nn.functional.pad(mask, (P, 0), value=True)
         hidden = self.encoder.run_layers(hidden, seen)
         return self.head(masked_mean(hidden[:, P:], mask))

@@ -1,0 +1,49 @@
+"""qc export: a trained model as an ONNX file."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from qc.artifacts import read_json, read_table
+from qc.batching import encode
+from qc.commands import ENCODERS, MODELS, SPLIT
+from qc.errors import QcError
+from qc.export import INT8, MODEL, accuracy, export_onnx, onnx_logits, open_onnx
+from qc.prediction import load
+from qc.training import predict
+
+TOLERANCE = 1e-4  # of a logit
+
+
+def run(arguments: Namespace) -> int:
+    """Export, hold what was written against PyTorch on the validation split, print size and speed; the exit status."""
+    predictor = load(MODELS / arguments.model)
+    tokenizer = read_json(MODELS / arguments.model / "config.json")["vocabulary"]["tokenizer"]
+    folder = arguments.out or Path("export") / arguments.model
+    if folder.exists() and not (folder / MODEL).is_file():
+        raise QcError(f"{folder}: is there, and is no export; name another folder with --out")
+    valid = read_table(SPLIT / "valid.parquet", "input_ids", "label").to_pydict()
+    questions = encode(
+        valid["input_ids"], valid["label"], predictor.classifier.max_length, predictor.classifier.special_ids
+    )
+    export_onnx(predictor, ENCODERS / tokenizer / "tokenizer.json", folder, arguments.int8)
+
+    expected = predict(predictor.model, questions).numpy()
+    print(
+        f"PyTorch          accuracy {accuracy(expected, valid['label']):.3f} on {len(questions)} validation questions"
+    )
+    for name in (MODEL, INT8) if arguments.int8 else (MODEL,):
+        session = open_onnx(folder / name)
+        onnx_logits(session, questions)  # the first run makes room
+        found, seconds = onnx_logits(session, questions)
+        size = (folder / name).stat().st_size / 2**20
+        print(
+            f"{name:<16} accuracy {accuracy(found, valid['label']):.3f}, {size:.1f} MiB, "
+            f"{len(questions) / seconds:,.0f} questions a second"
+        )
+        worst = float(np.abs(found - expected).max())
+        if name == MODEL and worst > TOLERANCE:
+            raise QcError(f"{folder / name}: its logits are up to {worst:.1e} from PyTorch's, more than {TOLERANCE:g}")
+    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    return 0
