@@ -71,6 +71,8 @@ def with_block(readme: str, begin: str, end: str, block: str) -> str:
 
 def main(_: Settings) -> None:
     """Write the tables of the last run, and of the last run over seeds, into README.md."""
+    if not SEEDS.exists():
+        raise QcError(f"{SEEDS}: not there; `make seeds` makes it")
     trainings = {name: read_json(METRICS / f"train_{name}.json") for name in MODELS}
     tables = [result_table(read_json(METRICS / "evaluate.json"), trainings), seed_table(read_json(SEEDS))]
     text = with_block(README.read_text(encoding="utf-8"), BEGIN, END, "\n\n".join(tables))

@@ -29,3 +29,11 @@ def test_the_record_over_seeds_is_of_the_same_pipeline_as_the_record():
     seeds, scores = (json.loads(committed(f"metrics/{name}.json")) for name in ("seeds", "evaluate"))
     for name in MODELS:
         assert seeds[seed][name].items() >= {key: scores[name][key] for key in SCORES}.items()
+
+
+def test_the_table_of_the_notebooks_protocol_ends_in_the_committed_accuracies():
+    scores = json.loads(committed("metrics/evaluate.json"))
+    table = committed("README.md").partition("| as the notebook reports |")[2]
+    for name, title in MODELS.items():
+        row = next(line for line in table.splitlines() if line.startswith(f"| {title} |"))
+        assert row.split("|")[-2].strip() == f"{scores[name]['accuracy']:.3f}"

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from qc.artifacts import read_json
+from qc.artifacts import read_json, write_json
 from tests.conftest import CLASSES
 
 MODELS = ("scratch", "prefix", "distilbert")
@@ -144,6 +144,23 @@ def test_html_in_a_question_is_shown_and_not_executed(browser, restored):
     text = page.page.inner_text("body")
     assert text.count(HOSTILE) == 2
     assert "<b>HUM</b>" in text
+
+
+def test_seeds_are_told_where_they_are_of_the_same_pipeline(browser, restored):
+    scores = read_json(restored.root / "metrics/evaluate.json")
+    path = restored.root / "metrics/seeds.json"
+    for change, told in ((0.0, 1), (0.1, 0)):
+        losses = {name: scores[name]["loss"] + change for name in MODELS}
+        seeds = {
+            seed: {name: {"accuracy": accuracy, "loss": losses[name]} for name in MODELS}
+            for seed, accuracy in (("1", 0.5), ("2", 0.7))
+        }
+        write_json(path, seeds)
+        restored.stage("report")
+        page = Page(browser, restored.root / "report/index.html").page
+        assert page.inner_text("body").count("over 2 training seeds") == told
+        assert page.inner_text("body").count("0.600\t0.141\t0.500\t0.700") == told * len(MODELS)
+    path.unlink()
 
 
 def test_a_suspected_leak_is_told_first_of_all(browser, restored):
