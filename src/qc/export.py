@@ -9,7 +9,6 @@ Notable:
 
 import contextlib
 import logging
-import shutil
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -41,12 +40,11 @@ class _Graph(nn.Module):
         return self.model.output_layer.coarse_logits(self.model(input_ids, attention_mask.bool()))
 
 
-def export_onnx(predictor: Predictor, tokenizer: Path, folder: Path, int8: bool) -> None:
+def export_onnx(predictor: Predictor, folder: Path, int8: bool) -> None:
     """Write model.onnx, tokenizer.json and config.json to a folder, which is replaced.
 
     Args:
         predictor: The model; it is moved to the CPU.
-        tokenizer: The tokenizer.json of its encoder.
         folder: Where to.
         int8: Write model.int8.onnx too: the same with matrices quantized to 8 bits, activations as they come.
     """
@@ -69,7 +67,7 @@ def export_onnx(predictor: Predictor, tokenizer: Path, folder: Path, int8: bool)
             )
         if int8:
             quantize_dynamic(temporary / MODEL, temporary / INT8, weight_type=QuantType.QInt8)
-        shutil.copyfile(tokenizer, temporary / "tokenizer.json")
+        predictor.tokenizer.save(str(temporary / "tokenizer.json"))
         write_json(
             temporary / "config.json",
             {

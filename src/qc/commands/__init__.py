@@ -6,8 +6,5 @@ Like the stages, and unlike the rest of `qc`, commands read params.yaml and know
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
-PRESETS = Path("presets")
-ENCODERS = Path("data/encoders")
-SPLIT = Path("data/split")
 MODELS = Path("models")
 METRICS = Path("metrics")

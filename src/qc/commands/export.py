@@ -5,29 +5,29 @@ from pathlib import Path
 
 import numpy as np
 
-from qc.artifacts import read_json, read_table
+from qc.artifacts import read_table
 from qc.batching import encode
-from qc.commands import ENCODERS, MODELS, SPLIT
+from qc.commands import MODELS
 from qc.errors import QcError
 from qc.export import INT8, MODEL, accuracy, export_onnx, onnx_logits, open_onnx
 from qc.prediction import load
 from qc.training import predict
 
+VALID = Path("data/split/valid.parquet")
 TOLERANCE = 1e-4  # of a logit
 
 
 def run(arguments: Namespace) -> int:
     """Export, hold what was written against PyTorch on the validation split, print size and speed; the exit status."""
     predictor = load(MODELS / arguments.model)
-    tokenizer = read_json(MODELS / arguments.model / "config.json")["vocabulary"]["tokenizer"]
     folder = arguments.out or Path("export") / arguments.model
     if folder.exists() and not (folder / MODEL).is_file():
         raise QcError(f"{folder}: is there, and is no export; name another folder with --out")
-    valid = read_table(SPLIT / "valid.parquet", "input_ids", "label").to_pydict()
+    valid = read_table(VALID, "input_ids", "label").to_pydict()
     questions = encode(
         valid["input_ids"], valid["label"], predictor.classifier.max_length, predictor.classifier.special_ids
     )
-    export_onnx(predictor, ENCODERS / tokenizer / "tokenizer.json", folder, arguments.int8)
+    export_onnx(predictor, folder, arguments.int8)
 
     expected = predict(predictor.model, questions).numpy()
     print(

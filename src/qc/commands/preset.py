@@ -5,10 +5,12 @@ from argparse import Namespace
 from pathlib import Path
 
 from qc.artifacts import new_file
-from qc.commands import PARAMS, PRESETS
+from qc.commands import PARAMS
 from qc.presets import difference, lay_over, list_presets, read_preset
 from qc.schema import read
 from qc.settings import Settings
+
+PRESETS = Path("presets")
 
 
 def run(arguments: Namespace) -> int:
