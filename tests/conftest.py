@@ -230,6 +230,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
+def restored(finished: Project) -> Iterator[Project]:
+    """The finished project, put back after the test."""
+    yield finished
+    finished.run("git", "checkout", "--quiet", "--force", ".")
+    finished.run("git", "clean", "--quiet", "--force", "-d")
+    finished.run("dvc", "checkout", "--quiet", "--force")
+
+
+@pytest.fixture
+def here(finished: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The finished project's folder, as the working directory."""
+    monkeypatch.chdir(finished.root)
+    return finished.root
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A project in which nothing ran yet."""
     return Project(tmp_path)

@@ -17,13 +17,6 @@ from tests.conftest import label_lines
 MODELS = ("scratch", "prefix", "distilbert")
 
 
-@pytest.fixture
-def here(finished, monkeypatch):
-    """The finished project, as the working directory."""
-    monkeypatch.chdir(finished.root)
-    return finished.root
-
-
 @pytest.fixture(scope="module")
 def exported(finished, tmp_path_factory):
     """Exports of the three models, the fine-tuned one in 8 bits too."""

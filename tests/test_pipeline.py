@@ -14,15 +14,6 @@ from tests.conftest import CLASSES, ENCODER_FILES, STAGES, outputs
 TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
 
 
-@pytest.fixture
-def restored(finished):
-    """The finished project, put back after the test."""
-    yield finished
-    finished.run("git", "checkout", "--quiet", "--force", ".")
-    finished.run("git", "clean", "--quiet", "--force", "-d")
-    finished.run("dvc", "checkout", "--quiet", "--force")
-
-
 def test_a_second_run_runs_nothing(finished):
     assert finished.repro() == []
     assert finished.run("git", "status", "--porcelain") == ""

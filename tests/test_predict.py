@@ -19,13 +19,6 @@ MODELS = ("scratch", "prefix", "distilbert")
 
 
 @pytest.fixture
-def here(finished, monkeypatch):
-    """The finished project, as the working directory."""
-    monkeypatch.chdir(finished.root)
-    return finished.root
-
-
-@pytest.fixture
 def copied(here, tmp_path, monkeypatch):
     """A copy of its models and encoders that may be broken, as the working directory."""
     for name in ("models", "metrics", "data/encoders"):

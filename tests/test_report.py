@@ -124,12 +124,6 @@ def test_the_same_run_gives_the_same_page(report, finished):
     assert report.read_bytes() == before
 
 
-@pytest.fixture
-def restored(finished):
-    yield finished
-    finished.run("git", "checkout", "--quiet", "--force", ".")
-
-
 def test_html_in_a_question_is_shown_and_not_executed(browser, restored):
     mistakes = restored.root / "plots/mistakes.csv"
     quoted = HOSTILE.replace('"', '""')

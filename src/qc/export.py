@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from qc.artifacts import new_folder, write_json
 from qc.batching import Questions
 from qc.prediction import Predictor
+from qc.training import EVALUATION_BATCH
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
-BATCH = 64
 
 
 class _Graph(nn.Module):
@@ -99,7 +99,7 @@ def open_onnx(path: Path) -> onnxruntime.InferenceSession:
 def onnx_logits(session: onnxruntime.InferenceSession, questions: Questions) -> tuple[np.ndarray, float]:
     """Logits (N, classes) of questions on the CPU, in their order; the seconds it took."""
     logits, order, took = [], [], 0.0
-    for batch in questions.batches(BATCH):
+    for batch in questions.batches(EVALUATION_BATCH):
         mask = torch.ones_like(batch.inputs) if batch.mask is None else batch.mask.long()
         inputs = {"input_ids": batch.inputs.numpy(), "attention_mask": mask.numpy()}
         begin = time.perf_counter()
@@ -107,8 +107,3 @@ def onnx_logits(session: onnxruntime.InferenceSession, questions: Questions) -> 
         took += time.perf_counter() - begin
         order.append(batch.indices.numpy())
     return np.concatenate(logits)[np.concatenate(order).argsort()], took
-
-
-def accuracy(logits: np.ndarray, labels: Sequence[int]) -> float:
-    """Share of rows whose largest logit is that of the label, 0 to 1."""
-    return float(np.mean(logits.argmax(axis=1) == np.asarray(labels)))

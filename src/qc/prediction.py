@@ -21,7 +21,7 @@ from qc.checkpoints import CONFIG
 from qc.classifiers import Classifier, load_classifier
 from qc.errors import QcError
 from qc.training import pick_device, predict
-from qc.vocabulary import describe_vocabulary
+from qc.vocabulary import SPECIAL_TOKENS, describe_vocabulary
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Predictor:
                 raise QcError(f"question {number} is empty; give it some words, or leave it out")
         treated = [text.lower() if self.lowercase else text for text in texts]
         ids = [found.ids for found in self.tokenizer.encode_batch(treated, add_special_tokens=False)]
-        unknown = self.tokenizer.token_to_id("[UNK]")
+        unknown = self.tokenizer.token_to_id(SPECIAL_TOKENS["unknown"])
         ids = [row or [unknown] for row in ids]
         longest = self.classifier.max_length
         questions = encode(ids, [0] * len(ids), longest, self.classifier.special_ids).to(self.device)

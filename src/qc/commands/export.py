@@ -9,7 +9,8 @@ from qc.artifacts import read_table
 from qc.batching import encode
 from qc.commands import MODELS
 from qc.errors import QcError
-from qc.export import INT8, MODEL, accuracy, export_onnx, onnx_logits, open_onnx
+from qc.export import INT8, MODEL, export_onnx, onnx_logits, open_onnx
+from qc.metrics import evaluate_accuracy
 from qc.prediction import load
 from qc.training import predict
 
@@ -29,17 +30,18 @@ def run(arguments: Namespace) -> int:
     )
     export_onnx(predictor, folder, arguments.int8)
 
+    def accuracy(logits: np.ndarray) -> float:
+        return evaluate_accuracy(logits.argmax(axis=1), questions.labels.numpy())["accuracy"]
+
     expected = predict(predictor.model, questions).numpy()
-    print(
-        f"PyTorch          accuracy {accuracy(expected, valid['label']):.3f} on {len(questions)} validation questions"
-    )
+    print(f"PyTorch          accuracy {accuracy(expected):.3f} on {len(questions)} validation questions")
     for name in (MODEL, INT8) if arguments.int8 else (MODEL,):
         session = open_onnx(folder / name)
         onnx_logits(session, questions)  # the first run makes room
         found, seconds = onnx_logits(session, questions)
         size = (folder / name).stat().st_size / 2**20
         print(
-            f"{name:<16} accuracy {accuracy(found, valid['label']):.3f}, {size:.1f} MiB, "
+            f"{name:<16} accuracy {accuracy(found):.3f}, {size:.1f} MiB, "
             f"{len(questions) / seconds:,.0f} questions a second"
         )
         worst = float(np.abs(found - expected).max())
