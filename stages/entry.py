@@ -17,7 +17,9 @@ from stages import end_at_once
 
 PARAMS = Path("params.yaml")
 SOURCES = Path("data/sources.yaml")
+OWN = Path("data/own")
 RAW = Path("data/raw")
+FILES = RAW / "files.json"
 ENCODERS = Path("data/encoders")
 TOKENIZED = Path("data/tokenized")
 SPLIT = Path("data/split")
@@ -32,7 +34,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 def load_settings() -> Settings:
     """Read and check params.yaml, all of it, so that a bad value anywhere is refused before anything runs."""
     settings = read(Settings, PARAMS, str(PARAMS))
-    load_sources().check_vocabularies(list(settings.encoders_used()))
+    load_sources().check_vocabularies(settings.pinned_encoders_used())
     return settings
 
 

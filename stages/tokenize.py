@@ -1,18 +1,24 @@
 """tokenize: data/raw, an encoder's tokenizer -> data/tokenized/{questions.parquet, vocabulary.json, labels.json}"""
 
-from qc.artifacts import new_folder, write_json, write_table
-from qc.labels import parse
+from pathlib import Path
+
+from qc.artifacts import new_folder, read_json, write_json, write_table
+from qc.questions import parse
 from qc.settings import Settings
-from qc.tokens import load_tokenizer, question_table, tokenize
+from qc.texts import load_tokenizer
+from qc.tokens import question_table, tokenize
 from qc.vocabulary import describe_vocabulary
-from stages.entry import ENCODERS, RAW, TOKENIZED, run
+from stages.entry import ENCODERS, FILES, RAW, TOKENIZED, run
 
 
 def main(settings: Settings) -> None:
-    """Parse the label files and turn every question into token ids, once for all models."""
+    """Parse the files of questions and turn every question into token ids, once for all models."""
     own = settings.tokenize
-    files = {"train": RAW / "train.label", "test": RAW / "test.label"}
-    partitions = {partition: parse(path.read_bytes(), str(path)) for partition, path in files.items() if path.exists()}
+    partitions = {}
+    for partition, about in read_json(FILES).items():
+        path = RAW / about["file"]
+        where = about["name"] if Path(about["name"]).is_file() else str(path)  # what the user is to mend
+        partitions[partition] = parse(path.read_bytes(), path.suffix, about["columns"], where)
     questions, labels = question_table(partitions)
     encoder = ENCODERS / own.encoder
     questions = tokenize(questions, load_tokenizer(encoder), own.lowercase, own.include_fine_label)
@@ -23,7 +29,8 @@ def main(settings: Settings) -> None:
         "include_fine_label": own.include_fine_label,
     }
     with new_folder(TOKENIZED) as folder:
-        write_table(folder / "questions.parquet", questions.data.table)
+        table = questions.data.table.replace_schema_metadata(None)  # a fingerprint of this very code stands there
+        write_table(folder / "questions.parquet", table)
         write_json(folder / "vocabulary.json", vocabulary)
         write_json(folder / "labels.json", labels)
     tokens = sum(map(len, questions["input_ids"]))

@@ -11,12 +11,14 @@ from torch import nn
 
 from qc.artifacts import file_sha256, read_json, read_table, write_csv, write_json
 from qc.batching import Questions, encode
+from qc.cards import CardFacts, model_card
 from qc.checkpoints import save_model
 from qc.frozen import cache_frozen, lower_frozen
 from qc.resume import StateFolder
 from qc.settings import OnEncoder, Settings, Training
+from qc.sources import RECORD
 from qc.training import Epoch, Recipe, State, best_epoch, fit, pick_device, pick_precision
-from stages.entry import METRICS, MODELS, PLOTS, SPLIT, STATES, TOKENIZED
+from stages.entry import ENCODERS, FILES, METRICS, MODELS, PLOTS, SPLIT, STATES, TOKENIZED
 
 TRAIN, VALID = SPLIT / "train.parquet", SPLIT / "valid.parquet"
 
@@ -26,23 +28,24 @@ def load_vocabulary() -> dict[str, Any]:
     return read_json(TOKENIZED / "vocabulary.json")
 
 
-def load_labels() -> dict[str, list[str]]:
-    """Names of the coarse and the fine classes, each in label order."""
+def load_labels() -> dict[str, list]:
+    """Names of the coarse classes, and the fine ones as [coarse, fine], each in label order."""
     return read_json(TOKENIZED / "labels.json")
 
 
 def describe_classes(own: Training) -> dict[str, Any]:
     """How many classes a model tells apart, and in which of them each fine one lies if it has that second task."""
     labels = load_labels()
-    coarse_of = [labels["classes"].index(fine.partition(":")[0]) for fine in labels["fine_classes"]]
+    coarse_of = [labels["classes"].index(coarse) for coarse, _ in labels["fine_classes"]]
     return {"classes": len(labels["classes"]), "coarse_of": coarse_of if own.fine_weight else []}
 
 
 def load_split(path: Path, max_length: int, special_ids: tuple[int, int] | None) -> Questions:
     """Read a split; arguments are as for `encode`."""
     columns = read_table(path, "input_ids", "label", "coarse", "fine").to_pydict()
-    numbers = {fine: number for number, fine in enumerate(load_labels()["fine_classes"])}
-    fine_labels = [numbers[f"{coarse}:{fine}"] for coarse, fine in zip(columns["coarse"], columns["fine"], strict=True)]
+    numbers = {tuple(pair): number for number, pair in enumerate(load_labels()["fine_classes"])}
+    pairs = zip(columns["coarse"], columns["fine"], strict=True)
+    fine_labels = [numbers[pair] for pair in pairs] if numbers else None
     return encode(columns["input_ids"], columns["label"], max_length, special_ids, fine_labels)
 
 
@@ -103,21 +106,30 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
             start=start,
             report=report,
         )
-        save_model(MODELS / name, model, config)
+        metrics = {
+            "parameters": {"total": sum(parameter.numel() for parameter in parameters), "trainable": trainable},
+            "epochs": len(result.curve),
+            "best_epoch": result.best.epoch,
+            "valid": {"accuracy": result.best.valid_accuracy, "loss": result.best.valid_loss},
+            "precision": precision,
+            "padding_share": result.padding_share,
+        }
+        card = CardFacts(
+            name,
+            config,
+            metrics,
+            files=read_json(FILES),
+            splits={
+                path.stem: (len(split), file_sha256(path)) for path, split in zip((TRAIN, VALID), splits, strict=True)
+            },
+            encoder=read_json(ENCODERS / config["encoder"] / RECORD) if "encoder" in config else None,
+            training={"seed": settings.seed, "threads": settings.threads, **own.model_dump()},
+        )
+        save_model(MODELS / name, model, config, model_card(card))
         write_csv(
             PLOTS / f"{stage}.csv", [field.name for field in fields(Epoch)], [astuple(epoch) for epoch in result.curve]
         )
-        write_json(
-            METRICS / f"{stage}.json",
-            {
-                "parameters": {"total": sum(parameter.numel() for parameter in parameters), "trainable": trainable},
-                "epochs": len(result.curve),
-                "best_epoch": result.best.epoch,
-                "valid": {"accuracy": result.best.valid_accuracy, "loss": result.best.valid_loss},
-                "precision": precision,
-                "padding_share": result.padding_share,
-            },
-        )
+        write_json(METRICS / f"{stage}.json", metrics)
         states.remove()
 
 

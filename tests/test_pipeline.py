@@ -39,6 +39,7 @@ def test_the_tokenized_questions_are_the_label_file(finished):
     assert list(table) == ["id", "partition", "text", "coarse", "fine", "label", "input_ids"]
     assert [f"{c}:{f} {t}" for c, f, t in zip(table["coarse"], table["fine"], table["text"], strict=True)] == lines
     assert table["id"] == list(range(len(lines)))
+    assert read_table(finished.root / "data/tokenized/questions.parquet").schema.metadata is None
     assert set(table["partition"]) == {"train"}
     assert [sorted(CLASSES)[label] for label in table["label"]] == table["coarse"]
     vocabulary = (finished.mirror / "tiny-bert/vocab.txt").read_text().split()

@@ -97,7 +97,7 @@ def test_the_list_tells_purpose_and_time(capsys, folder):
     ("content", "told"),
     [
         ("params: {train_prefix: {prefix_lenght: 5}}",
-         "3: train_prefix.prefix_lenght: unknown key; did you mean train_prefix.prefix_length?"),
+         "3: train_prefix.prefix_lenght: unknown key; did you mean prefix_length?"),
         ("params: {train_prefx: {}}", "3: train_prefx: unknown key; did you mean train_prefix?"),
         ("params: {seed: {of: 1}}", "3: seed: a section where params.yaml has a value"),
         ("params: {split: 1}", "3: split: a section where params.yaml has a value"),

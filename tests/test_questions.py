@@ -1,34 +1,53 @@
-"""The label file's grammar."""
+"""The formats that questions are read from."""
+
+import csv
+import io
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qc.errors import QcError
-from qc.labels import LabelledQuestion, parse
+from qc.questions import LabelledQuestion, parse
+from tests.conftest import ROOT
 
 LATIN = st.characters(max_codepoint=255, exclude_characters="\n\r")
 NAMES = st.text(st.characters(max_codepoint=255, exclude_characters="\n\r :"), min_size=1)
 FINE = st.text(st.characters(max_codepoint=255, exclude_characters="\n\r "), min_size=1)
-TEXTS = st.text(LATIN, min_size=1).filter(str.strip)
+LABEL_FILE_TEXTS = st.text(LATIN, min_size=1).filter(str.strip)
+LABELS = st.text(st.characters(codec="utf-8"), min_size=1).map(str.strip).filter(bool)
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
+COLUMNS = {"text": "text", "label": "label", "fine": None}
+FINE_COLUMNS = {"text": "what was asked", "label": "class", "fine": "kind"}
 
 
-@given(st.lists(st.builds(LabelledQuestion, NAMES, FINE, TEXTS), min_size=1))
-def test_every_well_formed_file_is_read_as_it_was_written(questions):
+def read(content, ending=".label", columns=None):
+    return parse(content, ending, columns or COLUMNS, f"x{ending}")
+
+
+def refused(content, ending, columns=None):
+    with pytest.raises(QcError) as caught:
+        read(content if isinstance(content, bytes) else content.encode(), ending, columns)
+    return str(caught.value)
+
+
+@given(st.lists(st.builds(LabelledQuestion, NAMES, FINE, LABEL_FILE_TEXTS), min_size=1))
+def test_every_well_formed_label_file_is_read_as_it_was_written(questions):
     content = "".join(f"{q.coarse}:{q.fine} {q.text}\n" for q in questions).encode("latin-1")
-    assert parse(content, "x.label") == questions
+    assert read(content) == questions
 
 
 def test_colons_and_odd_line_ends_inside_a_question_are_part_of_it():
     content = b"DESC:def What is : a colon \x85 and\x0b\x1c such ?\nNUM:count:odd How many ?\r\n"
-    assert parse(content, "x.label") == [
+    assert read(content) == [
         LabelledQuestion("DESC", "def", "What is : a colon \x85 and\x0b\x1c such ?"),
         LabelledQuestion("NUM", "count:odd", "How many ?"),
     ]
 
 
 def test_a_last_line_without_line_end_counts():
-    assert len(parse(b"A:b one\nA:b two", "x.label")) == 2
+    assert len(read(b"A:b one\nA:b two")) == 2
 
 
 @pytest.mark.parametrize(
@@ -36,16 +55,117 @@ def test_a_last_line_without_line_end_counts():
 )
 def test_a_malformed_line_is_refused_with_file_and_line(line):
     with pytest.raises(QcError, match=r"^x\.label:2: .*1 such line.*: 2$"):
-        parse(f"A:b fine\n{line}\nA:b fine\n".encode(), "x.label")
+        read(f"A:b fine\n{line}\nA:b fine\n".encode())
 
 
 def test_the_first_ten_malformed_lines_are_named_and_all_are_counted():
-    with pytest.raises(QcError) as caught:
-        parse(b"wrong\n" * 13, "x.label")
-    assert "13 such line(s)" in str(caught.value)
-    assert str(caught.value).endswith("1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more")
+    told = refused(b"wrong\n" * 13, ".label")
+    assert "13 such line(s)" in told
+    assert told.endswith("1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more")
 
 
-def test_an_empty_file_is_refused():
-    with pytest.raises(QcError, match=r"x\.label: empty"):
-        parse(b"", "x.label")
+@pytest.mark.parametrize("ending", [".label", ".jsonl"])
+def test_an_empty_file_is_refused(ending):
+    assert refused(b"", ending) == f"x{ending}: empty; expected a question a line"
+
+
+@pytest.mark.parametrize(("ending", "delimiter"), [(".csv", ","), (".tsv", "\t")])
+@given(rows=st.lists(st.tuples(LABELS, LABELS, TEXTS), min_size=1), bom=st.booleans())
+def test_every_table_that_is_quoted_as_it_should_be_is_read_as_it_was_written(ending, delimiter, rows, bom):
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter)
+    writer.writerow(["id", "kind", "what was asked", "class"])
+    writer.writerows([number, fine, text, coarse] for number, (coarse, fine, text) in enumerate(rows))
+    content = out.getvalue().encode("utf-8-sig" if bom else "utf-8")
+    assert read(content, ending, FINE_COLUMNS) == [LabelledQuestion(*row) for row in rows]
+
+
+@given(rows=st.lists(st.tuples(LABELS, LABELS, TEXTS), min_size=1), escaped=st.booleans())
+def test_every_file_of_objects_is_read_as_it_was_written(rows, escaped):
+    objects = [{"kind": fine, "what was asked": text, "class": coarse, "other": None} for coarse, fine, text in rows]
+    content = "".join(f"{json.dumps(each, ensure_ascii=escaped)}\n" for each in objects).encode()
+    assert read(content, ".jsonl", FINE_COLUMNS) == [LabelledQuestion(*row) for row in rows]
+
+
+def test_without_a_column_of_fine_labels_there_are_none():
+    assert read(b"text,label\nwho ?,a\n", ".csv") == [LabelledQuestion("a", "", "who ?")]
+    assert read(b'{"text": "who ?", "label": 3}\n', ".jsonl") == [LabelledQuestion("3", "", "who ?")]
+
+
+def test_quoted_line_ends_quotes_and_delimiters_are_part_of_the_text():
+    content = b'label,text\r\n a ,"two\r\nlines, and a ""quote"""\r\nb,"plain"\r\n'
+    assert read(content, ".csv") == [
+        LabelledQuestion("a", "", 'two\r\nlines, and a "quote"'), LabelledQuestion("b", "", "plain")
+    ]  # fmt: skip
+
+
+HEADER = "text,label\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (f'{HEADER}"two\nlines",a\nwho ?\n', "x.csv:4: 1 fields, 2 columns; 1 such line(s) to put right: 4"),
+        (f"{HEADER}who ?,a,b\nwho ?,a\n", "x.csv:2: 3 fields, 2 columns"),
+        (f"{HEADER}who ?,a\n\nwhy ?,a\n", "x.csv:3: 0 fields, 2 columns"),
+        (f"{HEADER}  ,a\n", "x.csv:2: text is empty"),
+        (f"{HEADER}who ?, \n", "x.csv:2: label is empty"),
+        (f'{HEADER}who ?,a\n"who" ?,a\n', "x.csv:3: ',' expected after '\"'"),
+        (f'{HEADER}who ?,a\n"who ?,a\n', "x.csv:3: unexpected end of data"),
+        ("question,label\nwho ?,a\n", "x.csv:1: 'text': no such column; params.yaml has fetch.columns.text: text; "
+         "columns are: question, label"),
+        ("text,label,text\nwho ?,a,b\n", "x.csv:1: 'text': twice or more"),
+        ("", "x.csv:1: 'text': no such column"),
+        (HEADER, "x.csv: empty"),
+        (HEADER.encode() + b"who ?,a\nwh\xe9n ?,a\n", "x.csv:3: byte 0xe9 is not UTF-8; convert the file, such as"),
+        (HEADER + "x" * 200_000 + ",a\n", "x.csv:2: field larger than field limit"),
+    ],
+)  # fmt: skip
+def test_a_bad_table_is_refused_with_file_and_line(content, told):
+    assert told in refused(content, ".csv")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("", "'' is not JSON"),
+        ("{", "'{' is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("9" * 5000, "is not JSON"),
+        ('["who ?", "a"]', "is not a JSON object"),
+        ('{"text": "who ?", "lable": "a"}', "no 'label', which fetch.columns of params.yaml names; keys are: text"),
+        ('{"text": null, "label": "a"}', "text is None, which is no text"),
+        ('{"text": 1, "label": "a"}', "text is 1, which is no text"),
+        ('{"text": "who ?", "label": true}', "label is True, which is no text"),
+        ('{"text": "who ?", "label": 1.5}', "label is 1.5, which is no text"),
+        ('{"text": " ", "label": "a"}', "text is empty"),
+        ('{"text": "who \\ud800", "label": "a"}', "text holds half a character"),
+    ],
+)  # fmt: skip
+def test_a_bad_object_is_refused_with_file_and_line(line, told):
+    fine = '{"text": "who ?", "label": "a"}'
+    found = refused(f"{fine}\n{line}\n{fine}\n", ".jsonl")
+    assert found.startswith("x.jsonl:2: ")
+    assert told in found
+    assert found.endswith("1 such line(s) to put right: 2")
+
+
+@given(st.binary(), st.sampled_from([".label", ".csv", ".tsv", ".jsonl"]))
+def test_no_bytes_do_anything_but_be_read_or_refused(content, ending):
+    try:
+        questions = read(content, ending)
+    except QcError as error:
+        assert str(error).startswith(f"x{ending}:")
+    else:
+        assert all(question.coarse and question.text.strip() for question in questions)
+
+
+def test_the_example_is_what_the_readme_says():
+    questions = parse(
+        (ROOT / "data/own/tickets.csv").read_bytes(), ".csv", {"text": "message", "label": "topic", "fine": None}, "x"
+    )
+    assert len(questions) == len({question.text for question in questions}) == 80
+    topics = [question.coarse for question in questions]
+    assert {topic: topics.count(topic) for topic in topics} == dict.fromkeys(
+        ["billing", "delivery", "account", "product"], 20
+    )

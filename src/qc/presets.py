@@ -21,6 +21,7 @@ from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap
 
 from qc.errors import QcError
+from qc.schema import explain_unknown
 
 KEYS = ("purpose", "takes", "params")
 
@@ -59,7 +60,7 @@ def read_preset(folder: Path, name: str) -> Preset:
     content = _load(path.read_text(encoding="utf-8"), str(path))
     for key in (*KEYS, *content):
         if key not in KEYS:
-            raise QcError(f"{path}:{_line(content, key)}: {key}: unknown key; allowed: {', '.join(KEYS)}")
+            raise QcError(f"{path}:{_line(content, key)}: {key}: {explain_unknown(key, KEYS)}")
         if not isinstance(content.get(key), CommentedMap if key == "params" else str):
             expected = "keys and values, as in params.yaml" if key == "params" else "a sentence"
             raise QcError(f"{path}: {key}: {content.get(key)!r} is not possible; allowed: {expected}")
@@ -97,11 +98,7 @@ def _lay(params: CommentedMap, overlay: CommentedMap, prefix: str, path: Path) -
     for key, value in overlay.items():
         name = f"{prefix}{key}"
         if key not in params:
-            close = difflib.get_close_matches(str(key), list(params), n=1)
-            hint = f"did you mean {prefix}{close[0]}? " if close else ""
-            raise QcError(
-                f"{path}:{_line(overlay, key)}: {name}: unknown key; {hint}allowed: {', '.join(map(str, params))}"
-            )
+            raise QcError(f"{path}:{_line(overlay, key)}: {name}: {explain_unknown(str(key), map(str, params))}")
         if isinstance(value, CommentedMap) and isinstance(params[key], CommentedMap):
             _lay(params[key], value, f"{name}.", path)
         elif isinstance(value, CommentedMap) or isinstance(params[key], CommentedMap):

@@ -8,7 +8,7 @@ Notable:
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,11 +62,18 @@ def read(kind: type[AnySection], path: Path, name: str) -> AnySection:
         QcError: It cannot be read, is not YAML, names a key twice, or holds a value that is not allowed.
     """
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), _Loader)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise QcError(f"{name}: no such file; run this from the top of the repository") from None
     except (OSError, UnicodeDecodeError) as error:
         raise QcError(f"{name}: cannot be read: {error}") from None
+    return parse(kind, text, name)
+
+
+def parse(kind: type[AnySection], text: str, name: str) -> AnySection:
+    """Check the text of a YAML file; arguments and errors are as for `read`."""
+    try:
+        node = yaml.compose(text, _Loader)
     except yaml.YAMLError as error:
         raise QcError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
     lines: dict[str, int] = {}
@@ -116,15 +123,20 @@ def _explain(fault: Mapping[str, Any], kind: type[Section], name: str, lines: Ma
     line = lines.get(key) or lines.get(".".join(keys[:-1]))
     where = f"{name}:{line}" if line else name
     if fault["type"] == "extra_forbidden":
-        known = _known_keys(kind, keys[:-1])
-        close = difflib.get_close_matches(keys[-1], known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{where}: {key}: unknown key; {hint}allowed: {', '.join(known)}"
+        return f"{where}: {key}: {explain_unknown(keys[-1], _known_keys(kind, keys[:-1]))}"
     if fault["type"] == "missing":
         return f"{where}: {key}: missing; git shows what stood here: git diff {name}"
     if isinstance(cause, ValueError):
         return f"{where}: {key}: {value!r} is not possible; allowed: {cause}"
     return f"{where}: {key}: {value!r} is not possible; allowed: {_allowed(fault['msg'])}"
+
+
+def explain_unknown(key: str, known: Iterable[str]) -> str:
+    """What to say of a key that is none of those known."""
+    known = list(known)
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"unknown key; {hint}allowed: {', '.join(known)}"
 
 
 def _allowed(message: str) -> str:

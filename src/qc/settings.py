@@ -6,32 +6,65 @@ Notable:
 - types are strict: a word where a number is due is an error, never turned into something
 """
 
-from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from qc.references import NAME, check_encoder, check_questions, encoder_name, is_address
 from qc.schema import Refusal, Section
+from qc.sources import Sha256
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+Word = Annotated[str, Field(min_length=1)]
+QuestionsReference = Annotated[str, AfterValidator(check_questions)]
+EncoderReference = Annotated[str, AfterValidator(check_encoder)]
 
 
-class Fetch(Section):
-    """Which files the fetch stage brings."""
+class Columns(Section):
+    """Where a .csv, .tsv or .jsonl file has its text and labels."""
 
-    train: Name
-    test: Name | None
-    encoders: Annotated[list[Name], Field(min_length=1)]
+    text: Word
+    label: Word
+    fine: Word | None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name in self.encoders:
-            if self.encoders.count(name) > 1:
-                raise Refusal("encoders", name, "each encoder named once")
+        names = list(self.model_dump().values())
+        for name in names:
+            if names.count(name) > 1:
+                raise Refusal("text", name, "three different columns")
         return self
+
+
+class Fetch(Section):
+    """Which files the fetch stage brings, see `qc.references`."""
+
+    train: QuestionsReference
+    test: QuestionsReference | None
+    train_sha256: Sha256 | None
+    test_sha256: Sha256 | None
+    columns: Columns
+    encoders: Annotated[list[EncoderReference], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = self.encoder_names()
+        for reference, name in zip(self.encoders, names, strict=True):
+            if names.count(name) > 1:
+                raise Refusal("encoders", reference, f"each encoder named once, and no two called {name}")
+        for key in ("train", "test"):
+            if is_address(getattr(self, key) or "") and getattr(self, f"{key}_sha256") is None:
+                raise Refusal(
+                    f"{key}_sha256", None, f"the SHA-256 of what {key} names: what is at an address can change"
+                )
+        return self
+
+    def encoder_names(self) -> list[str]:
+        """What the encoders are called: the keys `encoder` of other sections, the folders in data/encoders."""
+        return [encoder_name(reference) for reference in self.encoders]
 
 
 class Tokenize(Section):
@@ -123,7 +156,7 @@ class TrainDistilbert(OnEncoder):
 
 
 class Rule(Section):
-    """What the gate asks of the metrics that a pattern names, see `qc.gate.Rule`."""
+    """What the gate asks of the metrics that a pattern names, see `qc.gate.judge`."""
 
     metric: Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$")]
     better: Literal["higher", "lower"]
@@ -163,13 +196,17 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for key, name in self.encoders_used():
-            if name not in self.fetch.encoders:
-                raise Refusal(key, name, f"an encoder of fetch.encoders: {', '.join(self.fetch.encoders)}")
+        known = self.fetch.encoder_names()
+        for key, name in self.encoders_used().items():
+            if name not in known:
+                raise Refusal(key, name, f"an encoder of fetch.encoders: {', '.join(known)}")
         return self
 
-    def encoders_used(self) -> Iterator[tuple[str, str]]:
-        """Key and name of every encoder that a stage after fetch asks for; the tokenizer's first."""
-        yield "tokenize.encoder", self.tokenize.encoder
-        yield "train_prefix.encoder", self.train_prefix.encoder
-        yield "train_distilbert.encoder", self.train_distilbert.encoder
+    def encoders_used(self) -> dict[str, str]:
+        """Name of every encoder that a stage after fetch asks for, by key."""
+        sections = ("tokenize", "train_prefix", "train_distilbert")
+        return {f"{section}.encoder": getattr(self, section).encoder for section in sections}
+
+    def pinned_encoders_used(self) -> dict[str, str]:
+        """Those of them that data/sources.yaml pins."""
+        return {key: name for key, name in self.encoders_used().items() if name in self.fetch.encoders}

@@ -1,17 +1,20 @@
 """Outside files that may be fetched: the shape of data/sources.yaml, and what it takes to be usable."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from qc.errors import QcError
 from qc.schema import Refusal, Section
 
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+ENCODER_FILES = (CONFIG, WEIGHTS, TOKENIZER)  # what an encoder is
+RECORD = "source.json"  # beside them: what they are and where they are from
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=1)]
 Line = Annotated[int, Field(ge=1)]
-Source = TypeVar("Source", bound=Section)
 Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$")]
 
 
@@ -41,8 +44,9 @@ class LabelPackage(Section):
 
 
 class LabelSource(Pin):
-    """A label file and where it is published."""
+    """A label file, where it is published and under what terms."""
 
+    licence: str
     urls: list[str]
     packages: Sequence[LabelPackage] = ()
 
@@ -65,7 +69,7 @@ class EncoderSource(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt"):
+        for name in (*ENCODER_FILES, "vocab.txt"):
             if name not in self.files:
                 raise Refusal("files", sorted(self.files), f"a list with {name}")
         return self
@@ -77,31 +81,26 @@ class Sources(Section):
     labels: Mapping[str, LabelSource]
     encoders: Mapping[str, EncoderSource]
 
-    def label_file(self, name: str) -> LabelSource:
-        """The label file `name`; QcError for an unknown one."""
-        return _look_up(self.labels, name, "label file")
-
     def encoder(self, name: str) -> EncoderSource:
         """The encoder `name`; QcError for an unknown one."""
-        return _look_up(self.encoders, name, "encoder")
+        if name not in self.encoders:
+            raise QcError(
+                f"params.yaml: fetch.encoders: {name!r} is no encoder of data/sources.yaml; allowed: "
+                f"{', '.join(self.encoders)}, hub:owner/name@commit, or the path of a folder"
+            )
+        return self.encoders[name]
 
-    def check_vocabularies(self, used: Sequence[tuple[str, str]]) -> None:
-        """Refuse encoders that could not read the tokenizer's ids.
+    def check_vocabularies(self, used: Mapping[str, str]) -> None:
+        """Refuse encoders that could not read the tokenizer's ids, so far as their pins tell.
 
         Args:
-            used: Key of params.yaml and name of every encoder in use, the tokenizer's first.
+            used: Name of every pinned encoder in use, by its key of params.yaml.
         """
-        _, tokenizer = used[0]
-        expected = self.encoder(tokenizer).files["vocab.txt"]
-        for key, name in used[1:]:
-            if self.encoder(name).files["vocab.txt"] != expected:
+        vocabularies = {key: self.encoder(name).files["vocab.txt"] for key, name in used.items()}
+        expected = vocabularies.get("tokenize.encoder")
+        for key, found in vocabularies.items():
+            if expected and found != expected:
                 raise QcError(
-                    f"params.yaml: {key}: {name!r} is not possible; allowed: an encoder with the vocabulary of "
-                    f"tokenize.encoder, {tokenizer}"
+                    f"params.yaml: {key}: {used[key]!r} is not possible; allowed: an encoder with the vocabulary of "
+                    f"tokenize.encoder, {used['tokenize.encoder']}"
                 )
-
-
-def _look_up(known: Mapping[str, Source], name: str, what: str) -> Source:
-    if name not in known:
-        raise QcError(f"params.yaml: {name!r} is no {what} of data/sources.yaml; allowed: {', '.join(known)}")
-    return known[name]

@@ -48,7 +48,7 @@ class Recipe:
         warmup: Share of all steps over which the learning rate rises from 0.
         clip_norm: Longest gradient, by its 2-norm; None for no clipping.
         label_smoothing: Share of the target spread evenly over the classes.
-        fine_weight: Weight of the second task's loss beside the first's; 0 leaves it out.
+        fine_weight: Weight of the second task's loss beside the first's, where questions have one; 0 leaves it out.
     """
 
     epochs: int
@@ -294,7 +294,7 @@ def _restore(
 def _loss(logits: Tensor, batch: Batch, classes: int, recipe: Recipe) -> Tensor:
     """Mean cross-entropy of a batch; with `fine_weight` the second task's is added (Caruana, Machine Learning 1997)."""
     loss = F.cross_entropy(logits[:, :classes], batch.labels, label_smoothing=recipe.label_smoothing)
-    if recipe.fine_weight:
+    if recipe.fine_weight and batch.fine_labels is not None:
         fine = F.cross_entropy(logits[:, classes:], batch.fine_labels, label_smoothing=recipe.label_smoothing)
         loss = loss + recipe.fine_weight * fine
     return loss

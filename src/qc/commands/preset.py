@@ -1,13 +1,12 @@
 """qc preset: lay a named set of parameters over params.yaml."""
 
-import tempfile
 from argparse import Namespace
 from pathlib import Path
 
 from qc.artifacts import new_file
 from qc.commands import PARAMS
 from qc.presets import difference, lay_over, list_presets, read_preset
-from qc.schema import read
+from qc.schema import parse, read
 from qc.settings import Settings
 
 PRESETS = Path("presets")
@@ -35,10 +34,7 @@ def lay(name: str, dry_run: bool) -> None:
     before = PARAMS.read_text(encoding="utf-8")
     found = read_preset(PRESETS, name)
     after = lay_over(before, found)
-    with tempfile.TemporaryDirectory() as folder:
-        tried = Path(folder) / PARAMS
-        tried.write_text(after, encoding="utf-8")
-        read(Settings, tried, f"{PARAMS} under {found.path}")
+    parse(Settings, after, f"{PARAMS} under {found.path}")
     print("\n".join(difference(before, after)) or f"{PARAMS} holds the values of {found.path} already")
     if not dry_run and before != after:
         with new_file(PARAMS) as temporary:

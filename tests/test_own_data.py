@@ -1,0 +1,227 @@
+"""The whole pipeline on files of one's own: tables, objects and label files, by path and by address."""
+
+import csv
+import http.server
+import json
+
+import pytest
+
+from qc import load
+from qc.artifacts import read_json, read_table
+from stages.report import read_rows
+from tests.conftest import STAGES, label_lines, pin, serving
+
+TICKETS = "data/own/tickets.csv"
+
+
+def use(project, train, **columns):
+    """Name a file under fetch.train, and its columns."""
+    project.set("fetch.train", train)
+    names = {"text": "text", "label": "label", "fine": "null", **columns}
+    project.set("fetch.columns", json.dumps(names).replace('"null"', "null"))
+
+
+def texts(project, partition):
+    table = read_table(project.root / "data/tokenized/questions.parquet").to_pydict()
+    rows = zip(table["partition"], table["coarse"], table["fine"], table["text"], strict=True)
+    return [(coarse, fine, text) for place, coarse, fine, text in rows if place == partition]
+
+
+@pytest.fixture(scope="module")
+def tickets(finished, tmp_path_factory):
+    """A copy of the finished project that went through the pipeline with the example of the README."""
+    root = tmp_path_factory.mktemp("tickets") / "project"
+    finished.run("git", "clone", "--quiet", ".", str(root))
+    project = finished.at(root)
+    use(project, TICKETS, text="message", label="topic")
+    assert project.repro() == STAGES
+    return project
+
+
+def test_the_example_goes_through_the_whole_pipeline(tickets):
+    figures = read_json(tickets.root / "metrics/data.json")
+    topics = ["account", "billing", "delivery", "product"]
+    assert figures["size"] == {"train": 64, "valid": 8, "test": 8}
+    assert list(figures["classes"]["test"]) == topics
+    scores = read_json(tickets.root / "metrics/evaluate.json")
+    assert scores["n_test"] == 8
+    assert all(list(scores[name]["f1"]) == topics for name in ("scratch", "prefix", "distilbert"))
+    assert {row["label"] for row in read_rows(tickets.root / "metrics/predictions.csv")} == set(topics)
+    assert tickets.repro() == []
+
+
+def test_the_file_and_its_hash_are_recorded(tickets):
+    record = read_json(tickets.root / "data/raw/files.json")
+    assert record == {
+        "train": {
+            "file": "train.csv",
+            "name": TICKETS,
+            **pin(tickets.root / TICKETS),
+            "licence": None,
+            "columns": {"text": "message", "label": "topic", "fine": None},
+        }
+    }
+    assert pin(tickets.root / "data/raw/train.csv") == pin(tickets.root / TICKETS)
+    card = (tickets.root / "models/prefix/README.md").read_text()
+    assert f"`{TICKETS}`, " in card
+    assert record["train"]["sha256"] in card
+
+
+def test_without_fine_labels_there_is_no_second_task(tickets):
+    assert read_json(tickets.root / "data/tokenized/labels.json")["fine_classes"] == []
+    for name in ("prefix", "distilbert"):
+        assert read_json(tickets.root / f"models/{name}/config.json")["sizes"]["coarse_of"] == []
+    assert all(row["label"] for row in read_rows(tickets.root / "metrics/predictions.csv"))
+    assert load(tickets.root / "models/distilbert").predict(["Where is it ?"])[0].label
+
+
+def test_what_stands_in_the_file_is_what_is_learned_from(tickets):
+    with (tickets.root / TICKETS).open(newline="") as file:
+        rows = [(row["topic"], "", row["message"]) for row in csv.DictReader(file)]
+    assert texts(tickets, "train") == rows
+
+
+def test_a_change_of_the_file_reruns_the_pipeline(tickets):
+    path = tickets.root / TICKETS
+    before = path.read_bytes()
+    path.write_bytes(before + b"Is it late ?,delivery\n")
+    try:
+        assert tickets.repro("split") == ["fetch", "tokenize", "split"]
+        assert texts(tickets, "train")[-1] == ("delivery", "", "Is it late ?")
+    finally:
+        path.write_bytes(before)
+        tickets.repro()
+
+
+def test_another_file_beside_it_reruns_fetch_alone(tickets):
+    other = tickets.root / "data/own/other.csv"
+    other.write_text("text,label\n")
+    try:
+        assert tickets.repro() == ["fetch"]
+    finally:
+        other.unlink()
+
+
+def write_objects(path, lines):
+    """A JSON object a line from lines of a label file, with fine labels."""
+    parts = [(line.partition(" ")[2], *line.partition(" ")[0].split(":")) for line in lines]
+    path.write_text("".join(json.dumps({"q": text, "a": coarse, "b": fine}) + "\n" for text, coarse, fine in parts))
+
+
+def test_train_and_test_may_be_of_different_formats(project):
+    write_objects(project.root / "data/own/train.jsonl", label_lines(60))
+    (project.root / "data/own/test.TSV").write_text("b\ta\tq\n0\tHUM\twho is it\n1\tLOC\twhere is it\n")
+    use(project, "data/own/train.jsonl", text="q", label="a", fine="b")
+    project.set("fetch.test", "data/own/test.TSV")
+    project.repro("train_prefix")
+    assert [f"{coarse}:{fine} {text}" for coarse, fine, text in texts(project, "train")] == label_lines(60)
+    assert texts(project, "test") == [("HUM", "0", "who is it"), ("LOC", "1", "where is it")]
+    assert len(read_json(project.root / "data/tokenized/labels.json")["fine_classes"]) == 10
+    assert "official test questions" in (project.root / "models/prefix/README.md").read_text()
+
+
+def test_labels_may_hold_colons_and_anything_else(project):
+    labels = [("x:y", "z"), ("x", "y:z"), ("1.5 %", "ä|b")] * 15
+    rows = [(*label, f"the {'dog ' * number}") for number, label in enumerate(labels)]
+    with (project.root / "data/own/odd.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("label", "fine", "text"), *rows])
+    use(project, "data/own/odd.csv", fine="fine")
+    project.repro("train_distilbert")
+    labels = read_json(project.root / "data/tokenized/labels.json")
+    assert labels["fine_classes"] == [["1.5 %", "ä|b"], ["x", "y:z"], ["x:y", "z"]]
+    config = read_json(project.root / "models/distilbert/config.json")
+    assert config["sizes"]["coarse_of"] == [0, 1, 2]
+
+
+class Files(http.server.BaseHTTPRequestHandler):
+    """Serves one file at any path."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+
+def test_an_address_is_fetched_once_and_needs_its_hash(project):
+    body = (project.root / TICKETS).read_bytes()
+    with serving(Files) as server:
+        server.body = body
+        use(project, f"{server.url}/a/tickets.csv?version=1", text="message", label="topic")
+        told = "fetch.train_sha256: None is not possible; allowed: the SHA-256 of what train names"
+        assert told in project.stage("fetch", status=1)
+        project.set("fetch.train_sha256", f"'{'0' * 64}'")
+        assert f"other bytes than were pinned ({len(body)} bytes)" in project.stage("fetch", status=1)
+        project.set("fetch.train_sha256", pin(project.root / TICKETS)["sha256"])
+        assert "data/raw/train.csv: http://127.0.0.1" in project.stage("fetch")
+    assert "data/raw/train.csv: already here" in project.stage("fetch")
+    assert (project.root / "data/raw/train.csv").read_bytes() == body
+    assert read_json(project.root / "data/raw/files.json")["train"]["name"] == "tickets.csv"
+
+
+def test_a_path_elsewhere_is_taken_and_its_folder_is_nowhere_recorded(project, tmp_path):
+    path = tmp_path / "mine.label"
+    path.write_text("".join(f"{line}\n" for line in label_lines(60)))
+    use(project, str(path))
+    assert f"{path}: DVC does not see it change" in project.stage("fetch")
+    assert read_json(project.root / "data/raw/files.json")["train"]["name"] == "mine.label"
+    path.unlink()
+    project.stage("tokenize")
+    assert "no file is there" in project.stage("fetch", status=1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("fetch.train", "data/own/none.csv", "fetch.train: 'data/own/none.csv' is no label file of data/sources.yaml, "
+         "and no file is there; allowed: "),
+        ("fetch.train", "tiny.lable", "fetch.train: 'tiny.lable' is not possible; allowed: a label file of"),
+        ("fetch.train", "tinny.label", "fetch.train: 'tinny.label' is no label file of data/sources.yaml"),
+        ("fetch.train", "ftp://x/y.csv", "allowed: an address that begins with http:// or https://"),
+        ("fetch.train_sha256", "0" * 64, "allowed: null, or what data/sources.yaml pins of tiny.label"),
+        ("fetch.train_sha256", "abc", "fetch.train_sha256: 'abc' is not possible"),
+        ("fetch.columns", "{text: a, label: a, fine: null}", "'a' is not possible; allowed: three different columns"),
+        ("fetch.columns", "{text: a}", "fetch.columns.label: missing"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_fetched_is_refused_and_what_was_there_stays(restored, key, value, told):
+    before = {path: pin(path) for path in (restored.root / "data").rglob("*") if path.is_file()}
+    restored.set(key, f"'{value}'" if key != "fetch.columns" else value)
+    output = restored.stage("fetch", status=1)
+    assert told in output
+    assert "Traceback" not in output
+    assert {path: pin(path) for path in (restored.root / "data").rglob("*") if path.is_file()} == before
+
+
+def test_a_file_that_is_not_what_it_must_be_is_refused(restored):
+    use(restored, TICKETS, text="message", label="topic")
+    restored.set("fetch.train_sha256", f"'{'0' * 64}'")
+    found = pin(restored.root / TICKETS)["sha256"]
+    assert f"{TICKETS}: SHA-256 {found}, but params.yaml has fetch.train_sha256: 000" in restored.stage(
+        "fetch", status=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("text,label\nwho ?,a\n,b\n", "data/own/bad.csv:3: text is empty; 1 such line(s) to put right: 3"),
+        ("text,topic\nwho ?,a\n", "data/own/bad.csv:1: 'label': no such column"),
+        ("text,label\nwho ?,a\nwhy ?,a\n", "the train file has one class alone, a"),
+    ],
+)
+def test_a_bad_file_is_refused_by_its_own_name_and_line(restored, content, told):
+    (restored.root / "data/own/bad.csv").write_text(content)
+    use(restored, "data/own/bad.csv")
+    restored.stage("fetch")
+    output = restored.stage("tokenize", status=1)
+    assert output.startswith(f"error: {told}")
+
+
+def test_the_fine_label_cannot_stand_before_questions_that_have_none(restored):
+    use(restored, TICKETS, text="message", label="topic")
+    restored.set("tokenize.include_fine_label", "true")
+    restored.stage("fetch")
+    assert "include_fine_label: True is not possible" in restored.stage("tokenize", status=1)
