@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test lint check report seeds verify bench readme lock clean check-tools browser
+.PHONY: help run test lint check report seeds verify cache bench readme lock clean check-tools browser
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -35,6 +35,9 @@ seeds: $(STAMP)  ## the pipeline with training seeds 1 to 5, as DVC experiments;
 
 verify: $(STAMP)  ## run the last commit twice from nothing, and compare every byte
 	@python -m stages.verify
+
+cache: $(STAMP)  ## look for damaged bytes in DVC's cache and the outputs; what is damaged is removed from the cache
+	@python -m stages.cache
 
 bench: $(STAMP)  ## time ours against what one would run instead (about half an hour); writes benchmarks/results.json
 	@python -m benchmarks.run

@@ -27,6 +27,7 @@ MODELS = Path("models")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 STATES = Path(".state")
+LIVE = Path("dvclive")
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 

@@ -19,6 +19,7 @@ from qc.settings import OnEncoder, Settings, Training
 from qc.sources import RECORD
 from qc.training import Epoch, Recipe, State, best_epoch, fit, pick_device, pick_precision
 from stages.entry import ENCODERS, FILES, METRICS, MODELS, PLOTS, SPLIT, STATES, TOKENIZED
+from stages.progress import live_curve
 
 TRAIN, VALID = SPLIT / "train.parquet", SPLIT / "valid.parquet"
 
@@ -83,10 +84,11 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
     print(f"{name}: {trainable:,} trainable parameters, {len(splits[0])} questions, {device.type}, {precision}")
 
     states = StateFolder(STATES / stage, _run_key(config, settings, own, device, precision), _warn)
-    with states.locked():
+    with states.locked(), live_curve(stage) as show:
         start = states.load()
         if start:
             print(f"resuming {stage} from epoch {len(start.curve)}", flush=True)
+            show(start.curve)
         model.to(device)
         lower_frozen(model, precision)
         if isinstance(own, OnEncoder) and own.cache_frozen:
@@ -94,6 +96,7 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
 
         def report(state: State) -> None:
             states.save(state)
+            show(state.curve)
             _print_epoch(state.curve)
 
         result = fit(

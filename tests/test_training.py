@@ -225,14 +225,14 @@ def test_the_precision_goes_by_what_the_cpu_multiplies_fast(monkeypatch, capabil
     assert pick_precision("auto", torch.device("cpu")) == precision
 
 
-def test_frozen_weights_alone_are_lowered():
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    model[0].requires_grad_(False)
+def test_frozen_matrices_alone_are_lowered():
+    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2))
+    model[:2].requires_grad_(False)
     before = copy.deepcopy(model)
     lower_frozen(model, "fp32")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
     lower_frozen(model, "bf16")
-    assert [parameter.dtype for parameter in model.parameters()] == [torch.bfloat16] * 2 + [torch.float32] * 2
+    assert [parameter.dtype for parameter in model.parameters()] == [torch.bfloat16] * 2 + [torch.float32] * 4
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,7 +1,7 @@
 """Model folders.
 
 model.safetensors   what was trained, and nothing else
-config.json         all it takes to rebuild the model around it; names the encoder by the hash of its weights
+config.json         all it takes to rebuild the model around it; names these weights, and the encoder's, by their hash
 README.md           its model card
 """
 
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from qc.artifacts import new_folder, write_json
+from qc.artifacts import file_sha256, new_folder, write_json
 from qc.errors import QcError
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -25,7 +25,7 @@ def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any], card: 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items() if name not in frozen}
     with new_folder(folder) as temporary:
         write_weights(temporary / WEIGHTS, tensors)
-        write_json(temporary / CONFIG, config)
+        write_json(temporary / CONFIG, {**config, "weights_sha256": file_sha256(temporary / WEIGHTS)})
         (temporary / CARD).write_text(card, encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qc.artifacts import read_json
+from qc.artifacts import file_sha256, read_json
 from qc.checkpoints import CONFIG, WEIGHTS, fill, read_weights
 from qc.errors import QcError
 from qc.models.distilbert import DistilbertClassifier
@@ -51,6 +51,7 @@ def load_classifier(folder: Path, encoders: Path) -> Classifier:
     config = read_json(folder / CONFIG)
     trained = read_weights(folder / WEIGHTS)
     try:
+        _check(folder / WEIGHTS, config["weights_sha256"])
         model = _BUILDERS[config["model"]](config, trained, encoders)
         special_ids = tuple(config["special_ids"]) if config["special_ids"] else None
         vocabulary = {key: config["vocabulary"][key] for key in VOCABULARY_KEYS}
@@ -59,6 +60,16 @@ def load_classifier(folder: Path, encoders: Path) -> Classifier:
         raise QcError(f"{folder / CONFIG}: not a model of this version: {error!r}; `dvc repro` makes it anew") from None
     fill(model, trained, folder / WEIGHTS)
     return classifier
+
+
+def _check(path: Path, sha256: str) -> None:
+    """Refuse other weights than `config.json` says were saved."""
+    found = file_sha256(path)
+    if found != sha256:
+        raise QcError(
+            f"{path}: SHA-256 {found}, but config.json has {sha256}: the bytes were changed since training; `make "
+            "cache` finds damaged copies in DVC's cache, then `dvc pull` or `dvc repro` brings the model back"
+        )
 
 
 def _scratch(config: Mapping[str, Any], trained: Mapping[str, Tensor], encoders: Path) -> nn.Module:

@@ -22,11 +22,14 @@ MIB = 1 << 20
 
 
 def lower_frozen(model: nn.Module, precision: Precision) -> None:
-    """Keep frozen weights in the precision they are multiplied in, rather than convert them at every use."""
+    """Keep frozen matrices in the precision they are multiplied in, rather than convert them at every use.
+
+    What is added and normalized, embeddings and LayerNorms, stays in fp32, as autocast has it.
+    """
     if precision == "bf16":
-        for parameter in model.parameters():
-            if not parameter.requires_grad:
-                parameter.data = parameter.data.to(torch.bfloat16)
+        for module in model.modules():
+            if isinstance(module, nn.Linear) and not module.weight.requires_grad:
+                module.to(torch.bfloat16)
 
 
 def cache_frozen(

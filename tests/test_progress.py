@@ -1,0 +1,87 @@
+"""A run is seen while it runs, and its outputs do not tell of that."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from qc.artifacts import read_json
+from tests.conftest import outputs
+
+LIVE = "dvclive/train_scratch"
+
+
+@pytest.fixture
+def running(restored):
+    """A stage with very many epochs, some of which are over."""
+    restored.set("train_scratch.epochs", 100_000)
+    restored.set("train_scratch.patience", 100_000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train_scratch"], cwd=restored.root, env=restored.env,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    metrics = restored.root / LIVE / "metrics.json"
+    while process.poll() is None and not (metrics.is_file() and '"step": 3' in metrics.read_text()):
+        time.sleep(0.05)
+    assert process.poll() is None
+    yield process
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
+def pause(process, path):
+    """Stop a process where the file that it writes again and again is whole."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            return json.loads(path.read_text())
+        except ValueError:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.01)
+
+
+def test_dvc_shows_a_run_while_it_runs_and_nothing_of_it_after(running, restored):
+    expected = pause(running, restored.root / LIVE / "metrics.json")
+    shown = json.loads(restored.run("dvc", "exp", "show", "--json"))
+    workspace = next(row for row in shown if row["rev"] == "workspace")
+    found = workspace["data"]["metrics"][f"{LIVE}/metrics.json"]["data"]
+    assert found == expected
+    assert found.keys() == {"step", "learning_rate", "train_loss", "valid_loss", "valid_accuracy"}
+    restored.run("dvc", "plots", "show", "--out", "dvc_plots")
+    page = (restored.root / "dvc_plots/index.html").read_text(encoding="utf-8")
+    assert f"{LIVE}/plots/metrics" in page
+    running.send_signal(signal.SIGCONT)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait() == 128 + signal.SIGTERM
+    assert not (restored.root / LIVE).exists()
+    assert restored.run("git", "status", "--porcelain") == " M params.yaml\n"
+
+
+def test_a_run_that_goes_on_shows_its_earlier_epochs_too(running, restored):
+    running.kill()
+    running.wait()
+    left = read_json(restored.root / LIVE / "metrics.json")["step"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train_scratch"], cwd=restored.root, env=restored.env, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        assert any("resuming train_scratch from epoch" in line for line in process.stdout)
+        curve = restored.root / LIVE / "plots/metrics/valid_accuracy.tsv"
+        while process.poll() is None and not (curve.is_file() and len(curve.read_text().splitlines()) > left + 2):
+            time.sleep(0.05)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    steps = [int(line.split("\t")[0]) for line in curve.read_text().splitlines()[1:]]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_a_finished_run_leaves_only_its_outputs(finished):
+    assert not (finished.root / "dvclive").exists() or not any((finished.root / "dvclive").iterdir())
+    assert not any("dvclive" in name for name in outputs(finished))

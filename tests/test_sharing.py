@@ -1,0 +1,194 @@
+"""What is trained here is used there: remotes, damaged caches, other repositories."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from qc import load
+from qc.errors import QcError
+from tests.conftest import outputs, pin
+
+BUCKET = "storage"
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+WEIGHTS = "models/prefix/model.safetensors"
+
+
+def clone(project, root, **env):
+    """A second clone, with a cache of its own."""
+    project.run("git", "clone", "--quiet", ".", str(root))
+    other = project.at(root)
+    other.env = {**project.env, **env, "DVC_SITE_CACHE_DIR": str(root.parent / "other-site")}
+    return other
+
+
+@pytest.fixture
+def s3(tmp_path, restored):
+    """A server with the S3 API and an empty bucket; the address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            for _ in range(100):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.2)
+            make = "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1]).create_bucket(Bucket=sys.argv[2])"
+            restored.run(sys.executable, "-c", make, url, BUCKET, **KEYS)
+            yield url
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def add_folder(project, tmp_path):
+    project.run("dvc", "remote", "add", "--default", "storage", str(tmp_path / "remote"))
+    project.run("dvc", "push")
+    project.run("git", "commit", "--quiet", "--all", "--message", "a remote")
+
+
+@pytest.fixture
+def shared(restored, tmp_path):
+    """The finished project with a folder remote that holds its outputs, and its second clone; the commit is undone."""
+    head = restored.run("git", "rev-parse", "HEAD").strip()
+    add_folder(restored, tmp_path)
+    yield clone(restored, tmp_path / "clone")
+    restored.run("git", "reset", "--quiet", "--hard", head)
+
+
+def test_a_second_clone_pulls_and_runs_nothing(shared, finished):
+    assert "files fetched" in shared.run("dvc", "pull")
+    assert shared.repro() == []
+    assert outputs(shared) == outputs(finished)
+    assert shared.run("git", "status", "--porcelain") == ""
+
+
+def test_a_teammates_change_reruns_only_what_it_must(shared):
+    shared.run("dvc", "pull")
+    shared.set("train_prefix.learning_rate", 0.02)
+    assert shared.repro() == ["train_prefix", "evaluate"]
+
+
+def test_results_of_a_teammates_change_come_back_without_training(shared, finished):
+    shared.run("dvc", "pull")
+    shared.set("train_prefix.learning_rate", 0.02)
+    shared.repro()
+    shared.run("git", "config", "user.email", "teammate@localhost")
+    shared.run("git", "config", "user.name", "teammate")
+    shared.commit("another rate")
+    shared.run("dvc", "push")
+    finished.run("git", "pull", "--quiet", str(shared.root))
+    finished.run("dvc", "pull", "--force")
+    assert finished.repro() == []
+    assert pin(finished.root / WEIGHTS) == pin(shared.root / WEIGHTS)
+
+
+def test_an_s3_remote_serves_a_second_clone(s3, restored, tmp_path):
+    head = restored.run("git", "rev-parse", "HEAD").strip()
+    restored.run("dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/qc")
+    restored.run("dvc", "remote", "modify", "storage", "endpointurl", s3)
+    restored.run("dvc", "push", **KEYS)
+    restored.run("git", "commit", "--quiet", "--all", "--message", "a remote")
+    try:
+        other = clone(restored, tmp_path / "clone", **KEYS)
+        config = (other.root / ".dvc/config").read_text()
+        assert "s3://" in config
+        assert not any(name.lower() in config.lower() for name in ("access_key", "secret"))
+        other.run("dvc", "pull")
+        assert other.repro() == []
+        assert outputs(other) == outputs(restored)
+        other.set("train_scratch.epochs", 1)
+        assert other.repro() == ["train_scratch", "evaluate"]
+    finally:
+        restored.run("git", "reset", "--quiet", "--hard", head)
+
+
+def cached(project, stage, path):
+    """The file in DVC's cache that holds an output's file."""
+    lock = yaml.safe_load((project.root / "dvc.lock").read_text())
+    folder, name = path.rsplit("/", 1)
+    digest = next(out["md5"] for out in lock["stages"][stage]["outs"] if out["path"] == folder)
+    objects = project.root / ".dvc/cache/files/md5"
+    entries = json.loads((objects / digest[:2] / digest[2:]).read_text())
+    digest = next(entry["md5"] for entry in entries if entry["relpath"] == name)
+    return objects / digest[:2] / digest[2:]
+
+
+def flip_a_bit(path):
+    """What a failing disk does: a bit changes, nothing else."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    mode = path.stat().st_mode
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
+@pytest.mark.parametrize("how", ["removed", "damaged"])
+@pytest.mark.parametrize("command", ["pull", "repro"])
+def test_a_missing_or_damaged_object_of_the_cache_is_noticed_and_brought_back(shared, finished, how, command):
+    shared.run("dvc", "pull")
+    path = cached(shared, "train_prefix", WEIGHTS)
+    shutil.rmtree(shared.root / "models/prefix")
+    if how == "damaged":
+        flip_a_bit(path)
+        assert "was damaged, and is removed" in shared.stage("cache")
+    else:
+        path.unlink()
+    shared.run("dvc", command)
+    assert pin(shared.root / WEIGHTS) == pin(finished.root / WEIGHTS)
+    assert shared.repro() == []
+    assert "no byte is damaged" in shared.stage("cache")
+
+
+def test_damaged_weights_that_dvc_did_not_notice_are_never_used(shared, finished):
+    shared.run("dvc", "pull")
+    flip_a_bit(cached(shared, "train_prefix", WEIGHTS))
+    shutil.rmtree(shared.root / "models/prefix")
+    shared.run("dvc", "checkout")
+    assert pin(shared.root / WEIGHTS) != pin(finished.root / WEIGHTS)
+    with pytest.raises(QcError, match="the bytes were changed since training; `make cache`"):
+        load(shared.root / "models/prefix")
+    assert "models/prefix/model.safetensors: SHA-256" in shared.stage("evaluate", status=1)
+    assert f"{WEIGHTS}: other bytes than dvc.lock names" in shared.stage("cache")
+    shared.run("dvc", "pull", "--force")
+    assert pin(shared.root / WEIGHTS) == pin(finished.root / WEIGHTS)
+    assert "no byte is damaged" in shared.stage("cache")
+
+
+def test_a_damaged_object_of_the_remote_does_not_arrive(shared, finished):
+    path = cached(finished, "train_prefix", WEIGHTS)
+    remote = shared.root.parent / "remote/files/md5" / path.parent.name / path.name
+    flip_a_bit(remote)
+    remote.chmod(0o644)
+    shared.run("dvc", "remote", "modify", "--local", "storage", "verify", "true")
+    shared.run("dvc", "pull", status=1)
+    assert not (shared.root / WEIGHTS).exists()
+    assert shared.repro() == ["train_prefix"]
+    assert pin(shared.root / WEIGHTS) == pin(finished.root / WEIGHTS)
+
+
+def test_another_repository_gets_and_imports_a_model(shared, finished, tmp_path):
+    user = tmp_path / "user"
+    user.mkdir()
+    mine = shared.at(user)
+    mine.run("git", "init", "--quiet")
+    mine.run("dvc", "init", "--quiet")
+    source = str(finished.root)
+    mine.run("dvc", "get", source, "models/distilbert", "--out", "models/distilbert")
+    mine.run("dvc", "get", source, "data/encoders/tiny-bert", "--out", "data/encoders/tiny-bert")
+    expected = load(finished.root / "models/distilbert").predict(["who is the king ?"])
+    assert load(user / "models/distilbert").predict(["who is the king ?"]) == expected
+    mine.run("dvc", "import", source, "models/prefix", "--out", "models/prefix")
+    assert load(user / "models/prefix").predict(["who is it ?"])[0].label
+    assert (user / "models/prefix.dvc").is_file()
