@@ -18,7 +18,7 @@ run: $(STAMP)  ## fetch, train and evaluate: dvc repro
 
 test: $(STAMP) browser  ## the whole test suite
 	@echo "make test: pytest"
-	@python -m pytest
+	@python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	@ruff check .

@@ -1,0 +1,81 @@
+"""What users of `dvc exp` do daily, each for real."""
+
+import json
+import re
+import time
+
+import pytest
+
+from qc.artifacts import read_json
+
+STALLED = 300  # seconds without a change of the queue, after which its workers are taken for dead
+
+
+def experiments(project):
+    """Accuracy of prefix and parameters, of every experiment by name."""
+    found = {}
+    for row in json.loads(project.run("dvc", "exp", "show", "--json")):
+        for experiment in row.get("experiments") or []:
+            for state in experiment["revs"]:
+                found[experiment["name"]] = state["data"]
+    return found
+
+
+def wait_for(project):
+    """Wait until the queue is empty; what it says then."""
+    before, since = "", time.monotonic()
+    while re.search(r"(Queued|Running)\n", f"{(said := project.run('dvc', 'queue', 'status'))}\n".replace(" \n", "\n")):
+        if said != before:
+            before, since = said, time.monotonic()
+        assert time.monotonic() - since < STALLED, said
+        time.sleep(1)
+    return said
+
+
+@pytest.fixture
+def queue(restored):
+    """The finished project; the queue's workers and the experiments go after the test."""
+    yield restored
+    restored.run("dvc", "queue", "stop", "--kill")
+    restored.run("dvc", "queue", "remove", "--all")
+    restored.run("dvc", "exp", "remove", "--all-commits")
+
+
+def test_two_workers_run_a_grid_and_retrain_only_what_it_changes(queue):
+    queue.run("dvc", "exp", "run", "--queue", "-S", "train_prefix.prefix_length=0,3", "-S", "train_prefix.epochs=1")
+    queue.run("dvc", "queue", "start", "--jobs", "2")
+    said = wait_for(queue)
+    assert said.count("Success") == 2
+    found = experiments(queue)
+    assert len(found) == 2
+    lengths = set()
+    for name, data in found.items():
+        log = queue.run("dvc", "queue", "logs", name)
+        assert re.findall(r"Running stage '(\w+)'", log) == ["train_prefix", "evaluate"]
+        lengths.add(data["params"]["params.yaml"]["data"]["train_prefix"]["prefix_length"])
+        metrics = {path: content["data"] for path, content in data["metrics"].items()}
+        assert metrics["metrics/train_prefix.json"]["epochs"] == 1
+        assert metrics["metrics/train_scratch.json"] == read_json(queue.root / "metrics/train_scratch.json")
+    assert lengths == {0, 3}
+    assert queue.run("git", "status", "--porcelain") == ""
+    assert {path.name for path in queue.root.glob(".state/*/*")} <= {"lock"}
+
+
+def test_an_experiment_is_compared_applied_branched_and_saved(queue):
+    queue.run("dvc", "exp", "run", "--name", "slow", "-S", "train_distilbert.learning_rate=1e-4")
+    assert read_json(queue.root / "models/distilbert/config.json")
+    changed = queue.run("dvc", "exp", "diff", "--all")
+    assert "train_distilbert.learning_rate" in changed
+    queue.run("git", "checkout", "--quiet", "--force", ".")
+    queue.run("dvc", "checkout", "--quiet", "--force")
+    assert "main" in queue.run("git", "branch", "--show-current")
+    queue.run("dvc", "exp", "apply", "slow")
+    assert "learning_rate: 0.0001" in queue.params.read_text()
+    assert queue.repro() == []
+    queue.run("dvc", "exp", "branch", "slow", "kept")
+    assert "learning_rate: 0.0001" in queue.run("git", "show", "kept:params.yaml")
+    queue.set("train_scratch.epochs", 1)
+    assert queue.repro() == ["train_scratch", "evaluate"]
+    queue.run("dvc", "exp", "save", "--name", "saved")
+    assert experiments(queue)["saved"]["metrics"]["metrics/train_scratch.json"]["data"]["epochs"] == 1
+    queue.run("git", "branch", "--quiet", "-D", "kept")
