@@ -47,8 +47,7 @@ SIZES = {
 def write_encoder(
     folder: Path, seed: int = 0, vocabulary: list[str] | None = None, family: str = "bert", full_size: bool = False
 ) -> None:
-    """A random encoder, in the files and names in which encoders are published: 3 layers of 16, or its family's own "
-    "size."""
+    """A random encoder as encoders are published: 3 layers of 16, or of its family's own size."""
     torch.manual_seed(seed)
     vocabulary = vocabulary or VOCABULARY
     config, model = (BertConfig, BertModel) if family == "bert" else (DistilBertConfig, DistilBertModel)
@@ -200,6 +199,11 @@ class Project:
         project = copy.copy(self)
         project.root = root
         return project
+
+    def clone(self, root: Path) -> "Project":
+        """A clone at `root` of what is committed."""
+        self.run("git", "clone", "--quiet", ".", str(root))
+        return self.at(root)
 
     @property
     def params(self) -> Path:

@@ -16,11 +16,9 @@ CLASSES, FINE_CLASSES, WIDTH = 5, 10, 768
 @pytest.fixture(scope="module")
 def large(finished, tmp_path_factory):
     """A copy of the finished project, its questions tokenized for both encoders; one step is an epoch."""
-    root = tmp_path_factory.mktemp("large") / "project"
-    finished.run("git", "clone", "--quiet", ".", str(root))
-    project = finished.at(root)
+    project = finished.clone(tmp_path_factory.mktemp("large") / "project")
     for name in PARAMETERS:
-        write_encoder(root / "data/own" / name, vocabulary=WORDS, family=name.split("-")[0], full_size=True)
+        write_encoder(project.root / "data/own" / name, vocabulary=WORDS, family=name.split("-")[0], full_size=True)
     project.set("fetch.encoders", "[data/own/bert-base-uncased, data/own/distilbert-base-uncased]")
     for section in ("tokenize", "train_prefix", "train_distilbert"):
         project.set(f"{section}.encoder", "bert-base-uncased")

@@ -30,9 +30,7 @@ def texts(project, partition):
 @pytest.fixture(scope="module")
 def tickets(finished, tmp_path_factory):
     """A copy of the finished project that went through the pipeline with the example of the README."""
-    root = tmp_path_factory.mktemp("tickets") / "project"
-    finished.run("git", "clone", "--quiet", ".", str(root))
-    project = finished.at(root)
+    project = finished.clone(tmp_path_factory.mktemp("tickets") / "project")
     use(project, TICKETS, text="message", label="topic")
     assert project.repro() == STAGES
     return project

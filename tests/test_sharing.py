@@ -21,8 +21,7 @@ WEIGHTS = "models/prefix/model.safetensors"
 
 def clone(project, root, **env):
     """A second clone, with a cache of its own."""
-    project.run("git", "clone", "--quiet", ".", str(root))
-    other = project.at(root)
+    other = project.clone(root)
     other.env = {**project.env, **env, "DVC_SITE_CACHE_DIR": str(root.parent / "other-site")}
     return other
 

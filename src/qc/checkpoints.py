@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from qc.artifacts import file_sha256, new_folder, write_json
 from qc.errors import QcError
-
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+from qc.sources import CARD, CONFIG, WEIGHTS
 
 
 def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any], card: str) -> None:

@@ -57,6 +57,10 @@ class Proof:
             return False
         return self.digest == (file_sha256(path) if len(self.digest) == 64 else git_hash(path.read_bytes()))
 
+    def of_proven(self, path: Path) -> Self:
+        """Size and SHA-256 of a file that fits: these where they are known, so that it is not read once more."""
+        return self if self.size is not None and len(self.digest) == 64 else self.of_file(path)
+
     def __str__(self) -> str:
         return f"{self.ALGORITHMS[len(self.digest)]} {self.digest}"
 

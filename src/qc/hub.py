@@ -24,9 +24,8 @@ from qc.downloads import TRANSIENT_STATUS
 from qc.errors import QcError
 from qc.fetching import Proof
 from qc.references import HubReference
-from qc.sources import ENCODER_FILES, WEIGHTS
+from qc.sources import CARD, ENCODER_FILES, WEIGHTS
 
-CARD = "README.md"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 SHARDS = "model.safetensors.index.json"
 TRIES, BACKOFF, TIMEOUT = 3, 1, 10  # the last two in seconds

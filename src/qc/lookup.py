@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from qc.artifacts import read_json
 from qc.errors import QcError
 from qc.fetching import Proof, Wanted
-from qc.hub import CARD, Address, explain_missing, find_files, read_licence
+from qc.hub import Address, explain_missing, find_files, read_licence
 from qc.references import HubReference, encoder_name, file_format, hub_reference, is_address, is_folder
 from qc.schema import Section
-from qc.sources import ENCODER_FILES, RECORD, Pin, Sources
+from qc.sources import CARD, ENCODER_FILES, RECORD, Pin, Sources
 
 
 class EncoderRecord(Section):
@@ -56,7 +56,7 @@ class QuestionFile:
 
     def record(self) -> dict[str, Any]:
         """What data/raw/files.json says of the file, once it is there."""
-        target, found = self.wanted.target, Proof.of_file(self.wanted.target)
+        target, found = self.wanted.target, self.wanted.proof.of_proven(self.wanted.target)
         about = {"file": target.name, "name": self.name, "bytes": found.size, "sha256": found.digest}
         return {**about, "licence": self.licence, "columns": self.columns}
 
@@ -133,7 +133,7 @@ class EncoderFolder:
 
     def record(self) -> dict[str, Any]:
         """The content of data/encoders/NAME/source.json, once its files are there."""
-        found = {file.target.name: Proof.of_file(file.target) for file in self.wanted}
+        found = {file.target.name: file.proof.of_proven(file.target) for file in self.wanted}
         return {
             "repository": self.reference and self.reference.repository,
             "revision": self.reference and self.reference.revision,

@@ -78,12 +78,17 @@ def _checked(rows: Iterator[tuple[int, Row]], name: str) -> list[LabelledQuestio
     return questions
 
 
-def _label_lines(content: bytes) -> Iterator[tuple[int, Row]]:
-    """Lines of a label file: the label is all before the first space, its first colon parts coarse from fine."""
-    lines = content.decode("latin-1").split("\n")  # not splitlines(): latin-1 text may hold other "line ends"
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Numbers and lines of a text, the last with or without a line end."""
+    lines = text.split("\n")  # not splitlines(): text may hold other "line ends"
     if lines[-1] == "":
         lines.pop()
-    for number, line in enumerate(lines, start=1):
+    return enumerate(lines, start=1)
+
+
+def _label_lines(content: bytes) -> Iterator[tuple[int, Row]]:
+    """Lines of a label file: the label is all before the first space, its first colon parts coarse from fine."""
+    for number, line in _lines(content.decode("latin-1")):
         label, _, text = line.removesuffix("\r").partition(" ")
         coarse, _, fine = label.partition(":")
         if coarse and fine and text.strip():
@@ -123,10 +128,7 @@ def _place(column: str, header: list[str], where: str, key: str) -> int:
 
 
 def _json_lines(text: str, wanted: Mapping[str, str]) -> Iterator[tuple[int, Row]]:
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    for number, line in enumerate(lines, start=1):
+    for number, line in _lines(text):
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from qc.errors import QcError
 from qc.schema import Refusal, Section
 
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 ENCODER_FILES = (CONFIG, WEIGHTS, TOKENIZER)  # what an encoder is
 RECORD = "source.json"  # beside them: what they are and where they are from
 

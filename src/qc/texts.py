@@ -11,6 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from qc.errors import QcError
+from qc.sources import TOKENIZER
 from qc.vocabulary import SPECIAL_TOKENS
 
 
@@ -22,7 +23,7 @@ def model_text(text: str, lowercase: bool, fine: str | None = None) -> str:
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The WordPiece tokenizer of the encoder in `folder`; QcError where there is none."""
-    path = folder / "tokenizer.json"
+    path = folder / TOKENIZER
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no narrower type
