@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test lint check report seeds verify cache bench readme lock clean check-tools browser
+.PHONY: help run test lint check report seeds sweep verify cache bench readme lock clean check-tools browser
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -32,6 +32,9 @@ report: run  ## the last run on one page: report/index.html
 
 seeds: $(STAMP)  ## the pipeline with training seeds 1 to 5, as DVC experiments; writes metrics/seeds.json
 	@python -m stages.seeds
+
+sweep: $(STAMP)  ## search the parameters of each model, by validation (about half an hour); writes docs/sweep.md
+	@python -m stages.sweep
 
 verify: $(STAMP)  ## run the last commit twice from nothing, and compare every byte
 	@python -m stages.verify

@@ -37,7 +37,7 @@ from qc.pretrained import load_encoder
 from qc.settings import Settings, Training
 from qc.training import Precision, Recipe, autocast, fit, pick_device, pick_precision, seed_everything
 from stages.entry import ENCODERS, run
-from stages.results import README, with_block
+from stages.results import README, write_block
 from stages.training import TRAIN, VALID, describe_classes, load_split, load_vocabulary, recipe_of
 
 RESULTS = Path("benchmarks/results.json")
@@ -428,8 +428,8 @@ def main(settings: Settings) -> None:
         print(f"{name}:", flush=True)
         results[name] = parts[name]()
         write_json(RESULTS, {key: results[key] for key in ("machine", *parts) if key in results})
-    README.write_text(with_block(README.read_text(encoding="utf-8"), BEGIN, END, table(results)), encoding="utf-8")
-    print(f"{RESULTS} and {README}: written")
+    write_block(README, BEGIN, END, table(results))
+    print(f"{RESULTS}: written")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 `python -m stages.entry` checks params.yaml and does nothing else.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -75,7 +76,10 @@ def run(main: Callable[[Settings], None]) -> None:
     try:
         main(load_settings())
     except QcError as error:
-        sys.exit(f"error: {error}")
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)  # it ends, and with this error
+        process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""  # of several, see qc.processes
+        sys.exit(f"error{process}: {error}")
     except BaseException:
         if not stopped:
             raise

@@ -60,12 +60,18 @@ def seed_table(seeds: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def with_block(readme: str, begin: str, end: str, block: str) -> str:
-    """`readme` with `block` between two marks; QcError where they are missing."""
-    before, found_begin, rest = readme.partition(begin)
+def write_block(path: Path, begin: str, end: str, block: str) -> None:
+    """Put `block` between two marks of a file; QcError where they are missing."""
+    path.write_text(with_block(path.read_text(encoding="utf-8"), begin, end, block), encoding="utf-8")
+    print(f"{path}: written")
+
+
+def with_block(text: str, begin: str, end: str, block: str) -> str:
+    """`text` with `block` between two marks; QcError where they are missing."""
+    before, found_begin, rest = text.partition(begin)
     _, found_end, after = rest.partition(end)
     if not (found_begin and found_end):
-        raise QcError(f"{README}: the marks {begin} and {end} are missing; git shows where they stood")
+        raise QcError(f"the marks {begin} and {end} are missing; git shows where they stood")
     return f"{before}{begin}\n\n{block}\n\n{end}{after}"
 
 
@@ -75,9 +81,7 @@ def main(_: Settings) -> None:
         raise QcError(f"{SEEDS}: not there; `make seeds` makes it")
     trainings = {name: read_json(METRICS / f"train_{name}.json") for name in MODELS}
     tables = [result_table(read_json(METRICS / "evaluate.json"), trainings), seed_table(read_json(SEEDS))]
-    text = with_block(README.read_text(encoding="utf-8"), BEGIN, END, "\n\n".join(tables))
-    README.write_text(text, encoding="utf-8")
-    print(f"{README}: result tables written")
+    write_block(README, BEGIN, END, "\n\n".join(tables))
 
 
 if __name__ == "__main__":

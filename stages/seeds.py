@@ -8,42 +8,28 @@ before comes from DVC's run cache.
 """
 
 import re
-import subprocess
 import sys
 from typing import Any
-
-from dvc.api import metrics_show
 
 from qc.artifacts import write_json
 from qc.errors import QcError
 from qc.settings import Settings
-from stages.entry import METRICS, run
+from stages.entry import run
+from stages.experiments import read_metrics, run_experiment
 from stages.results import MODELS, SEEDS, seed_table
 
 NUMBERS = (1, 2, 3, 4, 5)
 SCORES = ("accuracy", "macro_f1", "loss", "ece")
 
 
-def dvc(*arguments: str, **options: Any) -> str | None:
-    """Run `dvc exp`; what it printed, if that is captured."""
-    command = ["dvc", "exp", *arguments]
-    print(" ".join(command), flush=True)
-    done = subprocess.run(command, text=True, **options)
-    if done.returncode:
-        raise QcError(f"`{' '.join(command)}` failed, see above; {SEEDS} stays as it was")
-    return done.stdout
-
-
 def run_seed(seed: int) -> dict[str, Any]:
     """Run the pipeline with a training seed; the scores of each model."""
     name = f"seed-{seed}"
-    if name in dvc("list", "--name-only", capture_output=True).split():
-        dvc("remove", name)
-    dvc("run", "--temp", "--name", name, "--set-param", f"seed={seed}")
-    scores = metrics_show(str(METRICS / "evaluate.json"), rev=name)
+    run_experiment(name, {"seed": seed})
+    scores = read_metrics("evaluate.json", name)
     return {
         model: {
-            "valid_accuracy": metrics_show(str(METRICS / f"train_{model}.json"), rev=name)["valid"]["accuracy"],
+            "valid_accuracy": read_metrics(f"train_{model}.json", name)["valid"]["accuracy"],
             **{score: scores[model][score] for score in SCORES},
         }
         for model in MODELS

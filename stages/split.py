@@ -1,15 +1,23 @@
-"""split: data/tokenized/questions.parquet -> data/split/{train,valid,test}.parquet, metrics/data.json
+"""split: data/tokenized/{questions.parquet, labels.json} -> data/split/{train,valid,test}.parquet, metrics/data.json
 
 The figures on the data include the leak audit, which is scored on test: it is a check of the data, and chooses nothing.
 """
 
 import sys
 
-from qc.artifacts import new_folder, read_table, write_json, write_table
+import numpy as np
+import pyarrow
+
+from qc.artifacts import new_folder, read_chosen, read_json, read_pieces, write_json, write_table
 from qc.audit import audit_leaks, describe_splits, leak_suspected
+from qc.baselines import predict_baselines
+from qc.rows import COLUMNS, Rows, read_rows
 from qc.settings import Settings
 from qc.splits import official_split, split_questions
 from stages.entry import METRICS, SPLIT, TOKENIZED, run
+
+QUESTIONS = TOKENIZED / "questions.parquet"
+AUDITED = 20_000  # questions of train, and of test, that the audit's TF-IDF baseline is fitted and scored on at most
 
 WARNING = """
 !!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!  A LEAK IS SUSPECTED  !!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!
@@ -22,29 +30,51 @@ No accuracy measured on such data tells how well a model understands a question.
 def main(settings: Settings) -> None:
     """Deal the questions out, and say what the splits hold."""
     own = settings.split
-    questions = read_table(TOKENIZED / "questions.parquet")
-    texts, classes, partitions = (questions[name].to_pylist() for name in ("text", "coarse", "partition"))
+    classes = read_json(TOKENIZED / "labels.json")["classes"]
+    rows = read_rows(read_pieces(QUESTIONS, *COLUMNS), own.seed)
     overlap = {}
-    if "test" in partitions:
+    if rows.official.any():
         splits, overlap["train_questions_in_official_test"] = official_split(
-            texts, classes, partitions, own.valid, own.seed, own.drop_test_questions
+            rows.groups, rows.labels, classes, rows.official, own.valid, own.drop_test_questions
         )
     else:
-        splits = split_questions(texts, classes, {"test": own.test, "valid": own.valid}, own.seed)
+        splits = split_questions(rows.groups, rows.labels, classes, {"test": own.test, "valid": own.valid})
+    splits = {name: splits[name] for name in ("train", "valid", "test")}
 
-    tables = {name: questions.take(splits[name]) for name in ("train", "valid", "test")}
-    columns = {name: table.to_pydict() for name, table in tables.items()}
-    figures = describe_splits(columns, settings.max_length) | overlap
-    audit = audit_leaks(columns["train"], columns["test"])
+    parts = {name: rows.take(chosen) for name, chosen in splits.items()}
+    audit = audit_leaks(parts["train"], parts["test"])
+    audited = {name: first_by_group(rows, splits[name]) for name in ("train", "test")}
+    audit["tfidf_svm"] = tfidf_accuracy(**audited)
     suspected = leak_suspected(audit, own.leak_above, own.leak_above_baseline)
+    figures = {
+        **describe_splits(parts, classes, settings.max_length),
+        **overlap,
+        "leak_audit": audit,
+        "leak_audit_questions": {name: len(chosen) for name, chosen in audited.items()},
+        "leak_suspected": suspected,
+    }
     with new_folder(SPLIT) as folder:
-        for name, table in tables.items():
-            write_table(folder / f"{name}.parquet", table)
-    write_json(METRICS / "data.json", {**figures, "leak_audit": audit, "leak_suspected": suspected})
-    print(", ".join(f"{name}: {len(table)} questions" for name, table in tables.items()))
+        for name, chosen in splits.items():
+            write_table(folder / f"{name}.parquet", read_chosen(QUESTIONS, chosen))
+    write_json(METRICS / "data.json", figures)
+    print(", ".join(f"{name}: {len(chosen)} questions" for name, chosen in splits.items()))
     print("leak audit, accuracy on test: " + ", ".join(f"{name} {share:.3f}" for name, share in audit.items()))
     if suspected:
         print(WARNING.format(**audit), file=sys.stderr)
+
+
+def first_by_group(rows: Rows, chosen: np.ndarray) -> np.ndarray:
+    """The first `AUDITED` of some row numbers by the group of the row, ascending: a sample blind to the rows' order."""
+    return np.sort(chosen[np.argsort(rows.groups[chosen], kind="stable")[:AUDITED]])
+
+
+def tfidf_accuracy(train: np.ndarray, test: np.ndarray) -> float:
+    """Accuracy of the TF-IDF baseline, fitted on some row numbers and scored on others."""
+    seen, asked = (
+        pyarrow.concat_tables(read_chosen(QUESTIONS, chosen, "text", "label")).to_pydict() for chosen in (train, test)
+    )
+    predicted = predict_baselines(seen["text"], seen["label"], asked["text"])["tfidf_svm"]
+    return float(np.mean(predicted == np.array(asked["label"])))
 
 
 if __name__ == "__main__":

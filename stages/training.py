@@ -2,10 +2,13 @@
 
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow
 import torch
 from torch import nn
 
@@ -14,10 +17,11 @@ from qc.batching import Questions, encode
 from qc.cards import CardFacts, model_card
 from qc.checkpoints import save_model
 from qc.frozen import cache_frozen, lower_frozen
+from qc.processes import count, is_first, joined, of_first, started
 from qc.resume import StateFolder
 from qc.settings import OnEncoder, Settings, Training
 from qc.sources import RECORD
-from qc.training import Epoch, Recipe, State, best_epoch, fit, pick_device, pick_precision
+from qc.training import Epoch, Recipe, Result, State, best_epoch, fit, pick_device, pick_precision
 from stages.entry import ENCODERS, FILES, METRICS, MODELS, PLOTS, SPLIT, STATES, TOKENIZED
 from stages.progress import live_curve
 
@@ -43,11 +47,29 @@ def describe_classes(own: Training) -> dict[str, Any]:
 
 def load_split(path: Path, max_length: int, special_ids: tuple[int, int] | None) -> Questions:
     """Read a split; arguments are as for `encode`."""
-    columns = read_table(path, "input_ids", "label", "coarse", "fine").to_pydict()
-    numbers = {tuple(pair): number for number, pair in enumerate(load_labels()["fine_classes"])}
-    pairs = zip(columns["coarse"], columns["fine"], strict=True)
-    fine_labels = [numbers[pair] for pair in pairs] if numbers else None
-    return encode(columns["input_ids"], columns["label"], max_length, special_ids, fine_labels)
+    table = read_table(path, "input_ids", "label", "fine").combine_chunks()
+    labels = table["label"].to_numpy()
+    fine_labels = fine_numbers(labels, table["fine"].chunk(0))
+    return encode(table["input_ids"].chunk(0), labels, max_length, special_ids, fine_labels)
+
+
+def fine_numbers(labels: np.ndarray, fine: pyarrow.StringArray) -> np.ndarray | None:
+    """The number (N,) of each question's fine class; None where there are no fine classes.
+
+    Args:
+        labels: (N,) numbers of the coarse classes.
+        fine: (N,) names of the fine ones.
+    """
+    names = load_labels()
+    if not names["fine_classes"]:
+        return None
+    fine = fine.dictionary_encode()
+    columns = {name: column for column, name in enumerate(fine.dictionary.to_pylist())}
+    numbers = np.full((len(names["classes"]), len(columns)), -1)
+    for number, (coarse, name) in enumerate(names["fine_classes"]):
+        if name in columns:
+            numbers[names["classes"].index(coarse), columns[name]] = number
+    return numbers[labels, fine.indices.to_numpy()]
 
 
 def recipe_of(own: Training) -> Recipe:
@@ -58,7 +80,7 @@ def recipe_of(own: Training) -> Recipe:
 def train(name: str, model: nn.Module, config: dict[str, Any], settings: Settings, own: Training) -> None:
     """Train a model and write models/NAME, metrics/train_NAME.json and plots/train_NAME.csv.
 
-    A run that was killed goes on from its last whole epoch.
+    A run that was killed goes on from its last whole epoch. Of several processes the first keeps states and writes.
 
     Args:
         name: The model's name, `train_NAME` being the stage.
@@ -71,7 +93,7 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
     device = pick_device(settings.device)
     precision = pick_precision(settings.precision, device)
     special_ids = tuple(config["special_ids"]) if config["special_ids"] else None
-    splits = [load_split(path, settings.max_length, special_ids).to(device) for path in (TRAIN, VALID)]
+    splits = [load_split(path, settings.max_length, special_ids) for path in (TRAIN, VALID)]
     config = {
         "model": name,
         "labels": load_labels(),
@@ -79,29 +101,19 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
         "max_length": settings.max_length,
         **config,
     }
-    parameters = list(model.parameters())
-    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    print(f"{name}: {trainable:,} trainable parameters, {len(splits[0])} questions, {device.type}, {precision}")
-
     states = StateFolder(STATES / stage, _run_key(config, settings, own, device, precision), _warn)
-    with states.locked(), live_curve(stage) as show:
-        start = states.load()
-        if start:
-            print(f"resuming {stage} from epoch {len(start.curve)}", flush=True)
-            show(start.curve)
+
+    def train_from(start: State | None, report: Callable[[State], None] = lambda state: None) -> Result:
+        """What every process does."""
+        start = of_first(start)
         model.to(device)
         lower_frozen(model, precision)
+        prepared = [split.to(device) for split in splits]
         if isinstance(own, OnEncoder) and own.cache_frozen:
-            splits = [cache_frozen(model, split, precision, own.cache_memory, states.stage) for split in splits]
-
-        def report(state: State) -> None:
-            states.save(state)
-            show(state.curve)
-            _print_epoch(state.curve)
-
-        result = fit(
+            prepared = [cache_frozen(model, split, precision, own.cache_memory, states.stage) for split in prepared]
+        return fit(
             model,
-            *splits,
+            *prepared,
             recipe_of(own),
             settings.seed,
             precision,
@@ -109,37 +121,62 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
             start=start,
             report=report,
         )
-        metrics = {
-            "parameters": {"total": sum(parameter.numel() for parameter in parameters), "trainable": trainable},
-            "epochs": len(result.curve),
-            "best_epoch": result.best.epoch,
-            "valid": {"accuracy": result.best.valid_accuracy, "loss": result.best.valid_loss},
-            "precision": precision,
-            "padding_share": result.padding_share,
-        }
-        card = CardFacts(
-            name,
-            config,
-            metrics,
-            files=read_json(FILES),
-            splits={
-                path.stem: (len(split), file_sha256(path)) for path, split in zip((TRAIN, VALID), splits, strict=True)
-            },
-            encoder=read_json(ENCODERS / config["encoder"] / RECORD) if "encoder" in config else None,
-            training={"seed": settings.seed, "threads": settings.threads, **own.model_dump()},
+
+    with joined(device):
+        if not is_first():
+            train_from(None)
+            return
+        parameters = list(model.parameters())
+        trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+        side_by_side = f", {count()} processes" if count() > 1 else ""
+        print(
+            f"{name}: {trainable:,} trainable parameters, {len(splits[0])} questions, {device.type}, "
+            f"{precision}{side_by_side}",
+            flush=True,
         )
-        save_model(MODELS / name, model, config, model_card(card))
-        write_csv(
-            PLOTS / f"{stage}.csv", [field.name for field in fields(Epoch)], [astuple(epoch) for epoch in result.curve]
-        )
-        write_json(METRICS / f"{stage}.json", metrics)
-        states.remove()
+        with states.locked(), live_curve(stage) as show:
+            start = states.load()
+            if start:
+                print(f"resuming {stage} from epoch {len(start.curve)}", flush=True)
+                show(start.curve)
+
+            def report(state: State) -> None:
+                states.save(state)
+                show(state.curve)
+                _print_epoch(state.curve)
+
+            result = train_from(start, report)
+            metrics = {
+                "parameters": {"total": sum(parameter.numel() for parameter in parameters), "trainable": trainable},
+                "epochs": len(result.curve),
+                "best_epoch": result.best.epoch,
+                "valid": {"accuracy": result.best.valid_accuracy, "loss": result.best.valid_loss},
+                "precision": precision,
+                "padding_share": result.padding_share,
+            }
+            card = CardFacts(
+                name,
+                config,
+                metrics,
+                files=read_json(FILES),
+                splits={
+                    path.stem: (len(split), file_sha256(path))
+                    for path, split in zip((TRAIN, VALID), splits, strict=True)
+                },
+                encoder=read_json(ENCODERS / config["encoder"] / RECORD) if "encoder" in config else None,
+                training={"seed": settings.seed, "threads": settings.threads, **own.model_dump()},
+            )
+            save_model(MODELS / name, model, config, model_card(card))
+            columns = [field.name for field in fields(Epoch)]
+            write_csv(PLOTS / f"{stage}.csv", columns, [astuple(epoch) for epoch in result.curve])
+            write_json(METRICS / f"{stage}.json", metrics)
+            states.remove()
 
 
 def _run_key(
     config: dict[str, Any], settings: Settings, own: Training, device: torch.device, precision: str
 ) -> dict[str, Any]:
-    """Everything that decides a run's result: parameters, data, encoder, code, libraries and kind of processor."""
+    """Everything that decides a run's result: parameters, data, encoder, code, libraries, processes and processor."""
     code = {
         name: file_sha256(Path(module.__file__))
         for name, module in sys.modules.items()
@@ -152,6 +189,7 @@ def _run_key(
         "threads": settings.threads,
         "precision": precision,
         "compile": settings.compile,
+        "processes": started(),
         "data": [file_sha256(path) for path in (TRAIN, VALID)],
         "code": code,
         "versions": [platform.python_version(), torch.__version__],

@@ -33,8 +33,8 @@ def values(path):
     }
 
 
-def test_there_are_the_four_presets():
-    assert NAMES == ["hub", "notebook", "notebook-mini", "trec"]
+def test_there_are_these_presets():
+    assert NAMES == ["hub", "kubernetes", "notebook", "notebook-mini", "slurm", "trec"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,4 +119,4 @@ def test_a_bad_preset_is_refused_and_params_stay(folder, capsys, content, told):
 
 def test_an_unknown_name_is_refused_with_those_there_are(folder, capsys):
     assert main(["preset", "../params"]) == 2
-    assert "no preset '../params'; there are: hub, notebook, notebook-mini, trec" in capsys.readouterr().err
+    assert "no preset '../params'; there are: hub, kubernetes, notebook, notebook-mini, slurm, trec" in capsys.readouterr().err

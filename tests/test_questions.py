@@ -23,7 +23,7 @@ FINE_COLUMNS = {"text": "what was asked", "label": "class", "fine": "kind"}
 
 
 def read(content, ending=".label", columns=None):
-    return parse(content, ending, columns or COLUMNS, f"x{ending}")
+    return list(parse(io.BytesIO(content), ending, columns or COLUMNS, f"x{ending}"))
 
 
 def refused(content, ending, columns=None):
@@ -161,9 +161,8 @@ def test_no_bytes_do_anything_but_be_read_or_refused(content, ending):
 
 
 def test_the_example_is_what_the_readme_says():
-    questions = parse(
-        (ROOT / "data/own/tickets.csv").read_bytes(), ".csv", {"text": "message", "label": "topic", "fine": None}, "x"
-    )
+    content = (ROOT / "data/own/tickets.csv").read_bytes()
+    questions = read(content, ".csv", {"text": "message", "label": "topic", "fine": None})
     assert len(questions) == len({question.text for question in questions}) == 80
     topics = [question.coarse for question in questions]
     assert {topic: topics.count(topic) for topic in topics} == dict.fromkeys(

@@ -92,7 +92,7 @@ def test_an_impossible_value_is_refused_with_line_key_value_and_remedy(tmp_path,
     ("text", "message"),
     [
         (PARAMS.replace("  width:", "  widht:"), "train_scratch.widht: unknown key; did you mean width?"),
-        (PARAMS + "\nextra: 1\n", "extra: unknown key; allowed: seed, threads"),
+        (PARAMS + "\nextra: 1\n", "extra: unknown key; allowed: seed, launcher, threads"),
         (changed("train_prefix.epochs", None), "train_prefix: train_prefix.epochs: missing"),
         (PARAMS + "\nseed: 2\n", "seed stands here twice"),
         ("", "seed: missing"),

@@ -15,15 +15,18 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 
 from qc.errors import QcError, reason
 
 DIGITS = 6
+PIECE = 65_536  # rows of a table that are read at once
 
 
 @contextmanager
@@ -134,16 +137,41 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_table(path: Path, *columns: str) -> pyarrow.Table:
     """Read a Parquet file of ours, all columns or the named ones; QcError where it is missing or broken."""
-    try:
+    with _readable(path):
         return pyarrow.parquet.read_table(path, columns=list(columns) or None)
+
+
+def read_pieces(path: Path, *columns: str) -> Iterator[pyarrow.RecordBatch]:
+    """Read the named columns of a Parquet file of ours piece by piece; errors are as for `read_table`."""
+    with _readable(path), pyarrow.parquet.ParquetFile(path) as file:
+        yield from file.iter_batches(PIECE, columns=list(columns) or None)
+
+
+def read_chosen(path: Path, rows: np.ndarray, *columns: str) -> Iterator[pyarrow.Table]:
+    """Read the rows of these numbers, which ascend, piece by piece; the rest is as for `read_pieces`."""
+    begin = 0
+    for piece in read_pieces(path, *columns):
+        first, last = np.searchsorted(rows, (begin, begin + len(piece)))
+        yield pyarrow.Table.from_batches([piece]).take(rows[first:last] - begin)
+        begin += len(piece)
+
+
+def write_table(path: Path, pieces: Iterable[pyarrow.Table]) -> None:
+    """Write tables of one shape, at least one, as one Parquet file."""
+    pieces = iter(pieces)
+    with new_file(path) as temporary:
+        first = next(pieces)
+        with pyarrow.parquet.ParquetWriter(temporary, first.schema) as writer:
+            for piece in chain([first], pieces):
+                writer.write_table(piece)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, pyarrow.ArrowException) as error:
         raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None
-
-
-def write_table(path: Path, table: pyarrow.Table) -> None:
-    """Write a table as Parquet."""
-    with new_file(path) as temporary:
-        pyarrow.parquet.write_table(table, temporary)
 
 
 def file_sha256(path: Path) -> str:

@@ -10,8 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+import pyarrow
 import torch
 from torch import Tensor
+
+PIECE = 65_536  # questions that are laid out at once
 
 
 @dataclass(frozen=True)
@@ -90,27 +94,45 @@ class Questions:
 
 
 def encode(
-    input_ids: Sequence[Sequence[int]],
-    labels: Sequence[int],
+    input_ids: Sequence[Sequence[int]] | pyarrow.Array,
+    labels: Sequence[int] | np.ndarray,
     max_length: int,
     special_ids: tuple[int, int] | None = None,
-    fine_labels: Sequence[int] | None = None,
+    fine_labels: Sequence[int] | np.ndarray | None = None,
 ) -> Questions:
     """Lay questions end to end.
 
     Args:
-        input_ids: The token ids of each question, without special tokens; none may be empty.
+        input_ids: The token ids of each question, without special tokens; none may be empty. A list column of Arrow's
+            is read as it lies, without an object per token.
         labels: The class number of each question.
         max_length: Tokens kept of a question, special tokens not counted.
         special_ids: Ids put before and after each question ([CLS] and [SEP]); None for none.
         fine_labels: The class number of each question in a second task; None for none.
     """
-    before, after = ([special_ids[0]], [special_ids[1]]) if special_ids else ([], [])
-    rows = [[*before, *ids[:max_length], *after] for ids in input_ids]
+    if not isinstance(input_ids, pyarrow.Array):
+        input_ids = pyarrow.array(input_ids, pyarrow.list_(pyarrow.int64()))
+    offsets = torch.from_numpy(input_ids.offsets.to_numpy().astype(np.int64))
+    tokens = torch.from_numpy(input_ids.values.to_numpy().astype(np.int64))
+    kept = offsets.diff().clamp_max(max_length)  # (N,)
+    shift = 1 if special_ids else 0
+    ends = (kept + 2 * shift).cumsum(0)
+    starts = ends - kept - 2 * shift
+    values = torch.empty(int(ends[-1]), dtype=torch.long)
+    for piece in torch.arange(len(kept)).split(PIECE):
+        counts = kept[piece]
+        place = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(
+            counts
+        )  # in its question
+        values[(starts[piece] + shift).repeat_interleave(counts) + place] = tokens[
+            offsets[piece].repeat_interleave(counts) + place
+        ]
+    if special_ids:
+        values[starts], values[ends - 1] = special_ids
     return Questions(
-        values=torch.tensor([token for row in rows for token in row], dtype=torch.long),
+        values=values,
         labels=torch.tensor(labels, dtype=torch.long),
-        lengths=torch.tensor([len(row) for row in rows], dtype=torch.long),
+        lengths=ends - starts,
         fine_labels=None if fine_labels is None else torch.tensor(fine_labels, dtype=torch.long),
     )
 

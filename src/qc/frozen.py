@@ -3,6 +3,7 @@
 Notable:
 - the outputs take the place of the token ids, end to end in one tensor, so batches are cut from them as from ids
 - past a budget of memory they are memory-mapped from a file without a name, which nothing needs to clean up
+- several processes run a part each and tell the others, since any of them may need any question in the next epoch
 """
 
 import os
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from qc.batching import Questions
+from qc.batching import Questions, plan_batches
 from qc.errors import QcError, reason
+from qc.processes import count, is_first, own_rank, spread
 from qc.training import EVALUATION_BATCH, Precision, autocast
 
 MIB = 1 << 20
@@ -49,18 +51,29 @@ def cache_frozen(
     """
     model.eval()
     cached = None
-    batches = questions.batches(EVALUATION_BATCH)
-    for batch in tqdm(batches, desc="frozen layers", unit="batch", leave=False, disable=None):
+    plan = plan_batches(questions.lengths, EVALUATION_BATCH)
+    for first in tqdm(
+        range(0, len(plan), count()),
+        desc="frozen layers",
+        unit="batch",
+        leave=False,
+        disable=None if is_first() else True,
+    ):
+        turn = plan[first : first + count()]  # one for each process; who has none repeats the last
+        own = turn[min(own_rank(), len(turn) - 1)]
+        batch = questions.batch(own)
         with autocast(questions.device, precision):
             hidden = model.frozen(batch.inputs, batch.mask)  # (B, T', H)
         if cached is None:
             lengths = torch.ones_like(questions.lengths) if hidden.shape[1] == 1 else questions.lengths
             values = _store(int(lengths.sum()), hidden, memory, folder)
             cached = replace(questions, values=values, lengths=lengths)
-        position = torch.arange(hidden.shape[1])
-        real = position < lengths[batch.indices][:, None]  # (B, T')
-        target = (cached.starts[batch.indices][:, None] + position)[real]
-        values[target.to(values.device)] = hidden[real.to(hidden.device)].to(values.device)
+        for source, indices in enumerate(turn):
+            position = torch.arange(int(lengths[indices].max()))
+            real = position < lengths[indices][:, None]  # (B, T')
+            target = (cached.starts[indices][:, None] + position)[real]
+            rows = hidden[real.to(hidden.device)] if indices is own else hidden.new_empty(len(target), hidden.shape[2])
+            values[target.to(values.device)] = spread(rows, source).to(values.device)
     return cached
 
 

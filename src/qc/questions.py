@@ -7,13 +7,15 @@
 Notable:
 - a question's text stays as it is written; labels lose the space around them
 - every line that cannot be used is counted, the first ten are named, and nothing of such a file is used
+- a file is read as a stream: its size does not matter to memory
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from qc.errors import QcError
 
@@ -34,61 +36,69 @@ Row = LabelledQuestion | str  # of a line that cannot be used, why
 
 
 def parse(
-    content: bytes, file_format: str, columns: Mapping[str, str | None] | None, name: str
-) -> list[LabelledQuestion]:
-    """Read a file of questions.
+    file: BinaryIO, file_format: str, columns: Mapping[str, str | None] | None, name: str
+) -> Iterator[LabelledQuestion]:
+    """Read a file of questions, one by one.
 
     Args:
-        content: The file's bytes.
+        file: The file, from where it stands to its end.
         file_format: Its ending.
         columns: Of a table, which column holds `text`, `label` and `fine`; the last may be None.
         name: What messages call it.
 
     Raises:
-        QcError: A line, a column or an encoding that cannot be used.
+        QcError: A column or an encoding that cannot be used; when all is read, a line that cannot.
     """
+    begin = file.tell()
+    encoding = "latin-1" if file_format == ".label" else "utf-8-sig"
+    table = file_format in (".csv", ".tsv")
+    text = io.TextIOWrapper(file, encoding, newline="" if table else "\n")  # text may hold other "line ends"
+    wanted = {use: column for use, column in (columns or {}).items() if column is not None}
     if file_format == ".label":
-        rows = _label_lines(content)
+        rows = _label_lines(text)
+    elif table:
+        rows = _table_lines(text, "\t" if file_format == ".tsv" else ",", wanted, name)
     else:
-        text = _decode(content, name)
-        wanted = {use: column for use, column in (columns or {}).items() if column is not None}
-        if file_format == ".jsonl":
-            rows = _json_lines(text, wanted)
-        else:
-            rows = _table_lines(text, "\t" if file_format == ".tsv" else ",", wanted, name)
-    return _checked(rows, name)
+        rows = _json_lines(text, wanted)
+    try:
+        yield from _checked(rows, name)
+    except UnicodeDecodeError:
+        file.seek(begin)
+        _refuse_wrong_byte(file, name)
+        raise
+    finally:
+        text.detach()
 
 
-def _checked(rows: Iterator[tuple[int, Row]], name: str) -> list[LabelledQuestion]:
-    """The questions; QcError where there are none, or where a line cannot be used."""
-    questions: list[LabelledQuestion] = []
-    wrong: list[tuple[int, str]] = []
+def _checked(rows: Iterable[tuple[int, Row]], name: str) -> Iterator[LabelledQuestion]:
+    """The questions; QcError at the end if there are none, or if a line cannot be used."""
+    found, wrong, numbers = 0, 0, []
     for line, row in rows:
         if isinstance(row, LabelledQuestion):
-            questions.append(row)
+            found += 1
+            yield row
         else:
-            wrong.append((line, row))
+            wrong += 1
+            if len(numbers) < MOST_LINES_NAMED:
+                numbers.append(line)
+            if wrong == 1:
+                why = row
     if wrong:
-        named = ", ".join(str(line) for line, _ in wrong[:MOST_LINES_NAMED])
-        more = f" and {len(wrong) - MOST_LINES_NAMED} more" if len(wrong) > MOST_LINES_NAMED else ""
-        line, why = wrong[0]
-        raise QcError(f"{name}:{line}: {why}; {len(wrong)} such line(s) to put right: {named}{more}")
-    if not questions:
+        named = ", ".join(map(str, numbers))
+        more = f" and {wrong - MOST_LINES_NAMED} more" if wrong > MOST_LINES_NAMED else ""
+        raise QcError(f"{name}:{numbers[0]}: {why}; {wrong} such line(s) to put right: {named}{more}")
+    if not found:
         raise QcError(f"{name}: empty; expected a question a line")
-    return questions
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Numbers and lines of a text, the last with or without a line end."""
-    lines = text.split("\n")  # not splitlines(): text may hold other "line ends"
-    if lines[-1] == "":
-        lines.pop()
-    return enumerate(lines, start=1)
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, the last with or without a line end."""
+    return ((number, line.removesuffix("\n")) for number, line in enumerate(lines, start=1))
 
 
-def _label_lines(content: bytes) -> Iterator[tuple[int, Row]]:
+def _label_lines(lines: Iterable[str]) -> Iterator[tuple[int, Row]]:
     """Lines of a label file: the label is all before the first space, its first colon parts coarse from fine."""
-    for number, line in _lines(content.decode("latin-1")):
+    for number, line in _numbered(lines):
         label, _, text = line.removesuffix("\r").partition(" ")
         coarse, _, fine = label.partition(":")
         if coarse and fine and text.strip():
@@ -97,9 +107,11 @@ def _label_lines(content: bytes) -> Iterator[tuple[int, Row]]:
             yield number, f"{_shown(line)} is not 'COARSE:fine question'"
 
 
-def _table_lines(text: str, delimiter: str, wanted: Mapping[str, str], name: str) -> Iterator[tuple[int, Row]]:
+def _table_lines(
+    lines: Iterable[str], delimiter: str, wanted: Mapping[str, str], name: str
+) -> Iterator[tuple[int, Row]]:
     """Rows of a table, each with the line on which it begins."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     begins = 1
     try:
         header = [column.strip() for column in next(reader, [])]
@@ -127,8 +139,8 @@ def _place(column: str, header: list[str], where: str, key: str) -> int:
     return header.index(column)
 
 
-def _json_lines(text: str, wanted: Mapping[str, str]) -> Iterator[tuple[int, Row]]:
-    for number, line in _lines(text):
+def _json_lines(lines: Iterable[str], wanted: Mapping[str, str]) -> Iterator[tuple[int, Row]]:
+    for number, line in _numbered(lines):
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):
@@ -156,15 +168,16 @@ def _question(fields: Mapping[str, object], wanted: Mapping[str, str]) -> Row:
     return LabelledQuestion(coarse, fine, str(fields["text"]))
 
 
-def _decode(content: bytes, name: str) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise QcError(
-            f"{name}:{line}: byte {content[error.start]:#04x} is not UTF-8; convert the file, such as: "
-            f"iconv -f latin1 -t utf-8 {name} > utf8"
-        ) from None
+def _refuse_wrong_byte(file: BinaryIO, name: str) -> None:
+    """Raise QcError on the first byte, from where a file stands, that is not UTF-8."""
+    for number, line in enumerate(file, start=1):
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            raise QcError(
+                f"{name}:{number}: byte {line[error.start]:#04x} is not UTF-8; convert the file, such as: "
+                f"iconv -f latin1 -t utf-8 {name} > utf8"
+            ) from None
 
 
 def _shown(line: str) -> str:

@@ -181,6 +181,7 @@ class Settings(Section):
     """The whole of params.yaml."""
 
     seed: Seed
+    launcher: Annotated[str, Field(pattern=r"^\S.*$")]
     threads: Positive
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]

@@ -6,32 +6,27 @@ Notable:
 - each class is parted on its own, so that every split has the classes in the same shares
 """
 
-import hashlib
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from qc.errors import QcError
 
 
-def normalize(text: str) -> str:
-    """What makes two questions the same: the text without regard to case and space."""
-    return " ".join(text.casefold().split())
-
-
 def split_questions(
-    texts: Sequence[str], classes: Sequence[str], shares: Mapping[str, float], seed: int
-) -> dict[str, list[int]]:
+    groups: np.ndarray, labels: np.ndarray, classes: Sequence[str], shares: Mapping[str, float]
+) -> dict[str, np.ndarray]:
     """Part questions into splits.
 
-    Within a class the groups of equal questions are put in the order of SHA-256(seed, text) and dealt out: first to the
-    held-out splits, a group only where it fits whole, the rest to train. A group with several classes counts for its
-    most frequent one, the first by name among equals.
+    Within a class the groups of equal questions are dealt out in the order of their numbers, which is that of
+    SHA-256(seed, text): first to the held-out splits, a group only where it fits whole, the rest to train. A group with
+    several classes counts for its most frequent one, the first among equals.
 
     Args:
-        texts: The questions.
-        classes: The class of each question.
+        groups: (N,) the number of each question's text, see `qc.rows.Rows`.
+        labels: (N,) class numbers.
+        classes: Names of the classes.
         shares: Share of the questions for each held-out split (`test`, `valid`), dealt out in this order.
-        seed: Another seed, another split.
 
     Returns:
         Row numbers for train and each held-out split, ascending.
@@ -39,51 +34,52 @@ def split_questions(
     Raises:
         QcError: A class has too few different questions to stand in every split.
     """
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, text in enumerate(texts):
-        groups[normalize(text)].append(row)
-    by_class: dict[str, list[str]] = defaultdict(list)
-    for key, rows in groups.items():
-        counts = Counter(classes[row] for row in rows)
-        by_class[min(counts, key=lambda name: (-counts[name], name))].append(key)
-    sizes = {name: sum(len(groups[key]) for key in keys) for name, keys in by_class.items()}
-    wanted = {split: _apportion(sizes, share) for split, share in shares.items()}
-    splits: dict[str, list[int]] = {"train": [], **{split: [] for split in shares}}
-    for name, keys in by_class.items():
-        left = {split: wanted[split][name] for split in shares}
-        for key in sorted(keys, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest()):
-            rows = groups[key]
-            split = next((split for split in shares if len(rows) <= left[split]), "train")
-            splits[split] += rows
-            if split in left:
-                left[split] -= len(rows)
+    numbers, groups = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(groups)
+    class_of = most_frequent(groups, labels)[1]
+    totals = np.bincount(class_of, weights=sizes, minlength=len(classes)).astype(int).tolist()
+    present = {label: totals[label] for label in np.unique(class_of).tolist()}
+    wanted = {split: _apportion(present, share) for split, share in shares.items()}
+    names = ["train", *shares]
+    place = np.zeros(len(numbers), dtype=np.int8)
+    for label in present:
+        left = [wanted[split][label] for split in shares]
+        for group in np.flatnonzero(class_of == label).tolist():
+            size = sizes[group]
+            split = next((number for number, room in enumerate(left) if size <= room), None)
+            if split is not None:
+                place[group] = split + 1
+                left[split] -= size
+            elif not any(left):
+                break
+    splits = {name: np.flatnonzero(place[groups] == number) for number, name in enumerate(names)}
+    counts = np.bincount(labels, minlength=len(classes))
     for split, rows in splits.items():
-        rows.sort()
-        for name in sorted(set(classes)):
-            if not any(classes[row] == name for row in rows):
-                raise QcError(
-                    f"class {name!r} is too rare to be in every split: {classes.count(name)} question(s), none for "
-                    f"{split}; add questions of this class, remove it, or raise the shares under split in params.yaml"
-                )
+        found = np.bincount(labels[rows], minlength=len(classes))
+        for label in np.flatnonzero((counts > 0) & (found == 0)):
+            raise QcError(
+                f"class {classes[label]!r} is too rare to be in every split: {counts[label]} question(s), none for "
+                f"{split}; add questions of this class, remove it, or raise the shares under split in params.yaml"
+            )
     return splits
 
 
 def official_split(
-    texts: Sequence[str],
+    groups: np.ndarray,
+    labels: np.ndarray,
     classes: Sequence[str],
-    partitions: Sequence[str],
+    official: np.ndarray,
     valid: float,
-    seed: int,
     drop_test_questions: bool,
-) -> tuple[dict[str, list[int]], int]:
+) -> tuple[dict[str, np.ndarray], int]:
     """Part the questions of a train file into train and valid, and take those of an official test file as test.
 
     Args:
-        texts: The questions of both files.
-        classes: The class of each question.
-        partitions: `train` or `test` for each question: which file it stands in.
+        groups: (N,) as for `split_questions`, of the questions of both files.
+        labels: (N,) class numbers.
+        classes: Names of the classes.
+        official: (N,) bool, whether a question stands in the test file.
         valid: Share of the train file for validation.
-        seed: As for `split_questions`.
         drop_test_questions: Leave questions out of train and valid that also stand in the test file.
 
     Returns:
@@ -92,21 +88,30 @@ def official_split(
     Raises:
         QcError: As for `split_questions`.
     """
-    test = [row for row, partition in enumerate(partitions) if partition == "test"]
-    held_out = {normalize(texts[row]) for row in test}
-    train = [row for row, partition in enumerate(partitions) if partition == "train"]
-    shared = {row for row in train if normalize(texts[row]) in held_out}
-    if drop_test_questions:
-        train = [row for row in train if row not in shared]
-    parts = split_questions([texts[row] for row in train], [classes[row] for row in train], {"valid": valid}, seed)
-    return {**{name: [train[i] for i in rows] for name, rows in parts.items()}, "test": test}, len(shared)
+    shared = ~official & np.isin(groups, groups[official])
+    train = np.flatnonzero(~official & ~shared if drop_test_questions else ~official)
+    parts = split_questions(groups[train], labels[train], classes, {"valid": valid})
+    return {**{name: train[rows] for name, rows in parts.items()}, "test": np.flatnonzero(official)}, int(shared.sum())
 
 
-def _apportion(sizes: Mapping[str, int], share: float) -> dict[str, int]:
+def most_frequent(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different values, ascending, and for each the label that stands with it most often, the lowest among equals.
+
+    Args:
+        values: (N,) whole numbers.
+        labels: (N,) class numbers.
+    """
+    pairs, counts = np.unique(np.stack((values, labels), axis=1), axis=0, return_counts=True)
+    order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
+    different, first = np.unique(pairs[order, 0], return_index=True)
+    return different, pairs[order[first], 1]
+
+
+def _apportion(sizes: Mapping[int, int], share: float) -> dict[int, int]:
     """Divide `share` of all among classes of these sizes, by largest remainder, at least one each."""
     total = round(share * sum(sizes.values()))
-    exact = {name: share * size for name, size in sizes.items()}
-    counts = {name: int(quota) for name, quota in exact.items()}
-    for name in sorted(exact, key=lambda name: (counts[name] - exact[name], name))[: total - sum(counts.values())]:
-        counts[name] += 1
-    return {name: max(1, count) for name, count in counts.items()}
+    exact = {label: share * size for label, size in sizes.items()}
+    counts = {label: int(quota) for label, quota in exact.items()}
+    for label in sorted(exact, key=lambda label: (counts[label] - exact[label], label))[: total - sum(counts.values())]:
+        counts[label] += 1
+    return {label: max(1, count) for label, count in counts.items()}

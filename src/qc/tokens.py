@@ -1,6 +1,9 @@
-"""Files of questions as one table of token ids."""
+"""Files of questions as one table of token ids, made piece by piece: their number does not matter to memory."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
 from typing import Any
 
 from datasets import Dataset
@@ -10,41 +13,73 @@ from qc.errors import QcError
 from qc.questions import LabelledQuestion
 from qc.texts import model_text, token_ids
 
+PIECE = 16_384  # questions that are in memory at once
 
-def question_table(partitions: Mapping[str, Sequence[LabelledQuestion]]) -> tuple[Dataset, dict[str, list]]:
-    """Lay out files of questions as one table.
+Rows = Iterable[tuple[str, LabelledQuestion]]  # partition, `train` or `test`, and question
 
-    Args:
-        partitions: The questions of each file by partition, `train` and perhaps `test`.
 
-    Returns:
-        A table with columns id, partition, text, coarse, fine and label, in file order; the names of the coarse classes
-        in label order, and the fine ones that the train file holds, each as [coarse, fine]; none where it has no fine
-        labels.
+@dataclass(frozen=True)
+class Inventory:
+    """What files of questions hold.
+
+    Attributes:
+        questions: How many.
+        classes: Names of the coarse classes, in label order.
+        fine_classes: The fine classes that the train file holds, each as (coarse, fine); none if it has no fine labels.
+        without_fine: How many questions have no fine label.
+    """
+
+    questions: int
+    classes: list[str]
+    fine_classes: list[tuple[str, str]]
+    without_fine: int
+
+    def labels(self) -> dict[str, list]:
+        """The classes, for labels.json."""
+        return {"classes": self.classes, "fine_classes": [list(pair) for pair in self.fine_classes]}
+
+
+def take_inventory(rows: Rows) -> Inventory:
+    """Count what files of questions hold.
 
     Raises:
         QcError: There is but one class, or one stands in the test file alone: no model could learn it.
     """
-    classes = sorted({question.coarse for question in partitions["train"]})
+    found = Counter((partition, question.coarse, question.fine) for partition, question in rows)
+    classes = sorted({coarse for partition, coarse, _ in found if partition == "train"})
     if len(classes) < 2:
         raise QcError(f"the train file has one class alone, {classes[0]}; two are the least that can be told apart")
-    rows = [(partition, question) for partition, questions in partitions.items() for question in questions]
-    unknown = sorted({question.coarse for _, question in rows} - set(classes))
+    unknown = sorted({coarse for _, coarse, _ in found} - set(classes))
     if unknown:
         raise QcError(
             f"the test file has class {', '.join(unknown)}, which does not stand in the train file; known: "
             f"{', '.join(classes)}"
         )
-    table = {
-        "id": list(range(len(rows))),
-        "partition": [partition for partition, _ in rows],
-        "text": [question.text for _, question in rows],
-        "coarse": [question.coarse for _, question in rows],
-        "fine": [question.fine for _, question in rows],
-        "label": [classes.index(question.coarse) for _, question in rows],
-    }
-    fine_classes = sorted({(question.coarse, question.fine) for question in partitions["train"] if question.fine})
-    return Dataset.from_dict(table), {"classes": classes, "fine_classes": [list(pair) for pair in fine_classes]}
+    return Inventory(
+        questions=found.total(),
+        classes=classes,
+        fine_classes=sorted({(coarse, fine) for partition, coarse, fine in found if partition == "train" and fine}),
+        without_fine=sum(number for (_, _, fine), number in found.items() if not fine),
+    )
+
+
+def question_tables(rows: Rows, classes: list[str]) -> Iterator[Dataset]:
+    """Lay out questions as tables with columns id, partition, text, coarse, fine and label, in the order of `rows`."""
+    labels = {name: label for label, name in enumerate(classes)}
+    numbers = count()
+    rows = iter(rows)
+    while piece := list(islice(rows, PIECE)):
+        partitions, questions = zip(*piece, strict=True)
+        yield Dataset.from_dict(
+            {
+                "id": [next(numbers) for _ in piece],
+                "partition": partitions,
+                "text": [question.text for question in questions],
+                "coarse": [question.coarse for question in questions],
+                "fine": [question.fine for question in questions],
+                "label": [labels[question.coarse] for question in questions],
+            }
+        )
 
 
 def tokenize(questions: Dataset, tokenizer: Tokenizer, lowercase: bool, include_fine_label: bool) -> Dataset:
@@ -55,19 +90,11 @@ def tokenize(questions: Dataset, tokenizer: Tokenizer, lowercase: bool, include_
         tokenizer: From `load_tokenizer`.
         lowercase: Lower-case the text first.
         include_fine_label: Put the fine label before the question.
-
-    Raises:
-        QcError: The fine label is to stand before questions that have none.
     """
-    if include_fine_label and not all(questions["fine"]):
-        raise QcError(
-            "params.yaml: tokenize.include_fine_label: True is not possible; allowed: false, where questions have no "
-            "fine label"
-        )
 
     def encode(batch: dict[str, Any]) -> dict[str, list]:
         fine = batch["fine"] if include_fine_label else [None] * len(batch["text"])
         texts = [model_text(text, lowercase, label) for text, label in zip(batch["text"], fine, strict=True)]
         return {"input_ids": token_ids(tokenizer, texts)}
 
-    return questions.map(encode, batched=True, desc="tokenize", keep_in_memory=True)
+    return questions.map(encode, batched=True, keep_in_memory=True)

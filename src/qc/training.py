@@ -6,6 +6,7 @@ Notable:
 - nothing in a step waits for the device: losses are summed there and read once an epoch
 - all randomness of an epoch comes from (seed, epoch): a run goes on from a state as if it had never stopped
 - the best epoch by validation accuracy, ties by validation loss, is what stays in the model
+- several processes go through it side by side, each with its share of every batch (`qc.processes`)
 """
 
 import math
@@ -24,6 +25,16 @@ from tqdm import tqdm
 
 from qc.batching import Batch, Questions, padding_share, plan_batches
 from qc.errors import QcError
+from qc.processes import (
+    averaging_gradients,
+    count,
+    is_first,
+    local_device,
+    local_threads,
+    own_rank,
+    share,
+    summed,
+)
 
 Precision = Literal["fp32", "bf16"]
 
@@ -128,16 +139,19 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise QcError("params.yaml: device: 'cuda' is not possible, PyTorch finds no GPU here; allowed: auto, cpu")
-    return torch.device(name)
+    return local_device(name)
 
 
 def seed_everything(seed: int, threads: int) -> None:
-    """Make a run repeatable: seeds, deterministic algorithms, and a fixed number of threads, which orders the sums."""
+    """Make a run repeatable: seeds, deterministic algorithms, and a fixed number of threads, which orders the sums.
+
+    Several processes on one machine share its `threads` evenly.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA asks for to be deterministic
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(local_threads(threads))
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory it has not written
 
@@ -171,12 +185,13 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 def predict(model: nn.Module, questions: Questions, precision: Precision = "fp32") -> Tensor:
     """Logits of a whole split, without dropout: (N, classes) fp32 on the CPU, in the split's order."""
     model.eval()
-    logits, order = [], []
-    for batch in questions.batches(EVALUATION_BATCH):
+    logits = torch.zeros(len(questions), model.output_layer.classes, device=questions.device)
+    for indices in share(plan_batches(questions.lengths, EVALUATION_BATCH)):
+        batch = questions.batch(indices)
         with torch.inference_mode(), autocast(questions.device, precision):
-            logits.append(model.output_layer.coarse_logits(model(batch.inputs, batch.mask).float()))
-        order.append(batch.indices)
-    return torch.cat(logits).cpu()[torch.cat(order).argsort()]
+            found = model.output_layer.coarse_logits(model(batch.inputs, batch.mask).float())
+        logits[indices.to(questions.device, non_blocking=True)] = found
+    return summed(logits).cpu()  # what other processes predict is 0 here
 
 
 def score(model: nn.Module, questions: Questions, precision: Precision = "fp32") -> Scores:
@@ -221,7 +236,9 @@ def fit(
     optimizer = _optimizer(trained, recipe)
     steps = math.ceil(len(train) / recipe.batch_size)
     rate = _learning_rate(recipe, steps)
-    forward = torch.compile(model, dynamic=True) if compiled else model
+    forward = averaging_gradients(model)
+    if compiled:
+        forward = torch.compile(forward, dynamic=True)
     curve, shares, best_weights = [], [], {}
     if start is not None:
         curve, shares, best_weights = list(start.curve), list(start.padding_shares), start.best_weights
@@ -229,26 +246,27 @@ def fit(
     while not _finished(curve, recipe):
         number = len(curve) + 1
         generator = torch.Generator().manual_seed(_epoch_seed(seed, number))
-        torch.manual_seed(_epoch_seed(seed, number))
+        torch.manual_seed(_epoch_seed(seed, number, own_rank()))
         plan = plan_batches(train.lengths, recipe.batch_size, generator)
         shares.append(padding_share(train.lengths, plan))
         model.train()
         total = torch.zeros((), device=device)
-        bar = tqdm(plan, desc=f"epoch {number}", unit="batch", leave=False, disable=None)
+        bar = tqdm(plan, desc=f"epoch {number}", unit="batch", leave=False, disable=None if is_first() else True)
         for step, indices in enumerate(bar, start=len(curve) * steps):
-            batch = train.batch(indices)
+            own = share(indices)
+            batch = train.batch(own if len(own) else indices[:1])  # with nothing to do, take part with weight 0
             with autocast(device, precision), sdpa_kernel(SDPBackend.MATH):
                 logits = forward(batch.inputs, batch.mask)
             loss = _loss(logits.float(), batch, model.output_layer.classes, recipe)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            (loss * (len(own) * count() / len(indices))).backward()
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained.values(), recipe.clip_norm)
             for group in optimizer.param_groups:
                 group["lr"] = rate(step) * group["factor"]
             optimizer.step()
-            total += loss.detach() * len(indices)
-        train_loss = total.item() / len(train)
+            total += loss.detach() * len(own)
+        train_loss = summed(total).item() / len(train)
         if not math.isfinite(train_loss):
             raise QcError(
                 f"epoch {number}: the training loss is {train_loss}; in params.yaml a lower learning_rate, or a "
@@ -300,9 +318,9 @@ def _loss(logits: Tensor, batch: Batch, classes: int, recipe: Recipe) -> Tensor:
     return loss
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    """One seed for each pair, far apart: neighbouring seeds must not share epochs."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
+def _epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """One seed for each triple, far apart: neighbouring seeds must not share epochs, nor processes their dropout."""
+    return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _optimizer(trained: Mapping[str, nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:

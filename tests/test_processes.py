@@ -1,0 +1,201 @@
+"""Several processes that train one model: torchrun and Accelerate start the stages, for real, on CPUs."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from qc.checkpoints import read_weights
+from qc.errors import QcError
+from qc.processes import joined, local_device, local_threads
+from tests.conftest import Project, outputs
+
+TORCHRUN = "torchrun --standalone --nproc-per-node="
+TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
+
+
+@pytest.fixture(scope="module")
+def split_project(tmp_path_factory):
+    """A project up to its split, in which nothing but rounding tells one process from several: no dropout, in fp32."""
+    project = Project(tmp_path_factory.mktemp("processes"))
+    for name in ("tiny-bert", "tiny-distilbert"):
+        path = project.mirror / name / "config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps({**config, **{key: 0.0 for key in config if "dropout" in key}}))
+    project.write_sources()
+    project.set("precision", "fp32")
+    project.set("threads", 2)
+    for name in TRAINING:
+        project.set(f"{name}.epochs", 6)
+        project.set(f"{name}.batch_size", 7)  # of 120 questions: the last batch has one, and no process but one a share
+        project.set(f"{name}.patience", 2)
+        project.set(f"{name}.eps", 1e-3)  # gradients that are 0 but for rounding, such as of a key's bias, move nothing
+    for name in ("train_scratch", "train_distilbert"):
+        project.set(f"{name}.dropout", 0.0)
+    project.set("train_scratch.learning_rate", 1e-2)
+    project.repro("split")
+    project.commit("split")
+    return project
+
+
+@pytest.fixture
+def project(split_project, tmp_path):
+    """A copy of it."""
+    shutil.copytree(split_project.root, tmp_path / "project", symlinks=True)
+    return split_project.at(tmp_path / "project")
+
+
+def curve(project, stage):
+    with (project.root / f"plots/{stage}.csv").open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def assert_close(alone, together, stage):
+    """Two projects' runs of a stage are one run up to rounding."""
+    curves = curve(alone, stage), curve(together, stage)
+    assert len(curves[0]) == len(curves[1])
+    for one, other in zip(*curves, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    name = stage.removeprefix("train_")
+    weights = [read_weights(each.root / f"models/{name}/model.safetensors") for each in (alone, together)]
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("stage", "processes"), list(zip(TRAINING, (2, 3, 2), strict=True)))
+def test_several_processes_train_what_one_trains(project, tmp_path, stage, processes):
+    shutil.copytree(project.root, tmp_path / "alone", symlinks=True)
+    alone = project.at(tmp_path / "alone")
+    alone.stage(stage)
+    project.set("launcher", f"{TORCHRUN}{processes}")
+    said = project.run("dvc", "repro", stage)
+    assert f"{processes} processes" in said
+    assert said.count("epoch   1 ") == 1
+    assert_close(alone, project, stage)
+    assert project.repro(stage) == []
+    assert project.run("git", "status", "--porcelain", "--", ".state", "dvclive") == ""
+
+
+def test_accelerate_starts_them_as_well(project, tmp_path):
+    shutil.copytree(project.root, tmp_path / "torchrun", symlinks=True)
+    other = project.at(tmp_path / "torchrun")
+    for each, launcher in ((project, "accelerate launch --multi_gpu --num_processes 2"), (other, f"{TORCHRUN}2")):
+        said = each.run(*launcher.split(), "-m", "stages.train_scratch")
+        assert ", 2 processes" in said
+    assert outputs(project) == outputs(other)
+
+
+def worker(agent, rank):
+    """The process of this rank that a launcher started."""
+    children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
+    return next(int(pid) for pid in children if f"RANK={rank}" in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_run_clearly_and_it_goes_on_to_the_same_bytes(project, tmp_path, rank):
+    command = [*f"{TORCHRUN}2".split(), "-m", "stages.train_scratch"]
+    project.set("train_scratch.dropout", 0.3)
+    for key in ("epochs", "patience"):
+        project.set(f"train_scratch.{key}", 60)
+    shutil.copytree(project.root, tmp_path / "undisturbed", symlinks=True)
+    undisturbed = project.at(tmp_path / "undisturbed")
+    undisturbed.run(*command)
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen(command, cwd=project.root, env=project.env, stdout=log, stderr=subprocess.STDOUT)
+        while not list(project.root.glob(".state/train_scratch/*/epoch-*")):
+            assert process.poll() is None
+        os.kill(worker(process.pid, rank), signal.SIGKILL)
+        assert process.wait() != 0
+        log.seek(0)
+        said = log.read()
+    assert f"error (process {1 - rank}): lost the other processes of this run: " in said
+    assert "run the same command again to go on" in said
+    assert not (project.root / "models/scratch").exists()
+    assert "resuming train_scratch from epoch" in project.run(*command)
+    assert outputs(project) == outputs(undisturbed)
+
+
+def test_a_state_of_one_process_is_not_gone_on_with_by_two(project):
+    project.set("train_scratch.epochs", 60)
+    process = subprocess.Popen(
+        ["python", "-m", "stages.train_scratch"], cwd=project.root, env=project.env, stdout=subprocess.DEVNULL
+    )
+    while not list(project.root.glob(".state/train_scratch/*/epoch-*")):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert "resuming" not in project.run(*f"{TORCHRUN}2".split(), "-m", "stages.train_scratch")
+
+
+def ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@contextmanager
+def two_nodes(name):
+    """What to put before a command for each of two nodes, and the address of the first: namespaces, where allowed."""
+    spaces = [f"{name}-{node}" for node in range(2)]
+    try:
+        for space in spaces:
+            ip("netns", "add", space)
+        ip("link", "add", "qc", "netns", spaces[0], "type", "veth", "peer", "name", "qc", "netns", spaces[1])
+        for node, space in enumerate(spaces):
+            ip("-n", space, "address", "add", f"10.211.0.{node + 1}/24", "dev", "qc")
+            ip("-n", space, "link", "set", "qc", "up")
+            ip("-n", space, "link", "set", "lo", "up")
+        yield [["ip", "netns", "exec", space] for space in spaces], "10.211.0.1", {"GLOO_SOCKET_IFNAME": "qc"}
+    except (OSError, subprocess.CalledProcessError):
+        yield [[], []], "127.0.0.1", {}
+    finally:
+        for space in spaces:
+            subprocess.run(["ip", "netns", "delete", space], check=False, capture_output=True)
+
+
+def test_two_nodes_train_as_one_and_the_first_writes(project, tmp_path):
+    nodes = [project.at(tmp_path / f"node{number}") for number in range(2)]
+    for each in nodes:
+        shutil.copytree(project.root, each.root, symlinks=True)
+    project.stage("train_prefix")
+    with two_nodes(f"qc{os.getpid()}") as (before, address, environment):
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port = free.getsockname()[1]
+        launchers = [
+            f"torchrun --nnodes=2 --node-rank={number} --nproc-per-node=1 --master-addr={address} --master-port={port}"
+            for number in range(2)
+        ]
+        nodes[0].set("launcher", launchers[0])
+        second = subprocess.Popen(
+            [*before[1], *launchers[1].split(), "-m", "stages.train_prefix"],
+            cwd=nodes[1].root, env={**project.env, **environment},
+        )  # fmt: skip
+        said = nodes[0].run(*before[0], "dvc", "repro", "train_prefix", **environment)
+        assert second.wait() == 0
+    assert ", 2 processes" in said
+    assert_close(project, nodes[0], "train_prefix")
+    assert not (nodes[1].root / "models/prefix").exists()
+    assert not list(nodes[1].root.glob("metrics/train_prefix.json"))
+
+
+def test_a_run_without_its_other_processes_says_so(monkeypatch):
+    monkeypatch.setattr("qc.processes.SILENCE", torch.distributed.default_pg_timeout / 1800)
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(QcError, match="lost the other processes of this run"), joined(torch.device("cpu")):
+        pass
+
+
+def test_processes_of_a_machine_share_its_threads_and_take_a_gpu_each(monkeypatch):
+    assert (local_threads(4), local_device("cuda")) == (4, torch.device("cuda"))
+    for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert (local_threads(4), local_threads(1)) == (2, 1)
+    assert local_device("cuda") == torch.device("cuda", 1)
+    assert local_device("cpu") == torch.device("cpu")
