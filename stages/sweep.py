@@ -41,7 +41,7 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
         "layers": CategoricalDistribution([1, 2]),
         "width": CategoricalDistribution([128, 256]),
         "norm": CategoricalDistribution(["post", "pre"]),
-        "dropout": FloatDistribution(0.1, 0.4, step=0.1),
+        "dropout": FloatDistribution(0.1, 0.4),
         "min_count": CategoricalDistribution([1, 2, 3]),
     },
     "prefix": {
@@ -92,7 +92,8 @@ def search(model: str, defaults: Mapping[str, Any], trials: int, seed: int) -> l
         trials: How many there are to be.
         seed: Of the proposals.
     """
-    space, key = SPACES[model], digest(model)
+    space = {name: widened(each, f"train_{model}.{name}", defaults[name]) for name, each in SPACES[model].items()}
+    key = digest(model)
     JOURNAL.parent.mkdir(exist_ok=True)
     study = optuna.create_study(
         study_name=f"{model}-{key}",
@@ -121,6 +122,16 @@ def search(model: str, defaults: Mapping[str, Any], trials: int, seed: int) -> l
         study.tell(trial, scores["accuracy"])
         print(f"{model}, trial {trial.number}: {scores['accuracy']:.3f} of validation, {params}", flush=True)
     return finished(study)
+
+
+def widened(distribution: BaseDistribution, key: str, value: Any) -> BaseDistribution:
+    """What values a parameter is searched among, that of params.yaml with them; QcError where that is none."""
+    if isinstance(distribution, CategoricalDistribution):
+        choices = distribution.choices
+        return distribution if value in choices else CategoricalDistribution([*choices, value])
+    if value is None:
+        raise QcError(f"params.yaml: {key}: null is not possible in a search; allowed: a number, or no search for it")
+    return FloatDistribution(min(distribution.low, value), max(distribution.high, value), log=distribution.log)
 
 
 def finished(study: optuna.Study) -> list[Trial]:

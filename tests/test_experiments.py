@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 
 import pytest
@@ -85,3 +86,24 @@ def test_an_experiment_is_compared_applied_branched_and_saved(queue):
     queue.run("dvc", "exp", "save", "--name", "saved")
     assert experiments(queue)["saved"]["metrics"]["metrics/train_scratch.json"]["data"]["epochs"] == 1
     queue.run("git", "branch", "--quiet", "-D", "kept")
+
+
+def test_a_sweep_chooses_by_validation_alone_and_goes_on_where_it_was(queue):
+    said = queue.run(sys.executable, "-m", "stages.sweep", "--trials", "1")
+    assert "Running stage 'evaluate'" not in said
+    page = (queue.root / "docs/sweep.md").read_text()
+    for model in ("scratch", "prefix", "distilbert"):
+        valid = read_json(queue.root / f"metrics/train_{model}.json")["valid"]
+        assert f"{model}, trial 0: {valid['accuracy']:.3f} of validation" in said  # the first trial is params.yaml's
+    assert page.count("| 1. (params.yaml) |") == 3
+    assert "<svg" in (queue.root / "docs/sweep.svg").read_text()
+    queue.run("git", "checkout", "--quiet", "docs")
+
+    more = queue.run(sys.executable, "-m", "stages.sweep", "scratch", "--trials", "2")
+    assert re.findall(r"scratch, trial (\d+): ", more) == ["1"]
+    assert "**transformer from scratch**, 2 trials" in more
+    assert len([name for name in experiments(queue) if name.startswith("sweep-scratch-")]) == 2
+    queue.set("train_scratch.epochs", 1)  # another search: what was found with two epochs says nothing of one
+    assert queue.repro() == ["train_scratch", "evaluate"]
+    assert "scratch, trial 0: " in queue.run(sys.executable, "-m", "stages.sweep", "scratch", "--trials", "1")
+    assert "trials at least 1" in queue.run(sys.executable, "-m", "stages.sweep", "other", status=2)

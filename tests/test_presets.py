@@ -119,4 +119,7 @@ def test_a_bad_preset_is_refused_and_params_stay(folder, capsys, content, told):
 
 def test_an_unknown_name_is_refused_with_those_there_are(folder, capsys):
     assert main(["preset", "../params"]) == 2
-    assert "no preset '../params'; there are: hub, kubernetes, notebook, notebook-mini, slurm, trec" in capsys.readouterr().err
+    assert (
+        "no preset '../params'; there are: hub, kubernetes, notebook, notebook-mini, slurm, trec"
+        in capsys.readouterr().err
+    )

@@ -1,0 +1,132 @@
+"""What two processes gain over one, and two experiments at once over one after the other.
+
+Writes benchmarks/side_by_side.json and the table of docs/scale.md; run after `make run`, about six minutes.
+
+    python -m benchmarks.side_by_side
+"""
+
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from qc.artifacts import write_json
+from qc.errors import QcError
+from qc.settings import Settings
+from stages.entry import run
+from stages.results import write_block
+
+RESULTS = Path("benchmarks/side_by_side.json")
+PAGE = Path("docs/scale.md")
+BEGIN, END = "<!-- written by `python -m benchmarks.side_by_side` -->", "<!-- end of it -->"
+EPOCHS, ROUNDS = 4, 2
+TORCHRUN = "torchrun --standalone --nproc-per-node=2"
+# What starts a stage, and the threads of the machine it may take.
+WAYS = {
+    "1 process, 1 thread": ("python", 1),
+    "1 process, 2 threads": ("python", 2),
+    "2 processes, 1 thread each": (TORCHRUN, 2),
+}
+STAGES = ("train_scratch", "train_distilbert")
+
+
+def command(folder: Path, *words: str) -> str:
+    """Run a command in a folder; what it printed, or QcError."""
+    done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise QcError(f"`{' '.join(words)}` failed: {done.stdout}")
+    return done.stdout
+
+
+def epoch_seconds(folder: Path, stage: str, launcher: str) -> list[float]:
+    """Seconds of the epochs of a stage, but the first."""
+    process = subprocess.Popen(
+        [*launcher.split(), "-m", f"stages.{stage}"],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    moments = [time.perf_counter() for line in process.stdout if line.startswith("epoch ")]
+    if process.wait():
+        raise QcError(f"stages.{stage} failed in {folder}; {RESULTS} stays as it was")
+    return [after - before for before, after in pairwise(moments)]
+
+
+def set_value(folder: Path, key: str, value: object) -> None:
+    """Put a value at the top of params.yaml, or that of every section that has the key."""
+    path = folder / "params.yaml"
+    text = re.sub(rf"(?m)^( *{key}:) [^#\n]*", rf"\1 {value}  ", path.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
+
+
+def processes(folder: Path) -> dict[str, dict[str, float]]:
+    """Seconds an epoch, by stage and way of starting it; the ways take turns."""
+    set_value(folder, "epochs", EPOCHS)
+    found: dict[str, dict[str, list[float]]] = {stage: {way: [] for way in WAYS} for stage in STAGES}
+    for _ in range(ROUNDS):
+        for stage in STAGES:
+            for way, (launcher, threads) in WAYS.items():
+                set_value(folder, "threads", threads)
+                found[stage][way] += epoch_seconds(folder, stage, launcher)
+                print(f"{stage}, {way}: {statistics.median(found[stage][way]):.2f} s an epoch", flush=True)
+    command(folder, "git", "checkout", "--quiet", "params.yaml")
+    return {stage: {way: statistics.median(each) for way, each in ways.items()} for stage, ways in found.items()}
+
+
+def queued(folder: Path, jobs: int) -> float:
+    """Seconds that DVC's queue takes for two experiments, with this many workers."""
+    for _ in range(2):
+        rate = 2e-4 + time.time_ns() % 10**6 * 1e-11  # one that was never run, or the run cache would answer
+        command(
+            folder, "dvc", "exp", "run", "--queue",
+            "-S", f"train_distilbert.learning_rate={rate}", "-S", f"train_distilbert.epochs={EPOCHS}",
+        )  # fmt: skip
+    begin = time.perf_counter()
+    command(folder, "dvc", "queue", "start", "--jobs", str(jobs))
+    while re.search(r"(Queued|Running)\s*$", said := command(folder, "dvc", "queue", "status"), re.MULTILINE):
+        time.sleep(2)  # each look costs a second of a core
+    if said.count("Success") < 2:
+        raise QcError(f"an experiment failed: {said}")
+    seconds = time.perf_counter() - begin
+    command(folder, "dvc", "queue", "remove", "--all")
+    print(f"two experiments, {jobs} at a time: {seconds:.1f} s", flush=True)
+    return seconds
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    ways = list(WAYS)
+    lines = [f"| seconds an epoch | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
+    lines += [
+        f"| {stage} | {' | '.join(f'{found[way]:.2f}' for way in ways)} |"
+        for stage, found in results["processes"].items()
+    ]
+    one, two = (results["queue"][jobs] for jobs in ("1", "2"))
+    return "\n".join(
+        [*lines, "", f"Two experiments by DVC's queue: {one:.0f} s one after the other, {two:.0f} s two at a time."]
+    )
+
+
+def main(_: Settings) -> None:
+    """Measure both in a clone, print the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "clone"
+        command(Path(), "git", "clone", "--quiet", ".", str(folder))
+        cache = Path(command(Path(), "dvc", "cache", "dir").strip()).resolve()
+        command(folder, "dvc", "config", "--local", "cache.dir", str(cache))
+        command(folder, "dvc", "checkout")
+        results = {
+            "processes": processes(folder),
+            "queue": {str(jobs): queued(folder, jobs) for jobs in (1, 2)},
+        }
+    write_json(RESULTS, results)
+    write_block(PAGE, BEGIN, END, table(results))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit("usage: python -m benchmarks.side_by_side")
+    run(main)

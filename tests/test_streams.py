@@ -1,0 +1,112 @@
+"""What is read and laid out piece by piece comes out as if it had been one piece."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow
+import pytest
+
+from benchmarks import scale
+from qc.artifacts import read_chosen, read_pieces, write_table
+from qc.batching import encode
+from qc.errors import QcError
+from qc.questions import LabelledQuestion
+from qc.rows import COLUMNS, read_rows
+from qc.tokens import question_tables, take_inventory
+from stages import split
+from tests.conftest import ROOT, label_lines
+
+QUESTIONS = [
+    ("test" if number % 10 == 0 else "train", LabelledQuestion(name, fine, text))
+    for number, line in enumerate(label_lines(100))
+    for name, _, fine, text in [(*line.split(" ", 1)[0].partition(":"), line.split(" ", 1)[1])]
+]
+
+
+def table():
+    """The questions as the tokenize stage writes them, with ids of their own making."""
+    found = pyarrow.concat_tables(
+        questions.data.table.replace_schema_metadata(None)
+        for questions in question_tables(QUESTIONS, take_inventory(QUESTIONS).classes)
+    )
+    return found.append_column("input_ids", [[list(range(3, 4 + number % 7)) for number in range(len(found))]])
+
+
+def test_a_table_is_the_same_in_pieces_of_any_size(monkeypatch):
+    whole = table()
+    assert whole["id"].to_pylist() == list(range(100))
+    assert whole["text"].to_pylist() == [question.text for _, question in QUESTIONS]
+    monkeypatch.setattr("qc.tokens.PIECE", 7)
+    assert table() == whole
+
+
+def test_the_inventory_counts_questions_and_classes():
+    found = take_inventory(QUESTIONS)
+    assert (found.questions, found.without_fine) == (100, 0)
+    assert found.classes == sorted({question.coarse for _, question in QUESTIONS})
+    assert all(list(pair) in found.labels()["fine_classes"] for pair in found.fine_classes)
+    with pytest.raises(QcError, match="one class alone, LOC"):
+        take_inventory([("train", LabelledQuestion("LOC", "city", "where"))] * 3)
+
+
+def test_chosen_rows_and_traits_are_the_same_in_pieces_of_any_size(monkeypatch, tmp_path):
+    path, whole = tmp_path / "questions.parquet", table()
+    write_table(path, (whole.slice(start, 30) for start in range(0, 100, 30)))
+    chosen = np.array([0, 3, 4, 29, 30, 31, 64, 99])
+    traits = read_rows(read_pieces(path, *COLUMNS), seed=1)
+    monkeypatch.setattr("qc.artifacts.PIECE", 9)
+    assert pyarrow.concat_tables(read_chosen(path, chosen)) == whole.take(chosen)
+    for name, expected in vars(traits).items():
+        np.testing.assert_array_equal(getattr(read_rows(read_pieces(path, *COLUMNS), seed=1), name), expected)
+    assert traits.official.sum() == 10
+    assert traits.lengths.tolist() == [1 + number % 7 for number in range(100)]
+    assert set(traits.first_tokens) == {3}
+    assert (traits.last_tokens == traits.lengths + 2).all()
+
+
+@pytest.mark.parametrize("special_ids", [None, (101, 102)])
+def test_questions_are_laid_end_to_end_alike_from_lists_and_from_slices_of_arrow(monkeypatch, special_ids):
+    column = table()["input_ids"].combine_chunks().slice(20, 50)
+    rows = column.to_pylist()
+    expected = [[*(special_ids or ())[:1], *ids[:4], *(special_ids or ())[1:]] for ids in rows]
+    monkeypatch.setattr("qc.batching.PIECE", 8)
+    for input_ids in (column, rows):
+        found = encode(input_ids, [0] * 50, 4, special_ids)
+        assert found.values.tolist() == list(itertools.chain.from_iterable(expected))
+        assert found.lengths.tolist() == [len(ids) for ids in expected]
+
+
+def test_the_audits_sample_is_blind_to_the_order_of_rows(monkeypatch):
+    monkeypatch.setattr(split, "AUDITED", 10)
+    rows = read_rows(table().to_batches(), seed=1)
+    chosen = np.arange(0, 100, 2)
+    order = np.random.default_rng(1).permutation(100)
+    sample = split.first_by_group(rows, chosen)
+    shuffled = split.first_by_group(rows.take(order), np.flatnonzero(np.isin(order, chosen)))
+    assert len(sample) == 10
+    assert sorted(rows.groups[sample]) == sorted(rows.groups[order[shuffled]])
+
+
+def test_the_generated_questions_differ_and_stay_the_same():
+    words = [f"w{number}" for number in range(50)]
+    found = list(scale.questions(500, words))
+    assert found == list(scale.questions(500, words))
+    assert len({line.split(" ", 1)[1] for line in found}) == 500
+    assert {line.split(":")[0] for line in found} == set(scale.CLASSES)
+
+
+def test_the_page_on_scale_shows_what_was_measured():
+    page = (ROOT / scale.PAGE).read_text(encoding="utf-8")
+    assert scale.table(json.loads((ROOT / scale.RESULTS).read_text(encoding="utf-8"))) in page
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "None"), ({"DVC_EXP_NAME": "x"}, "600")])
+def test_threads_of_experiments_wait_without_taking_each_others_cores(given, expected):
+    environment = {name: value for name, value in os.environ.items() if name not in ("DVC_EXP_NAME", "GOMP_SPINCOUNT")}
+    command = [sys.executable, "-c", "import os, stages; print(os.environ.get('GOMP_SPINCOUNT'))"]
+    done = subprocess.run(command, cwd=ROOT, env=environment | given, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
