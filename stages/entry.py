@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -87,5 +88,16 @@ def run(main: Callable[[Settings], None]) -> None:
         end_at_once(stopped[0], None)
 
 
+def check(settings: Settings) -> None:
+    """Refuse what this machine lacks, before DVC removes the outputs of a stage that could not start."""
+    program = next((word for word in settings.launcher.split() if "=" not in word), "")  # not NAME=value before it
+    if shutil.which(program) is None:
+        raise QcError(
+            f"{PARAMS}: launcher: {settings.launcher!r} is not possible, there is no {program} here; allowed: python, "
+            "torchrun ..., accelerate launch ..., or another command that is here"
+        )
+    print(f"{PARAMS}: checked")
+
+
 if __name__ == "__main__":
-    run(lambda settings: print(f"{PARAMS}: checked"))
+    run(check)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import optuna
 import yaml
 from matplotlib.figure import Figure
@@ -177,7 +178,7 @@ def draw(found: Mapping[str, Sequence[Trial]]) -> None:
         axes.plot([trial.number for trial in trials], [trial.accuracy for trial in trials], "o", markersize=4)
         axes.axhline(trials[0].accuracy, color="gray", linewidth=1)
         axes.set(title=MODELS[model], xlabel="trial", ylabel="validation accuracy")
-    with new_file(PLOT) as temporary:
+    with new_file(PLOT) as temporary, matplotlib.rc_context({"svg.hashsalt": "sweep"}):  # no random ids
         figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 

@@ -192,6 +192,18 @@ def test_a_run_without_its_other_processes_says_so(monkeypatch):
         pass
 
 
+def test_a_launcher_that_is_not_here_is_refused_before_anything_runs(project):
+    project.set("launcher", "'NCCL_DEBUG=INFO torchrun --standalone'")
+    assert "params.yaml: checked" in project.stage("entry")
+    project.set("launcher", "torchruns --standalone")
+    said = project.stage("entry", status=1)
+    assert (
+        "params.yaml: launcher: 'torchruns --standalone' is not possible, there is no torchruns here; allowed: " in said
+    )
+    project.set("launcher", "''")
+    assert "params.yaml:5: launcher: '' is not possible" in project.stage("entry", status=1)
+
+
 def test_processes_of_a_machine_share_its_threads_and_take_a_gpu_each(monkeypatch):
     assert (local_threads(4), local_device("cuda")) == (4, torch.device("cuda"))
     for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():

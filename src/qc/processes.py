@@ -64,7 +64,7 @@ def joined(device: torch.device) -> Iterator[None]:
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=SILENCE)
         yield
     except RuntimeError as error:
-        message = str(error).splitlines()[0]
+        message = str(error).partition("\n")[0]
         if not isinstance(error, distributed.DistError) and "gloo" not in message:  # gloo raises no narrower type
             raise
         cause = re.sub(r"^\[[^]]*\] ", "", message).split(". ")[0]
