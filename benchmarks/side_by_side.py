@@ -32,7 +32,7 @@ WAYS = {
     "1 process, 2 threads": ("python", 2),
     "2 processes, 1 thread each": (TORCHRUN, 2),
 }
-STAGES = ("train_scratch", "train_distilbert")
+CASES = (("train_scratch", 32), ("train_distilbert", 32), ("train_distilbert", 256))  # stage, batch size
 
 
 def command(folder: Path, *words: str) -> str:
@@ -63,17 +63,19 @@ def set_value(folder: Path, key: str, value: object) -> None:
 
 
 def processes(folder: Path) -> dict[str, dict[str, float]]:
-    """Seconds an epoch, by stage and way of starting it; the ways take turns."""
+    """Seconds an epoch, by case and way of starting it; the ways take turns."""
     set_value(folder, "epochs", EPOCHS)
-    found: dict[str, dict[str, list[float]]] = {stage: {way: [] for way in WAYS} for stage in STAGES}
+    found: dict[str, dict[str, list[float]]] = {}
     for _ in range(ROUNDS):
-        for stage in STAGES:
+        for stage, batch_size in CASES:
+            case = found.setdefault(f"{stage}, batch size {batch_size}", {way: [] for way in WAYS})
+            set_value(folder, "batch_size", batch_size)
             for way, (launcher, threads) in WAYS.items():
                 set_value(folder, "threads", threads)
-                found[stage][way] += epoch_seconds(folder, stage, launcher)
-                print(f"{stage}, {way}: {statistics.median(found[stage][way]):.2f} s an epoch", flush=True)
+                case[way] += epoch_seconds(folder, stage, launcher)
+                print(f"{stage}, {batch_size}, {way}: {statistics.median(case[way]):.2f} s an epoch", flush=True)
     command(folder, "git", "checkout", "--quiet", "params.yaml")
-    return {stage: {way: statistics.median(each) for way, each in ways.items()} for stage, ways in found.items()}
+    return {name: {way: statistics.median(each) for way, each in case.items()} for name, case in found.items()}
 
 
 def queued(folder: Path, jobs: int) -> float:
@@ -101,8 +103,8 @@ def table(results: dict[str, Any]) -> str:
     ways = list(WAYS)
     lines = [f"| seconds an epoch | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
     lines += [
-        f"| {stage} | {' | '.join(f'{found[way]:.2f}' for way in ways)} |"
-        for stage, found in results["processes"].items()
+        f"| {case} | {' | '.join(f'{found[way]:.2f}' for way in ways)} |"
+        for case, found in results["processes"].items()
     ]
     one, two = (results["queue"][jobs] for jobs in ("1", "2"))
     return "\n".join(
