@@ -104,6 +104,6 @@ def test_a_sweep_chooses_by_validation_alone_and_goes_on_where_it_was(queue):
     assert "**transformer from scratch**, 2 trials" in more
     assert len([name for name in experiments(queue) if name.startswith("sweep-scratch-")]) == 2
     queue.set("train_scratch.epochs", 1)  # another search: what was found with two epochs says nothing of one
-    assert queue.repro() == ["train_scratch", "evaluate"]
+    queue.run("dvc", "repro", "train_scratch")
     assert "scratch, trial 0: " in queue.run(sys.executable, "-m", "stages.sweep", "scratch", "--trials", "1")
     assert "trials at least 1" in queue.run(sys.executable, "-m", "stages.sweep", "other", status=2)
