@@ -4,7 +4,7 @@ The questions are generated, each different from the others; run after `make run
 stage runs as `dvc repro` runs it, a process of its own, in a folder of its own; its memory is the most that it and its
 children have resident at once, looked at ten times a second.
 
-    python -m benchmarks.scale                     10,000, 100,000 and 1,000,000 questions (about ten minutes)
+    python -m benchmarks.scale                     10,000, 100,000 and 1,000,000 questions (about twelve minutes)
     python -m benchmarks.scale 5000 20000          other numbers
 """
 
@@ -23,6 +23,7 @@ import yaml
 
 from qc.artifacts import read_json, write_json
 from qc.errors import QcError
+from qc.frozen import MIB
 from qc.settings import Settings
 from qc.sources import TOKENIZER
 from stages.entry import ENCODERS, FILES, PARAMS, RAW, SOURCES, run
@@ -34,7 +35,6 @@ BEGIN, END = "<!-- written by `python -m benchmarks.scale` -->", "<!-- end -->"
 SIZES = (10_000, 100_000, 1_000_000)
 STAGES = ("tokenize", "split", "train_scratch")
 CLASSES = {"HUM": "who", "LOC": "where", "NUM": "how many", "DESC": "why", "ENTY": "what", "ABBR": "what does"}
-MIB = 1 << 20
 
 
 def questions(count: int, words: list[str]) -> Iterator[str]:

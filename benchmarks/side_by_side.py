@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scale import PAGE
 from qc.artifacts import write_json
 from qc.errors import QcError
 from qc.settings import Settings
@@ -22,7 +23,6 @@ from stages.entry import run
 from stages.results import write_block
 
 RESULTS = Path("benchmarks/side_by_side.json")
-PAGE = Path("docs/scale.md")
 BEGIN, END = "<!-- written by `python -m benchmarks.side_by_side` -->", "<!-- end of it -->"
 EPOCHS, ROUNDS = 4, 2
 TORCHRUN = "torchrun --standalone --nproc-per-node=2"

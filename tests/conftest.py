@@ -7,6 +7,7 @@ import json
 import os
 import random
 import resource
+import socket
 import subprocess
 import sys
 import threading
@@ -110,6 +111,13 @@ def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[http.
     finally:
         server.shutdown()
         server.server_close()
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
@@ -235,6 +243,20 @@ class Project:
         """`dvc repro`; the stages whose command ran."""
         output = self.run("dvc", "repro", *arguments)
         return [name for name in STAGES if f"Running stage '{name}'" in output]
+
+    def push_to(self, folder: Path) -> None:
+        """Make a folder the remote, and push there; not committed yet."""
+        self.run("dvc", "remote", "add", "--default", "storage", str(folder))
+        self.run("dvc", "push")
+
+    def leave_a_state(self, stage: str) -> None:
+        """Run a stage as a user does until it has saved a state, and kill it."""
+        command = [sys.executable, "-m", f"stages.{stage}"]
+        process = subprocess.Popen(command, cwd=self.root, env=self.env, stdout=subprocess.DEVNULL)
+        while not list(self.root.glob(f".state/{stage}/*/epoch-*.safetensors")):
+            assert process.poll() is None
+        process.kill()
+        process.wait()
 
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")

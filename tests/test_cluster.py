@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 
@@ -10,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.conftest import ROOT, outputs, pin
+from tests.conftest import ROOT, free_port, outputs, pin
 
 DOCUMENTS = list(yaml.safe_load_all((ROOT / "cluster/kubernetes.yaml").read_text(encoding="utf-8")))
 JOB = DOCUMENTS[1]["spec"]["template"]["spec"]["containers"][0]
@@ -43,8 +42,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 def ready(restored, tmp_path):
     """The finished project, pushed to a folder remote; what runs in it finds an environment in .venv."""
     head = restored.run("git", "rev-parse", "HEAD").strip()
-    restored.run("dvc", "remote", "add", "--default", "storage", str(tmp_path / "remote"))
-    restored.run("dvc", "push")
+    restored.push_to(tmp_path / "remote")
     activate = restored.root / ".venv/bin/activate"
     activate.parent.mkdir(parents=True)
     activate.write_text(f"export PATH='{restored.env['PATH']}'\n")
@@ -58,11 +56,7 @@ def slurm(tmp_path):
     """A SLURM cluster of two nodes on this machine; the environment in which its commands find it."""
     if not (shutil.which("slurmctld") and shutil.which("slurmd") and os.geteuid() == 0):
         pytest.skip("needs SLURM, and to be root (Debian: apt-get install slurm-wlm)")
-    ports = []
-    for _ in range(3):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
+    ports = [free_port() for _ in range(3)]
     for name in ("state", "n1", "n2"):
         (tmp_path / name).mkdir()
     config = tmp_path / "slurm.conf"
@@ -115,9 +109,7 @@ def test_the_pods_train_one_stage_and_leave_an_experiment(ready, tmp_path):
     make = tmp_path / "bin/make"  # the environment is here already
     make.write_text(f"#!/bin/sh\nmkdir -p .venv/bin && cp '{ready.root}/.venv/bin/activate' .venv/bin/\n")
     make.chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     given = {variable["name"]: variable["value"] for variable in JOB["env"]}
     pods = []
     for index in range(int(given["PODS"])):

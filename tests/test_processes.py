@@ -4,11 +4,9 @@ import csv
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
+import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ import torch
 from qc.checkpoints import read_weights
 from qc.errors import QcError
 from qc.processes import joined, local_device, local_threads
-from tests.conftest import Project, outputs
+from tests.conftest import Project, free_port, outputs
 
 TORCHRUN = "torchrun --standalone --nproc-per-node="
 TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
@@ -92,10 +90,16 @@ def test_accelerate_starts_them_as_well(project, tmp_path):
     assert outputs(project) == outputs(other)
 
 
-def worker(agent, rank):
-    """The process of this rank that a launcher started."""
-    children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
-    return next(int(pid) for pid in children if f"RANK={rank}" in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+def start(project, stage, log):
+    """Two processes as torchrun starts them, without its agent, which would end the one when the other dies."""
+    given = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", f"stages.{stage}"],
+            cwd=project.root, env={**project.env, **given, "RANK": rank, "LOCAL_RANK": rank}, stdout=log, stderr=log,
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -108,11 +112,12 @@ def test_a_killed_process_ends_the_run_clearly_and_it_goes_on_to_the_same_bytes(
     undisturbed = project.at(tmp_path / "undisturbed")
     undisturbed.run(*command)
     with (tmp_path / "log").open("w+") as log:
-        process = subprocess.Popen(command, cwd=project.root, env=project.env, stdout=log, stderr=subprocess.STDOUT)
+        processes = start(project, "train_scratch", log)
         while not list(project.root.glob(".state/train_scratch/*/epoch-*")):
-            assert process.poll() is None
-        os.kill(worker(process.pid, rank), signal.SIGKILL)
-        assert process.wait() != 0
+            assert processes[0].poll() is None
+        processes[rank].kill()
+        assert processes[1 - rank].wait() == 1
+        processes[rank].wait()
         log.seek(0)
         said = log.read()
     assert f"error (process {1 - rank}): lost the other processes of this run: " in said
@@ -124,13 +129,7 @@ def test_a_killed_process_ends_the_run_clearly_and_it_goes_on_to_the_same_bytes(
 
 def test_a_state_of_one_process_is_not_gone_on_with_by_two(project):
     project.set("train_scratch.epochs", 60)
-    process = subprocess.Popen(
-        ["python", "-m", "stages.train_scratch"], cwd=project.root, env=project.env, stdout=subprocess.DEVNULL
-    )
-    while not list(project.root.glob(".state/train_scratch/*/epoch-*")):
-        assert process.poll() is None
-    process.kill()
-    process.wait()
+    project.leave_a_state("train_scratch")
     assert "resuming" not in project.run(*f"{TORCHRUN}2".split(), "-m", "stages.train_scratch")
 
 
@@ -138,10 +137,8 @@ def ip(*arguments):
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
-@contextmanager
-def two_nodes(name):
-    """What to put before a command for each of two nodes, and the address of the first: namespaces, where allowed."""
-    spaces = [f"{name}-{node}" for node in range(2)]
+def connect(spaces):
+    """Make network namespaces with a cable between; whether that is allowed."""
     try:
         for space in spaces:
             ip("netns", "add", space)
@@ -150,12 +147,24 @@ def two_nodes(name):
             ip("-n", space, "address", "add", f"10.211.0.{node + 1}/24", "dev", "qc")
             ip("-n", space, "link", "set", "qc", "up")
             ip("-n", space, "link", "set", "lo", "up")
-        yield [["ip", "netns", "exec", space] for space in spaces], "10.211.0.1", {"GLOO_SOCKET_IFNAME": "qc"}
     except (OSError, subprocess.CalledProcessError):
-        yield [[], []], "127.0.0.1", {}
+        return False
+    return True
+
+
+@contextmanager
+def two_nodes(name):
+    """What to put before a command for each of two nodes, and the address of the first: namespaces, where allowed."""
+    spaces = [f"{name}-{node}" for node in range(2)]
+    try:
+        if connect(spaces):
+            yield [["ip", "netns", "exec", space] for space in spaces], "10.211.0.1", {"GLOO_SOCKET_IFNAME": "qc"}
+        else:
+            yield [[], []], "127.0.0.1", {}
     finally:
-        for space in spaces:
-            subprocess.run(["ip", "netns", "delete", space], check=False, capture_output=True)
+        if shutil.which("ip"):
+            for space in spaces:
+                subprocess.run(["ip", "netns", "delete", space], check=False, capture_output=True)
 
 
 def test_two_nodes_train_as_one_and_the_first_writes(project, tmp_path):
@@ -164,9 +173,7 @@ def test_two_nodes_train_as_one_and_the_first_writes(project, tmp_path):
         shutil.copytree(project.root, each.root, symlinks=True)
     project.stage("train_prefix")
     with two_nodes(f"qc{os.getpid()}") as (before, address, environment):
-        with socket.socket() as free:
-            free.bind(("", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         launchers = [
             f"torchrun --nnodes=2 --node-rank={number} --nproc-per-node=1 --master-addr={address} --master-port={port}"
             for number in range(2)

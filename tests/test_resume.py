@@ -237,16 +237,6 @@ def test_a_stage_killed_again_and_again_ends_in_the_bytes_of_an_undisturbed_run(
     assert f"resuming {stage} from epoch" in log.read_text()
 
 
-def leave_a_state(project, stage):
-    """Run a stage as a user does until it has saved a state, and kill it."""
-    command = [sys.executable, "-m", f"stages.{stage}"]
-    process = subprocess.Popen(command, cwd=project.root, env=project.env, stdout=subprocess.DEVNULL)
-    while not list(project.root.glob(f".state/{stage}/*/epoch-*.safetensors")):
-        assert process.poll() is None
-    process.kill()
-    process.wait()
-
-
 def no_change(project):
     pass
 
@@ -271,7 +261,7 @@ def other_code(project):
 @pytest.mark.parametrize("change", [no_change, other_parameter, other_seed, other_data, other_code])
 def test_a_state_is_never_used_with_other_parameters_data_or_code(longer, change):
     longer.set("train_scratch.epochs", 50)
-    leave_a_state(longer, "train_scratch")
+    longer.leave_a_state("train_scratch")
     change(longer)
     assert ("resuming train_scratch from epoch" in longer.stage("train_scratch")) == (change is no_change)
     assert bool(list(longer.root.glob(".state/train_scratch/*/epoch-*"))) == (change is not no_change)

@@ -12,7 +12,7 @@ import yaml
 
 from qc import load
 from qc.errors import QcError
-from tests.conftest import outputs, pin
+from tests.conftest import free_port, outputs, pin
 
 BUCKET = "storage"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -29,9 +29,7 @@ def clone(project, root, **env):
 @pytest.fixture
 def s3(tmp_path, restored):
     """A server with the S3 API and an empty bucket; the address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with (tmp_path / "server.log").open("w") as log:
@@ -51,8 +49,7 @@ def s3(tmp_path, restored):
 
 
 def add_folder(project, tmp_path):
-    project.run("dvc", "remote", "add", "--default", "storage", str(tmp_path / "remote"))
-    project.run("dvc", "push")
+    project.push_to(tmp_path / "remote")
     project.run("git", "commit", "--quiet", "--all", "--message", "a remote")
 
 
