@@ -33,7 +33,7 @@ report: run  ## the last run on one page: report/index.html
 seeds: $(STAMP)  ## the pipeline with training seeds 1 to 5, as DVC experiments; writes metrics/seeds.json
 	@python -m stages.seeds
 
-sweep: $(STAMP)  ## search the parameters of each model, by validation (about half an hour); writes docs/sweep.md
+sweep: $(STAMP)  ## search the parameters of each model, by validation (about an hour); writes docs/sweep.md
 	@python -m stages.sweep
 
 verify: $(STAMP)  ## run the last commit twice from nothing, and compare every byte

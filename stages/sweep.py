@@ -1,10 +1,11 @@
 """A search over the parameters that matter most to each model -> docs/sweep.md, docs/sweep.svg; run by `make sweep`.
 
-Optuna proposes, `dvc exp run` trains, the validation score decides. Each trial is a DVC experiment of the model's stage
-alone: evaluate, and with it the test split, has no part in it. What was tried is kept in .state/sweep.log, so a search
-that was stopped goes on; it belongs to what the stage depends on, and a change of that begins another.
+Optuna proposes, `dvc exp run` trains, the validation score decides: its mean over a few training seeds; a trial below
+the median of those before it gets no further seed. Each run is a DVC experiment of the model's stage alone: evaluate,
+and with it the test split, has no part in it. What was tried is kept in .state/sweep.log, so a search that was stopped
+goes on; it belongs to what the stage depends on, and a change of that begins another.
 
-    python -m stages.sweep                        15 trials of each model, those of earlier runs counted
+    python -m stages.sweep                        10 trials of each model, those of earlier runs counted
     python -m stages.sweep prefix --trials 40     of one model
 """
 
@@ -14,6 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import matplotlib
@@ -25,17 +27,18 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from qc.artifacts import new_file
+from qc.artifacts import new_file, read_json
 from qc.errors import QcError
 from qc.settings import Settings
-from stages.entry import STATES, run
+from stages.entry import METRICS, STATES, run
 from stages.experiments import read_metrics, run_experiment
 from stages.results import MODELS, write_block
 
 PAGE, PLOT = Path("docs/sweep.md"), Path("docs/sweep.svg")
 BEGIN, END = "<!-- written by `make sweep` -->", "<!-- end -->"
 JOURNAL = STATES / "sweep.log"
-TRIALS, SHOWN = 15, 5
+TRIALS, SEEDS, SHOWN = 10, 3, 5
+UNPRUNED = 3  # trials that get all their seeds, before a median says anything
 SPACES: dict[str, dict[str, BaseDistribution]] = {
     "scratch": {
         "learning_rate": FloatDistribution(1e-4, 1e-3, log=True),
@@ -64,12 +67,29 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """What was tried, and the validation score of its best epoch; number 0 is what params.yaml has."""
+    """What was tried, and the validation scores of its best epochs; number 0 is what params.yaml has.
+
+    Attributes:
+        number: Its place in the search.
+        params: Values by key.
+        accuracies: On validation, one a seed.
+        losses: The same.
+    """
 
     number: int
     params: Mapping[str, Any]
-    accuracy: float
-    loss: float
+    accuracies: Sequence[float]
+    losses: Sequence[float]
+
+    @property
+    def accuracy(self) -> float:
+        """The mean over the seeds."""
+        return mean(self.accuracies)
+
+    @property
+    def loss(self) -> float:
+        """The mean over the seeds."""
+        return mean(self.losses)
 
 
 def digest(model: str) -> str:
@@ -84,45 +104,78 @@ def digest(model: str) -> str:
     return hashlib.sha256(json.dumps([lock["cmd"], lock["deps"], params]).encode()).hexdigest()[:8]
 
 
-def search(model: str, defaults: Mapping[str, Any], trials: int, seed: int) -> list[Trial]:
+def search(model: str, defaults: Mapping[str, Any], trials: int, seeds: Sequence[int]) -> list[Trial]:
     """Bring the trials of a model to a number, and give them all; the first is the defaults.
 
     Args:
         model: Its name.
         defaults: Its section of params.yaml.
         trials: How many there are to be.
-        seed: Of the proposals.
+        seeds: What each is trained with; the first is that of the proposals as well.
     """
     space = {name: widened(each, f"train_{model}.{name}", defaults[name]) for name, each in SPACES[model].items()}
-    key = digest(model)
+    key = f"{digest(model)}-{len(seeds)}"
     JOURNAL.parent.mkdir(exist_ok=True)
     study = optuna.create_study(
         study_name=f"{model}-{key}",
         storage=JournalStorage(JournalFileBackend(str(JOURNAL))),
         direction="maximize",
         load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED),
     )
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))  # or it would propose the same again
+    study.sampler = optuna.samplers.TPESampler(seed=seeds[0] + len(study.trials))  # or it would propose the same again
     if not finished(study):
         study.enqueue_trial({name: defaults[name] for name in space})
     while len(finished(study)) < trials:
         trial = study.ask(space)
         params = {name: rounded(value) for name, value in trial.params.items()}
         trial.set_user_attr("params", params)
-        name = f"sweep-{model}-{key}-{trial.number}"
         try:
-            run_experiment(name, {f"train_{model}.{each}": value for each, value in params.items()}, f"train_{model}")
+            state = run_seeds(trial, f"sweep-{model}-{key}-{trial.number}", model, params, seeds)
         except QcError as error:
             study.tell(trial, state=TrialState.FAIL)
             if not finished(study):
                 raise
             print(f"trial {trial.number}: {error}; the search goes on", flush=True)
             continue
-        scores = read_metrics(f"train_{model}.json", name)["valid"]
-        trial.set_user_attr("loss", scores["loss"])
-        study.tell(trial, scores["accuracy"])
-        print(f"{model}, trial {trial.number}: {scores['accuracy']:.3f} of validation, {params}", flush=True)
+        scores = trial.user_attrs["accuracies"]
+        study.tell(trial, None if state is TrialState.PRUNED else mean(scores), state)
+        used = ", ".join(map(str, seeds[: len(scores)]))
+        print(f"{model}, trial {trial.number}: {mean(scores):.3f} of validation, seeds {used}: {params}", flush=True)
     return finished(study)
+
+
+def run_seeds(
+    trial: optuna.Trial, name: str, model: str, params: Mapping[str, Any], seeds: Sequence[int]
+) -> TrialState:
+    """Train a model with some parameters, a seed after the other, and note the scores in the trial.
+
+    Args:
+        trial: The trial.
+        name: Of the experiments, less their seed.
+        model: Its name.
+        params: Values by key of its section.
+        seeds: All that it may be trained with.
+
+    Returns:
+        Whether it came to its end, or was pruned on the way.
+
+    Raises:
+        QcError: A training failed.
+    """
+    accuracies, losses = [], []
+    for seed in seeds:
+        changes = {f"train_{model}.{key}": value for key, value in params.items()}
+        run_experiment(f"{name}-{seed}", {"seed": seed, **changes}, f"train_{model}")
+        scores = read_metrics(f"train_{model}.json", f"{name}-{seed}")["valid"]
+        accuracies.append(scores["accuracy"])
+        losses.append(scores["loss"])
+        trial.set_user_attr("accuracies", accuracies)
+        trial.set_user_attr("losses", losses)
+        trial.report(mean(accuracies), len(accuracies))
+        if len(accuracies) < len(seeds) and trial.should_prune():
+            return TrialState.PRUNED
+    return TrialState.COMPLETE
 
 
 def widened(distribution: BaseDistribution, key: str, value: Any) -> BaseDistribution:
@@ -136,10 +189,12 @@ def widened(distribution: BaseDistribution, key: str, value: Any) -> BaseDistrib
 
 
 def finished(study: optuna.Study) -> list[Trial]:
-    """The trials that came to an end, in order."""
+    """The trials that came to an end or were pruned, in order."""
     return [
-        Trial(number, trial.user_attrs["params"], trial.value, trial.user_attrs["loss"])
-        for number, trial in enumerate(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
+        Trial(number, *(trial.user_attrs[name] for name in ("params", "accuracies", "losses")))
+        for number, trial in enumerate(
+            study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
+        )
     ]
 
 
@@ -149,30 +204,50 @@ def rounded(value: Any) -> Any:
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """The best first: by validation accuracy, ties by validation loss."""
-    return sorted(trials, key=lambda trial: (-trial.accuracy, trial.loss))
+    """Those that got all their seeds, the best first: by mean validation accuracy, ties by mean validation loss."""
+    seeds = len(trials[0].accuracies)  # the first is never pruned
+    whole = [trial for trial in trials if len(trial.accuracies) == seeds]
+    return sorted(whole, key=lambda trial: (-trial.accuracy, trial.loss))
 
 
-def table(model: str, trials: Sequence[Trial]) -> str:
-    """The best trials of a model and the defaults, as Markdown."""
+def chosen(trials: Sequence[Trial], questions: int) -> Trial:
+    """What the search chooses, by the one-standard-error rule (Breiman et al., CART, 1984, section 3.4.3).
+
+    params.yaml stays as it is while it is within one standard error of the best: that of a share of so many questions,
+    which more seeds do not make smaller. Otherwise the best is chosen.
+
+    Args:
+        trials: All of them, the first with what params.yaml has.
+        questions: How many the validation split has.
+    """
+    best = ranked(trials)[0]
+    error = (best.accuracy * (1 - best.accuracy) / questions) ** 0.5
+    return trials[0] if trials[0].accuracy >= best.accuracy - error else best
+
+
+def table(model: str, trials: Sequence[Trial], questions: int) -> str:
+    """The best trials of a model and the defaults, as Markdown; the rest is as for `chosen`."""
     names = list(SPACES[model])
-    best = ranked(trials)
+    best, choice = ranked(trials), chosen(trials, questions)
+    pruned = len(trials) - len(best)
     lines = [
-        f"**{MODELS[model]}**, {len(trials)} trials",
+        f"**{MODELS[model]}**, {len(trials)} trials, {pruned} of them pruned; chosen: "
+        + ("what params.yaml has" if choice.number == 0 else f"number {best.index(choice) + 1}"),
         "",
-        f"| | {' | '.join(f'`{name}`' for name in names)} | validation accuracy | validation loss |",
-        "|---" * (len(names) + 3) + "|",
+        f"| | {' | '.join(f'`{name}`' for name in names)} | validation accuracy, mean | of each seed | loss |",
+        "|---" * (len(names) + 4) + "|",
     ]
     for place, trial in enumerate(best, start=1):
         if place <= SHOWN or trial.number == 0:
             title = f"{place}.{' (params.yaml)' if trial.number == 0 else ''}"
             values = " | ".join(str(trial.params[name]) for name in names)
-            lines.append(f"| {title} | {values} | {trial.accuracy:.3f} | {trial.loss:.3f} |")
+            each = " ".join(f"{accuracy:.3f}" for accuracy in trial.accuracies)
+            lines.append(f"| {title} | {values} | {trial.accuracy:.3f} | {each} | {trial.loss:.3f} |")
     return "\n".join(lines)
 
 
 def draw(found: Mapping[str, Sequence[Trial]]) -> None:
-    """Write the plot: the validation accuracy of each trial, a panel a model, params.yaml as a line."""
+    """Write the plot: the mean validation accuracy of each trial, a panel a model, params.yaml as a line."""
     figure = Figure(figsize=(4 * len(found), 3.2), layout="constrained")
     for axes, (model, trials) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
         axes.plot([trial.number for trial in trials], [trial.accuracy for trial in trials], "o", markersize=4)
@@ -187,17 +262,20 @@ def main(settings: Settings) -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.sweep")
     parser.add_argument("models", nargs="*", help=f"of {', '.join(SPACES)}; none for all")
     parser.add_argument("--trials", type=int, default=TRIALS, help="how many there are to be of each")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many each is trained with")
     asked = parser.parse_args()
-    if asked.trials < 1 or not set(asked.models) <= SPACES.keys():
-        parser.error(f"models are {', '.join(SPACES)}, trials at least 1")
+    if min(asked.trials, asked.seeds) < 1 or not set(asked.models) <= SPACES.keys():
+        parser.error(f"models are {', '.join(SPACES)}, trials and seeds at least 1")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    questions = read_json(METRICS / "data.json")["size"]["valid"]
+    seeds = range(settings.seed, settings.seed + asked.seeds)
     found = {}
     for model in asked.models or SPACES:
         defaults = getattr(settings, f"train_{model}").model_dump()
-        found[model] = search(model, defaults, asked.trials, settings.seed)
-        print(f"\n{table(model, found[model])}\n", flush=True)
+        found[model] = search(model, defaults, asked.trials, seeds)
+        print(f"\n{table(model, found[model], questions)}\n", flush=True)
     if set(found) == set(SPACES):
-        text = "\n\n".join(table(model, trials) for model, trials in found.items())
+        text = "\n\n".join(table(model, trials, questions) for model, trials in found.items())
         write_block(PAGE, BEGIN, END, text)
         draw(found)
 
