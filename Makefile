@@ -3,10 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.ready
+TOOLS := build/tools/.ready
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test lint check report seeds sweep verify cache bench readme lock clean check-tools browser
+.PHONY: help run test lint check report seeds sweep verify fuzz soak licences audit cache bench readme lock clean check-tools browser
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -39,6 +40,19 @@ sweep: $(STAMP)  ## search the parameters of each model, by validation (about an
 verify: $(STAMP)  ## run the last commit twice from nothing, and compare every byte
 	@python -m stages.verify
 
+fuzz: $(TOOLS)  ## a million inputs to the parser of questions, under atheris
+	@PYTHONPATH=src build/tools/bin/python -m tests.fuzz_parser $(or $(RUNS),1000000)
+
+soak: $(STAMP) $(TOOLS)  ## damage, kill and change a small pipeline for about an hour; writes docs/reliability.md
+	@python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES))
+
+licences: $(STAMP) $(TOOLS)  ## the licence of every package of the environment
+	@build/tools/bin/pip-licenses --python=$(BIN)/python --from=mixed --order=license
+
+audit: $(TOOLS)  ## known vulnerabilities of the pinned packages, by a database on the network
+	@build/tools/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.txt \
+		|| { echo "error: make audit: not clean, or the database was not to be had (then nothing is known); see above" >&2; exit 1; }
+
 cache: $(STAMP)  ## look for damaged bytes in DVC's cache and the outputs; what is damaged is removed from the cache
 	@python -m stages.cache
 
@@ -65,6 +79,12 @@ check-tools:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@command -v git >/dev/null || { echo "error: git not found; install it (Debian: apt-get install git)" >&2; exit 1; }
 
+$(TOOLS): Makefile | check-tools
+	@echo "setting up build/tools: atheris, pip-audit, pip-licenses"
+	@$(PYTHON) -m venv build/tools
+	@build/tools/bin/pip install --quiet --disable-pip-version-check atheris==3.0.0 pip-audit==2.10.1 pip-licenses==5.5.5
+	@touch $(TOOLS)
+
 browser: APT := $(if $(filter 0,$(shell id -u)),,sudo -n )apt-get
 browser: | $(STAMP)
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
@@ -73,9 +93,10 @@ browser: | $(STAMP)
 		} || { echo "error: chromium not found; install it (Debian: apt-get install chromium)" >&2; exit 1; }
 
 $(STAMP): requirements.txt pyproject.toml | check-tools
-	@echo "setting up $(VENV) from requirements.txt (about two minutes the first time)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $(STAMP)
-	@echo "$(VENV) is ready"
+	@exec 9<requirements.txt; $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
+		if test $(STAMP) -nt requirements.txt && test $(STAMP) -nt pyproject.toml; then exit; fi; `# another make did it` \
+		echo "setting up $(VENV) from requirements.txt (about two minutes the first time)" \
+		&& { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . \
+		&& touch $(STAMP) && echo "$(VENV) is ready"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from qc.errors import QcError
+from qc.errors import QcError, explain, print_anything
 from qc.schema import read
 from qc.settings import Settings
 from qc.sources import Sources
@@ -74,14 +74,16 @@ def run(main: Callable[[Settings], None]) -> None:
     signal.signal(signal.SIGALRM, unwind_again)
     for number in STOPPING:
         signal.signal(number, unwind)
+    print_anything()
     try:
         main(load_settings())
-    except QcError as error:
-        for number in STOPPING:
-            signal.signal(number, signal.SIG_IGN)  # it ends, and with this error
-        process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""  # of several, see qc.processes
-        sys.exit(f"error{process}: {error}")
-    except BaseException:
+    except BaseException as error:
+        told = explain(error) if isinstance(error, QcError) or not stopped else None
+        if told:
+            for number in STOPPING:
+                signal.signal(number, signal.SIG_IGN)  # it ends, and with this error
+            process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""  # of several, see qc.processes
+            sys.exit(f"error{process}: {told}")
         if not stopped:
             raise
     if stopped:

@@ -8,7 +8,7 @@ Notable:
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
 from dvclive import Live
@@ -24,8 +24,6 @@ def live_curve(stage: str) -> Iterator[Callable[[Sequence[Epoch]], None]]:
     """Give a function that shows a learning curve; what it was not shown of it before is logged."""
     logging.getLogger("dvclive").setLevel(logging.ERROR)  # it says of every run that it is none of its experiments
     folder = LIVE / stage
-    live = Live(str(folder), dvcyaml=False, save_dvc_exp=False)
-    (folder / "dvc.yaml").write_text(DVC_YAML)  # its own grows by the same lines every epoch
     shown = 0
 
     def show(curve: Sequence[Epoch]) -> None:
@@ -39,6 +37,10 @@ def live_curve(stage: str) -> Iterator[Callable[[Sequence[Epoch]], None]]:
         shown = len(curve)
 
     try:
+        live = Live(str(folder), dvcyaml=False, save_dvc_exp=False)
+        (folder / "dvc.yaml").write_text(DVC_YAML)  # its own grows by the same lines every epoch
         yield show
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # other stages may be running
+            LIVE.rmdir()

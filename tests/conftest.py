@@ -80,6 +80,13 @@ def write_encoder(
         },
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    write_record(folder)
+
+
+def write_record(folder: Path) -> None:
+    """What the fetch stage says beside an encoder's files, that loading a model asks."""
+    record = {"files": {name: pin(folder / name) for name in ENCODER_FILES}}
+    (folder / "source.json").write_text(json.dumps(record))
 
 
 def pin(path: Path) -> dict:
@@ -120,6 +127,10 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
+# In every folder's name and in what a machine knows of its user: nothing of it may be found in an output. It is not
+# written out, since this file is copied into the projects that are searched.
+MARK = "dekraM7qZ"[::-1]
+MARKED = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "SECRET", "USER", "LOGNAME", "HOSTNAME", "MAIL")
 ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
 
 
@@ -131,6 +142,7 @@ class Project:
         self.mirror = folder / "mirror"
         self.env = {
             **os.environ,
+            **dict.fromkeys(MARKED, MARK),
             "QC_MIRROR": str(self.mirror),
             "HOME": str(folder),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -235,6 +247,13 @@ class Project:
         assert done.returncode == status, f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}"
         return done.stdout
 
+    def start(self, log: Path, *command: str, **env: str) -> subprocess.Popen:
+        """Start a command in the project, in a session of its own, and let it run; it writes to `log`."""
+        with log.open("w") as out:
+            return subprocess.Popen(
+                command, cwd=self.root, env={**self.env, **env}, stdout=out, stderr=out, start_new_session=True
+            )
+
     def stage(self, name: str, status: int = 0, **env: str) -> str:
         """Run a stage as DVC would."""
         return self.run(sys.executable, "-m", f"stages.{name}", status=status, **env)
@@ -251,8 +270,7 @@ class Project:
 
     def leave_a_state(self, stage: str) -> None:
         """Run a stage as a user does until it has saved a state, and kill it."""
-        command = [sys.executable, "-m", f"stages.{stage}"]
-        process = subprocess.Popen(command, cwd=self.root, env=self.env, stdout=subprocess.DEVNULL)
+        process = self.start(Path(os.devnull), sys.executable, "-m", f"stages.{stage}")
         while not list(self.root.glob(f".state/{stage}/*/epoch-*.safetensors")):
             assert process.poll() is None
         process.kill()
@@ -272,7 +290,7 @@ def outputs(project: Project) -> dict[str, dict]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose pipeline ran through once. Tests that change it put it back."""
-    project = Project(tmp_path_factory.mktemp("finished"))
+    project = Project(tmp_path_factory.mktemp(f"finished-{MARK}"))
     assert project.repro() == STAGES
     project.commit("first run")
     return project

@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, DistilBertConfig
 
-from qc.artifacts import read_json, write_json
+from qc.artifacts import read_json
 from qc.batching import encode
-from qc.checkpoints import fill, read_weights, save_model
+from qc.checkpoints import fill, read_config, read_weights, save_model, write_config
 from qc.classifiers import load_classifier
 from qc.errors import QcError
 from qc.frozen import cache_frozen
@@ -251,10 +251,10 @@ def test_a_missing_encoder_is_refused(folder, tmp_path):
 
 def test_a_broken_model_folder_is_refused(folder, tmp_path):
     path, _ = saved(prefix, folder, tmp_path, "prefix", {"prefix_length": 4, "classes": 5})
-    write_json(path / "config.json", read_json(path / "config.json") | {"sizes": {"prefix_length": 7, "classes": 5}})
+    write_config(path, read_config(path) | {"sizes": {"prefix_length": 7, "classes": 5}})
     with pytest.raises(QcError, match=r"prefix has shape \(4, 16\), not \(7, 16\)"):
         load_classifier(path, tmp_path)
-    write_json(path / "config.json", {"model": "other"})
+    write_config(path, {"model": "other"})
     with pytest.raises(QcError, match="not a model of this version"):
         load_classifier(path, tmp_path)
     (path / "model.safetensors").write_bytes(b"\x00" * 20)

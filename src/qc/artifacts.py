@@ -27,6 +27,7 @@ from qc.errors import QcError, reason
 
 DIGITS = 6
 PIECE = 65_536  # rows of a table that are read at once
+TEMPORARY = r"\.(.+)\.(\d+)\.tmp(?:\.old)?"  # of what it is to become, and the process that writes it
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         QcError: It could not be written; what was at `path` stays.
     """
-    with _not_written(path):
+    with writing(path):
         temporary = _temporary(path)
         try:
             yield temporary
@@ -55,7 +56,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         QcError: It could not be written; what was at `path` stays.
     """
-    with _not_written(path):
+    with writing(path):
         temporary = _temporary(path)
         try:
             temporary.mkdir()
@@ -73,12 +74,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _not_written(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Raise QcError, which tells what to do, where the system does not let `path` be written."""
     try:
         yield
     except OSError as error:
+        shown = Path(*(re.sub(TEMPORARY, r"\1", part) for part in path.parts))  # a file of a new folder
         raise QcError(
-            f"{path}: cannot be written: {reason(error)}; what was there stays; make room, or the folder writable, "
+            f"{shown}: cannot be written: {reason(error)}; what was there stays; make room, or the folder writable, "
             "and run the same command again"
         ) from None
 
@@ -87,8 +90,8 @@ def _temporary(path: Path) -> Path:
     """A free name beside `path`, of this process; what processes that were killed left there is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
-        owner = re.fullmatch(r"\.(\d+)\.tmp(\.old)?", left.name.removeprefix(f".{path.name}"))
-        if owner and not _alive(int(owner[1])):
+        found = re.fullmatch(TEMPORARY, left.name)
+        if found and found[1] == path.name and not _alive(int(found[2])):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
@@ -114,7 +117,7 @@ def _flush(path: Path) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping as indented JSON, floats rounded; NaN and infinity are refused."""
-    text = json.dumps(_rounded(content), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(rounded(content), indent=2, ensure_ascii=False, allow_nan=False)
     with new_file(path) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
@@ -124,15 +127,28 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows([_rounded(value) for value in row] for row in rows)
+        writer.writerows([rounded(value) for value in row] for row in rows)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of ours; QcError where it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise QcError(f"{path}: cannot be read: {reason(error)}; `dvc repro` makes it anew") from None
+    except ValueError as error:
         raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """The object that a JSON text holds; ValueError where it holds none."""
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"expected keys and values, found {type(content).__name__}")
+    return content
 
 
 def read_table(path: Path, *columns: str) -> pyarrow.Table:
@@ -180,11 +196,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """A value as it is written: floats with six digits, wherever they are in it."""
     if isinstance(value, float):
         return round(value, DIGITS)
     if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value

@@ -1,10 +1,13 @@
 """Model folders.
 
 model.safetensors   what was trained, and nothing else
-config.json         all it takes to rebuild the model around it; names these weights, and the encoder's, by their hash
+config.json         all it takes to rebuild the model around it; names these weights, and the encoder's, by their hash,
+                    and has one of its own content
 README.md           its model card
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from qc.artifacts import file_sha256, new_folder, write_json
+from qc.artifacts import file_sha256, new_folder, read_json, rounded, write_json
 from qc.errors import QcError
 from qc.sources import CARD, CONFIG, WEIGHTS
 
@@ -24,8 +27,30 @@ def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any], card: 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items() if name not in frozen}
     with new_folder(folder) as temporary:
         write_weights(temporary / WEIGHTS, tensors)
-        write_json(temporary / CONFIG, {**config, "weights_sha256": file_sha256(temporary / WEIGHTS)})
+        write_config(temporary, {**config, "weights_sha256": file_sha256(temporary / WEIGHTS)})
         (temporary / CARD).write_text(card, encoding="utf-8")
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the config of a model folder, and a hash of its content with it."""
+    write_json(folder / CONFIG, {**config, "content_sha256": _content_sha256(config)})
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a model folder; QcError where it is missing, broken, or changed since it was written."""
+    config = read_json(folder / CONFIG)
+    recorded = config.pop("content_sha256", None)
+    if recorded != _content_sha256(config):
+        raise QcError(
+            f"{folder / CONFIG}: not a model of this version, or changed since training: its content_sha256 is not "
+            "that of its content; `dvc checkout` or `dvc repro` brings the model back"
+        )
+    return config
+
+
+def _content_sha256(config: Mapping[str, Any]) -> str:
+    """SHA-256 of a config as JSON in one form."""
+    return hashlib.sha256(json.dumps(rounded(config), sort_keys=True).encode()).hexdigest()
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qc.artifacts import file_sha256, read_json
-from qc.checkpoints import CONFIG, WEIGHTS, fill, read_weights
+from qc.artifacts import file_sha256
+from qc.checkpoints import CONFIG, WEIGHTS, fill, read_config, read_weights
 from qc.errors import QcError
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.encoder import Encoder
 from qc.models.prefix import PrefixClassifier
 from qc.models.scratch import ScratchClassifier, ScratchConfig
-from qc.pretrained import encoder_sha256, load_encoder
+from qc.pretrained import check_record, encoder_sha256, load_encoder
 
 VOCABULARY_KEYS = ("tokenizer", "sha256", "lowercase", "include_fine_label")
 
@@ -48,7 +48,7 @@ def load_classifier(folder: Path, encoders: Path) -> Classifier:
     Raises:
         QcError: The folder is broken or of an unknown family, or the encoder has other weights than it was trained on.
     """
-    config = read_json(folder / CONFIG)
+    config = read_config(folder)
     trained = read_weights(folder / WEIGHTS)
     try:
         _check(folder / WEIGHTS, config["weights_sha256"])
@@ -56,7 +56,7 @@ def load_classifier(folder: Path, encoders: Path) -> Classifier:
         special_ids = tuple(config["special_ids"]) if config["special_ids"] else None
         vocabulary = {key: config["vocabulary"][key] for key in VOCABULARY_KEYS}
         classifier = Classifier(model, config["labels"]["classes"], config["max_length"], special_ids, vocabulary)
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise QcError(f"{folder / CONFIG}: not a model of this version: {error!r}; `dvc repro` makes it anew") from None
     fill(model, trained, folder / WEIGHTS)
     return classifier
@@ -100,4 +100,5 @@ def _encoder(config: Mapping[str, Any], encoders: Path) -> Encoder:
             f"{folder / WEIGHTS}: SHA-256 {found}, but the model was trained on {config['encoder_sha256']}; "
             "`dvc repro` trains it on the encoder that is there"
         )
+    check_record(folder)
     return load_encoder(folder)

@@ -4,13 +4,17 @@ Notable:
 - a body that broke off is asked for from where it ended, as often as each answer brings more of it
 - transient: no answer in time, a broken or short body, 408, 425, 429 and 5xx; everything else fails at once
 - a host that can't be reached is not asked again in the same run
+- a client's own timeouts begin anew with every byte, so there are overall ones beside them: for the answer's head, for
+  each piece of its body, and for the average speed
 - bytes are taken as sent (`Accept-Encoding: identity`), so that their number is known before they are written
 """
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -19,6 +23,9 @@ from urllib3.exceptions import HTTPError
 
 CHUNK = 1 << 18
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
+
+
+Value = TypeVar("Value")
 
 
 class DownloadFailed(Exception):
@@ -36,7 +43,7 @@ class Downloader:
     Attributes:
         connect_timeout: Seconds to wait for a connection.
         read_timeout: Seconds to wait for the next bytes.
-        slowest: Bytes a second, on average, below which a download is given up, after `tries * read_timeout` of grace.
+        slowest: Bytes a second, on average, below which a download is given up, after `patience`.
         tries: How often an address is asked without getting anything, the first time included.
         backoff: Seconds before the second try; doubled for each one after.
         headers: Headers by host, such as an access token for the hub.
@@ -49,6 +56,11 @@ class Downloader:
     backoff: float = 1
     headers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     _unreachable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for anything that a server may draw out by sending a byte now and then."""
+        return self.tries * self.read_timeout
 
     def download(self, url: str, out: BinaryIO, size: int, exact: bool = True) -> None:
         """Write the file at `url` to `out`.
@@ -85,7 +97,9 @@ class Downloader:
             headers["Range"] = f"bytes={out.tell()}-"
         timeout = (self.connect_timeout, self.read_timeout)
         try:
-            with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+            with within(
+                self.patience, lambda: requests.get(url, headers=headers, stream=True, timeout=timeout)
+            ) as response:
                 status = response.status_code
                 if status in TRANSIENT_STATUS:
                     raise _Transient(f"status {status}")
@@ -98,7 +112,7 @@ class Downloader:
                     if status != 200:
                         raise DownloadFailed(f"status {status}")
                 self._copy(response, out, size, exact, begun)
-        except requests.exceptions.Timeout as error:
+        except (requests.exceptions.Timeout, TimeoutError) as error:
             raise _Transient(f"no answer in time: {type(error).__name__}") from None
         except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
             raise DownloadFailed(f"{type(error).__name__}: {error}") from None
@@ -123,16 +137,40 @@ class Downloader:
             unit="B", unit_scale=True, leave=False, disable=None,
         )  # fmt: skip
         with progress:
-            while chunk := response.raw.read1(CHUNK, decode_content=False):
+            while chunk := self._read(response):
                 if out.tell() + len(chunk) > size:
                     raise DownloadFailed(f"more than {allowed}")
                 out.write(chunk)
                 progress.update(len(chunk))
                 elapsed = time.monotonic() - begun
-                if elapsed > self.tries * self.read_timeout + out.tell() / self.slowest:
+                if elapsed > self.patience + out.tell() / self.slowest:
                     raise DownloadFailed(f"too slow: {out.tell()} bytes in {elapsed:.0f} s")
         if exact and out.tell() < size:
             raise _Transient(f"body broken off after {out.tell()} of {size} bytes")
+
+    def _read(self, response: requests.Response) -> bytes:
+        """The next bytes of the body, none at its end; a piece that takes too long is the end."""
+        late = threading.Timer(self.patience, response.raw.shutdown)
+        late.daemon = True
+        late.start()
+        try:
+            return response.raw.read1(CHUNK, decode_content=False)
+        finally:
+            late.cancel()
+
+
+def within(seconds: float, call: Callable[[], Value]) -> Value:
+    """The result of a call that is given so much time; TimeoutError after it, when the call is left to itself."""
+    outcome: Future[Value] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return outcome.result(seconds)
 
 
 def url_name(url: str) -> str:

@@ -18,9 +18,9 @@ from typing import BinaryIO, ClassVar, Self
 from huggingface_hub.utils.sha import git_hash
 from tqdm import tqdm
 
-from qc.artifacts import file_sha256
+from qc.artifacts import file_sha256, writing
 from qc.downloads import Downloader, DownloadFailed
-from qc.errors import QcError
+from qc.errors import NO_ROOM, QcError
 from qc.packages import Archives, PackageFailed
 from qc.sources import EncoderPackage, LabelPackage, Pin
 
@@ -104,7 +104,7 @@ class Fetcher:
             Where each file came from, by target.
 
         Raises:
-            QcError: Some file can't be had anywhere; nothing was changed.
+            QcError: Some file can't be had anywhere, or there is no room for it; nothing was changed.
         """
         origins: dict[Path, str] = {}
         with ExitStack() as stack:
@@ -114,20 +114,31 @@ class Fetcher:
                 if file.proof.fits(file.target):
                     origins[file.target] = "already here"
                     continue
-                file.target.parent.mkdir(parents=True, exist_ok=True)
-                handle = tempfile.NamedTemporaryFile(dir=file.target.parent, prefix=".", suffix=".part", delete=False)  # noqa: SIM115
-                partial = Path(handle.name)
-                stack.callback(partial.unlink, missing_ok=True)
-                with handle:
-                    origins[file.target] = self._find(file, handle, archives)
+                with writing(file.target):
+                    file.target.parent.mkdir(parents=True, exist_ok=True)
+                    handle = tempfile.NamedTemporaryFile(  # noqa: SIM115
+                        dir=file.target.parent, prefix=".", suffix=".part", delete=False
+                    )
+                    partial = Path(handle.name)
+                    stack.callback(partial.unlink, missing_ok=True)
+                    with handle:
+                        origins[file.target] = self._find(file, handle, archives)
                 ready[file.target] = partial
             for target, partial in ready.items():
-                partial.chmod(0o644)
-                partial.replace(target)
+                with writing(target):
+                    partial.chmod(0o644)
+                    if target.is_dir():
+                        shutil.rmtree(target)
+                    partial.replace(target)
         return origins
 
     def _find(self, file: Wanted, out: BinaryIO, archives: Archives) -> str:
-        """Write the first candidate with the right bytes to `out`; returns where it came from."""
+        """Write the first candidate with the right bytes to `out`; returns where it came from.
+
+        Raises:
+            QcError: There is none.
+            OSError: There is no room for it.
+        """
         failures = []
         for place, copy in self._candidates(file, archives):
             out.seek(0)
@@ -135,6 +146,8 @@ class Fetcher:
             try:
                 copy(out)
             except (DownloadFailed, PackageFailed, OSError) as error:
+                if isinstance(error, OSError) and error.errno in NO_ROOM:
+                    raise
                 failures.append(f"  {place}: {error}")
                 continue
             out.flush()

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from qc.downloads import TRANSIENT_STATUS
+from qc.downloads import TRANSIENT_STATUS, within
 from qc.errors import QcError
 from qc.fetching import Proof
 from qc.references import HubReference
@@ -108,7 +108,7 @@ def _prove(url: str, name: str, file: str) -> Proof | None:
         status = error.response.status_code
         remedy = "; if you have access, name your token in HF_TOKEN" if status in (401, 403) else ""
         raise QcError(f"{name}: {file}: the hub answered with status {status} ({url}){remedy}") from None
-    except httpx2.HTTPError as error:
+    except (httpx2.HTTPError, TimeoutError) as error:
         raise QcError(
             f"{name}: {file}: the hub cannot be reached: {error or type(error).__name__} ({url}). HF_ENDPOINT names "
             "another; or copy data/encoders/NAME from a machine that has it into the folder of QC_MIRROR"
@@ -125,8 +125,8 @@ def _ask(url: str) -> HfFileMetadata:
     """The hub's metadata of a file, asked again where that can help."""
     for attempt in range(1, TRIES + 1):
         try:
-            return get_hf_file_metadata(url, timeout=TIMEOUT)
-        except (httpx2.TimeoutException, HfHubHTTPError) as error:
+            return within(TIMEOUT * TRIES, lambda: get_hf_file_metadata(url, timeout=TIMEOUT))
+        except (httpx2.TimeoutException, TimeoutError, HfHubHTTPError) as error:
             transient = not isinstance(error, HfHubHTTPError) or error.response.status_code in TRANSIENT_STATUS
             if attempt == TRIES or not transient:
                 raise

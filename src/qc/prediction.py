@@ -19,6 +19,7 @@ from qc.batching import encode
 from qc.checkpoints import CONFIG
 from qc.classifiers import Classifier, load_classifier
 from qc.errors import QcError
+from qc.pretrained import check_record
 from qc.texts import load_tokenizer, model_text, token_ids
 from qc.training import pick_device, predict
 from qc.vocabulary import describe_vocabulary
@@ -113,6 +114,7 @@ def load(folder: str | Path, encoders: str | Path | None = None, device: str = "
             f"{folder}: trained with the fine label before each question (tokenize.include_fine_label), which a new "
             "question has not; train one without: dvc repro"
         )
+    check_record(encoders / name)
     if describe_vocabulary(encoders / name)["sha256"] != vocabulary["sha256"]:
         raise QcError(
             f"{encoders / name}: another vocabulary than the model was trained with; run the fetch stage again"

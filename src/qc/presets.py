@@ -15,15 +15,22 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap
 
 from qc.errors import QcError
-from qc.schema import explain_unknown
+from qc.schema import Section, explain_unknown, parse, shown
 
-KEYS = ("purpose", "takes", "params")
+
+class PresetFile(Section):
+    """The content of presets/NAME.yaml."""
+
+    purpose: Annotated[str, Field(min_length=1)]
+    takes: Annotated[str, Field(min_length=1)]
+    params: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,13 +64,12 @@ def read_preset(folder: Path, name: str) -> Preset:
     if name not in list_presets(folder):
         raise QcError(f"no preset {name!r}; there are: {', '.join(list_presets(folder)) or 'none'}")
     path = folder / f"{name}.yaml"
-    content = _load(path.read_text(encoding="utf-8"), str(path))
-    for key in (*KEYS, *content):
-        if key not in KEYS:
-            raise QcError(f"{path}:{_line(content, key)}: {key}: {explain_unknown(key, KEYS)}")
-        if not isinstance(content.get(key), CommentedMap if key == "params" else str):
-            expected = "keys and values, as in params.yaml" if key == "params" else "a sentence"
-            raise QcError(f"{path}: {key}: {content.get(key)!r} is not possible; allowed: {expected}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise QcError(f"{path}: cannot be read: {error}") from None
+    parse(PresetFile, text, str(path))
+    content = _load(text, str(path))
     return Preset(path, content["purpose"], content["takes"], content["params"])
 
 
@@ -128,8 +134,8 @@ def _yaml() -> YAML:
 def _load(text: str, name: str) -> CommentedMap:
     try:
         content: Any = _yaml().load(text)
-    except YAMLError as error:
-        raise QcError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (YAMLError, ValueError, LookupError, AssertionError) as error:  # the last of the parser's own
+        raise QcError(f"{name}: not valid YAML: {shown(' '.join(str(error).split()))}") from None
     if not isinstance(content, Mapping):
-        raise QcError(f"{name}: expected keys and values, found {content!r}")
+        raise QcError(f"{name}: expected keys and values, found {shown(repr(content))}")
     return content

@@ -3,15 +3,36 @@
 from pathlib import Path
 
 from qc.artifacts import file_sha256, read_json
-from qc.checkpoints import CONFIG, WEIGHTS, read_weights
+from qc.checkpoints import read_weights
+from qc.errors import QcError
 from qc.models.encoder import Encoder, EncoderConfig
+from qc.sources import CONFIG, RECORD, TOKENIZER, WEIGHTS
 
 
 def load_encoder(folder: Path) -> Encoder:
     """Build the pretrained encoder in `folder`; QcError where its files are missing, broken or unsupported."""
-    encoder = Encoder(EncoderConfig.from_published(read_json(folder / CONFIG)))
-    encoder.load_published(read_weights(folder / WEIGHTS))
+    published, weights = read_json(folder / CONFIG), read_weights(folder / WEIGHTS)
+    try:
+        encoder = Encoder(EncoderConfig.from_published(published))
+        encoder.load_published(weights)
+    except QcError as error:
+        raise QcError(f"{folder}/{error}") from None
     return encoder
+
+
+def check_record(folder: Path) -> None:
+    """Refuse configuration or tokenizer of an encoder in `folder` that are not those which were fetched."""
+    files = read_json(folder / RECORD).get("files", {})
+    for name in (CONFIG, TOKENIZER):
+        try:
+            recorded = files[name]["sha256"]
+        except (LookupError, TypeError):
+            raise QcError(f"{folder / RECORD}: has no SHA-256 of {name}; run the fetch stage again") from None
+        if recorded != file_sha256(folder / name):
+            raise QcError(
+                f"{folder / name}: not the file that {RECORD} beside it names; `dvc checkout` or the fetch stage "
+                "brings it back"
+            )
 
 
 def encoder_sha256(folder: Path) -> str:

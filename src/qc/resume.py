@@ -26,9 +26,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from qc.artifacts import new_file
+from qc.artifacts import new_file, writing
 from qc.checkpoints import write_weights
-from qc.errors import QcError
+from qc.errors import LESS_MEMORY, QcError
 from qc.training import WEIGHTS, Epoch, State, best_epoch
 
 OTHER_RUNS_KEPT = 2
@@ -55,23 +55,35 @@ class StateFolder:
         The system gives the lock back however this process ends.
 
         Raises:
-            QcError: Another process has it.
+            QcError: Another process has it, or it cannot be written.
         """
-        self.stage.mkdir(parents=True, exist_ok=True)
-        with (self.stage / "lock").open("a+") as lock:
+        path = self.stage / "lock"
+        with writing(path):
+            self.stage.mkdir(parents=True, exist_ok=True)
+            lock = path.open("a+")
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock.seek(0)
                 owner = f"process {lock.read()}"
                 raise QcError(f"{self.stage.name} is running here already, as {owner}; wait, or end it") from None
+            lock.seek(0)
+            if killed := lock.read():
+                self.warn(
+                    f"the last run of {self.stage.name}, process {killed}, was killed: by somebody, or by the system "
+                    f"for want of memory (dmesg tells); {LESS_MEMORY}"
+                )
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
             others = [path for path in self.stage.iterdir() if path.is_dir() and path != self.folder]
             for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-OTHER_RUNS_KEPT]:
                 shutil.rmtree(path)
-            yield
+            try:
+                yield
+            finally:
+                lock.truncate(0)
 
     def save(self, state: State) -> None:
         """Write a state and remove those it makes superfluous; QcError where it can't be, and those stay."""

@@ -2,7 +2,8 @@
 
 Notable:
 - a `Section` is a frozen, strictly typed part of a file, without room for unknown keys
-- every fault of a file is told at once, a line each: file, line, key, value, what is allowed
+- the faults of a file are told at once, a line each: file, line, key, value, what is allowed
+- a file that aliases blow up, or that nests without end, is refused before anything walks through it
 - numbers are read as DVC reads them: 1e-4 is a number, with or without a dot
 """
 
@@ -49,6 +50,10 @@ _Loader.add_implicit_resolver(
 
 AnySection = TypeVar("AnySection", bound=Section)
 
+MOST_VALUES, DEEPEST = 10_000, 20  # in a file, and of keys in keys
+TOO_MUCH = f"more than {MOST_VALUES} values, or more than {DEEPEST} in one another; remove aliases, or write less"
+MOST_FAULTS, LONGEST_SHOWN = 20, 200  # told at once, and characters of anything that stands in a file
+
 
 def read(kind: type[AnySection], path: Path, name: str) -> AnySection:
     """Read and check a YAML file.
@@ -72,38 +77,40 @@ def read(kind: type[AnySection], path: Path, name: str) -> AnySection:
 
 def parse(kind: type[AnySection], text: str, name: str) -> AnySection:
     """Check the text of a YAML file; arguments and errors are as for `read`."""
+    lines: dict[str, int] = {}
     try:
         node = yaml.compose(text, _Loader)
-    except yaml.YAMLError as error:
-        raise QcError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
-    lines: dict[str, int] = {}
-    _note_lines(node, "", lines, name)
-    loader = _Loader("")
-    try:
-        content = loader.construct_document(node) if node is not None else {}
-    except (yaml.YAMLError, ValueError) as error:
-        raise QcError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
+        _note_lines(node, "", lines, name)
+        content = _Loader("").construct_document(node) if node is not None else {}
+    except RecursionError:
+        raise QcError(f"{name}: not valid YAML: {TOO_MUCH}") from None
+    except (yaml.YAMLError, ValueError, LookupError) as error:  # the latter of numbers and dates that are none
+        raise QcError(f"{name}: not valid YAML: {shown(' '.join(str(error).split()))}") from None
     return check(kind, content, name, lines)
 
 
 def check(kind: type[AnySection], content: object, name: str, lines: Mapping[str, int] | None = None) -> AnySection:
     """Check parsed content; `lines` holds the line of every dotted key, the rest is as for `read`."""
     if not isinstance(content, Mapping):
-        raise QcError(f"{name}: expected keys and values, found {content!r}")
+        raise QcError(f"{name}: expected keys and values, found {shown(repr(content))}")
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        faults = [_explain(fault, kind, name, lines or {}) for fault in error.errors()]
+        faults = [_explain(fault, kind, name, lines or {}) for fault in error.errors()[:MOST_FAULTS]]
+        if error.error_count() > MOST_FAULTS:
+            faults.append(f"{name}: and {error.error_count() - MOST_FAULTS} more")
         raise QcError("\n".join(faults)) from None
 
 
 def _note_lines(node: yaml.Node | None, prefix: str, lines: dict[str, int], name: str) -> None:
     """Fill `lines` with the line of every dotted key below `node`."""
+    if len(lines) > MOST_VALUES or prefix.count(".") > DEEPEST:
+        raise QcError(f"{name}: not valid YAML: {TOO_MUCH}")
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
-            key = f"{prefix}{key_node.value}"
+            key = f"{prefix}{key_node.value if isinstance(key_node, yaml.ScalarNode) else '?'}"
             if key in lines:
-                raise QcError(f"{name}:{key_node.start_mark.line + 1}: {key} stands here twice; remove one")
+                raise QcError(f"{name}:{key_node.start_mark.line + 1}: {shown(key)} stands here twice; remove one")
             lines[key] = key_node.start_mark.line + 1
             _note_lines(value_node, f"{key}.", lines, name)
     elif isinstance(node, yaml.SequenceNode):
@@ -121,14 +128,21 @@ def _explain(fault: Mapping[str, Any], kind: type[Section], name: str, lines: Ma
         keys, value = [*keys, cause.key], cause.value
     key = ".".join(keys)
     line = lines.get(key) or lines.get(".".join(keys[:-1]))
+    key, found = shown(key), shown(repr(value))
     where = f"{name}:{line}" if line else name
     if fault["type"] == "extra_forbidden":
         return f"{where}: {key}: {explain_unknown(keys[-1], _known_keys(kind, keys[:-1]))}"
     if fault["type"] == "missing":
         return f"{where}: {key}: missing; git shows what stood here: git diff {name}"
     if isinstance(cause, ValueError):
-        return f"{where}: {key}: {value!r} is not possible; allowed: {cause}"
-    return f"{where}: {key}: {value!r} is not possible; allowed: {_allowed(fault['msg'])}"
+        return f"{where}: {key}: {found} is not possible; allowed: {cause}"
+    return f"{where}: {key}: {found} is not possible; allowed: {_allowed(fault['msg'])}"
+
+
+def shown(text: str) -> str:
+    """What stands in a file, on one line, and cut where it is too long to be read."""
+    text = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def explain_unknown(key: str, known: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from qc.references import NAME, check_encoder, check_questions, encoder_name, is
 from qc.schema import Refusal, Section
 from qc.sources import Sha256
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
@@ -182,7 +182,7 @@ class Settings(Section):
 
     seed: Seed
     launcher: Annotated[str, Field(pattern=r"^\S.*$")]
-    threads: Positive
+    threads: Annotated[int, Field(ge=1, le=1024)]
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
     compile: bool

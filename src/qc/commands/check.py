@@ -1,10 +1,9 @@
 """qc check: did metrics get worse?"""
 
-import json
 from argparse import Namespace
 from pathlib import Path
 
-from qc.artifacts import new_file
+from qc.artifacts import new_file, parse_json
 from qc.commands import METRICS, PARAMS
 from qc.errors import QcError
 from qc.gate import (
@@ -65,9 +64,7 @@ def _side(metrics: str | None, predictions: str | None, prefix: str) -> Side:
         remedy = "name another with --base" if prefix else "`dvc repro` makes it"
         raise QcError(f"{prefix}{EVALUATION}: not there, so there is nothing to compare; {remedy}")
     try:
-        content = json.loads(metrics)
-        if not isinstance(content, dict):
-            raise ValueError(f"expected keys and values, found {type(content).__name__}")
+        content = parse_json(metrics)
     except ValueError as error:
         raise QcError(f"{prefix}{EVALUATION}: not valid JSON: {error}; `dvc repro` makes it anew") from None
     rows = None if predictions is None else read_predictions(predictions, f"{prefix}{PREDICTIONS}")

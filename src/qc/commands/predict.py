@@ -49,7 +49,8 @@ def as_text(found: Prediction, top: int) -> str:
 def as_json(found: Prediction) -> str:
     """An object on one line."""
     probabilities = {name: round(probability, 6) for name, probability in found.probabilities.items()}
-    return json.dumps({"text": found.text, "label": found.label, "probabilities": probabilities}, ensure_ascii=False)
+    content = {"text": found.text, "label": found.label, "probabilities": probabilities}
+    return json.dumps(content, ensure_ascii="utf" not in (sys.stdout.encoding or "").lower())
 
 
 def read_questions(named: Sequence[str], file: Path | None) -> Iterator[str]:
@@ -84,7 +85,7 @@ def read_questions(named: Sequence[str], file: Path | None) -> Iterator[str]:
 def _text_of(line: str, where: str) -> str:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise QcError(f"{where}: not JSON: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("text"), str):
         raise QcError(f'{where}: expected an object with a text, such as {{"text": "Who wrote Hamlet ?"}}')

@@ -10,7 +10,7 @@ Sources: Devlin et al., "BERT", NAACL 2019; Sanh et al., "DistilBERT", 2019.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -107,13 +107,24 @@ class EncoderConfig:
         if missing:
             raise QcError(f"config.json: {', '.join(missing)} missing; a {family} configuration names its sizes")
         values = [published[key] for key in _CONFIG_KEYS[family]]
-        if values[-1] not in ACTIVATIONS:
+        if values[-1] not in list(ACTIVATIONS):
             raise QcError(f"config.json: activation {values[-1]!r} is not supported; allowed: {', '.join(ACTIVATIONS)}")
         position_type = published.get("position_embedding_type", "absolute")
         if position_type != "absolute":
             raise QcError(f"config.json: position_embedding_type {position_type!r} is not supported; allowed: absolute")
         token_types = published.get("type_vocab_size", 2) if family == "bert" else 0
-        return cls(*values, token_types, published.get("layer_norm_eps", 1e-12))
+        found = cls(*values, token_types, published.get("layer_norm_eps", 1e-12))
+        for field in fields(found):
+            value = getattr(found, field.name)
+            least = 0 if field.name == "token_types" else 1
+            if (field.type is int and not (type(value) is int and least <= value < 2**31)) or (
+                field.type is float and not (type(value) in (int, float) and 0 <= value < 1)
+            ):
+                allowed = f"a number from {least}" if field.type is int else "a number from 0 to 1"
+                raise QcError(f"config.json: {field.name}: {value!r} is not possible; allowed: {allowed}")
+        if found.width % found.heads:
+            raise QcError(f"config.json: a width of {found.width} cannot be parted among {found.heads} heads")
+        return found
 
 
 class Embeddings(nn.Module):

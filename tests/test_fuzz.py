@@ -1,0 +1,289 @@
+"""Whatever a file holds: it is read, or refused by its name; never a traceback, a hang, or something half done."""
+
+import contextlib
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qc.__main__ import main
+from qc.commands.predict import read_questions
+from qc.errors import QcError
+from qc.packages import Archives, PackageFailed
+from qc.prediction import load
+from qc.schema import read
+from qc.settings import Settings
+from qc.sources import Sources
+from tests.conftest import ROOT
+
+PARAMS = (ROOT / "params.yaml").read_bytes()
+SOURCES = (ROOT / "data/sources.yaml").read_bytes()
+LONGEST_MESSAGE = 20_000  # characters: somebody has to read it
+
+# An example that takes longer than the deadline fails: that is a hang to whoever waits.
+many = settings(max_examples=300, deadline=5000, suppress_health_check=list(HealthCheck))
+some = settings(many, max_examples=60)
+
+NASTY_YAML = [
+    "&a [*a]", "*nowhere", "!!python/object/apply:os.system [true]", "!!timestamp 2020-99-99", "!!binary x",
+    "!!set {a}", "? [a] : b", "{[a]: b}", "{? {a: b} : c}", "<<: *a", "<<: 1", "9" * 5000, "0x", "0b2", "1:99:99",
+    ".inf", "-.nan",
+    "[" * 3000, "{a: " * 3000, "- " * 3000, '"\\0"', '"\\ud800"', "|\n x\n y", ">\n\n", "---\n---", "...", "%YAML 9.9",
+    "{l: &l [x, x, x, x, x, x, x, x], m: &m [*l, *l, *l, *l, *l, *l, *l, *l], n: &n [*m, *m, *m, *m, *m, *m, *m, *m],"
+    " o: &o [*n, *n, *n, *n, *n, *n, *n, *n], p: &p [*o, *o, *o, *o, *o, *o, *o, *o], q: [*p, *p, *p, *p, *p, *p, *p]}",
+    "1e999", "-1e999", "10000000000000000000000000000000", "null", "~", "''", "{}", "[]", "[[], {}]", "yes",
+    "x" * 100_000,
+]  # fmt: skip
+YAML_FILES = st.deferred(lambda: VALUES).map(lambda value: yaml.safe_dump(value, allow_unicode=True).encode())
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=4),
+    max_leaves=8,
+)
+SHORT_BYTES = st.binary(max_size=12) | st.sampled_from([each.encode() for each in NASTY_YAML]) | st.sampled_from(
+    [b"\0", b"\n", b"\t", b"\r", b'"', b"{", b"[", b",", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"NaN", b"1e999"]
+)  # fmt: skip
+
+
+@st.composite
+def damaged(draw, content):
+    """Bytes with a few pieces of them left out, put in, or there twice."""
+    content = bytearray(content)
+    for _ in range(draw(st.integers(1, 4))):
+        begin = draw(st.integers(0, len(content)))
+        end = min(len(content), begin + draw(st.integers(0, 40)))
+        content[begin:end] = draw(st.just(b"") | SHORT_BYTES | st.just(bytes(content[begin:end] * 2)))
+    return bytes(content)
+
+
+@st.composite
+def with_another_value(draw, content):
+    """A YAML file with another value somewhere."""
+    lines = content.decode().splitlines()
+    place = draw(st.sampled_from([number for number, line in enumerate(lines) if ":" in line.split("#")[0]]))
+    value = draw(st.sampled_from(NASTY_YAML) | VALUES.map(lambda value: json.dumps(value)))
+    lines[place] = f"{lines[place].split(':')[0]}: {value}"
+    return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+def changed(content):
+    return damaged(content) | with_another_value(content)
+
+
+def refused_well(error, name):
+    told = str(error)
+    assert all(line.startswith(name) for line in told.splitlines()), told
+    assert len(told) < LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize(("kind", "content"), [(Settings, PARAMS), (Sources, SOURCES)])
+def test_a_yaml_file_is_read_or_refused_by_file_and_key(kind, content, tmp_path):
+    path = tmp_path / "x.yaml"
+
+    @many
+    @given(
+        changed(content) | st.binary() | VALUES.map(lambda value: yaml.safe_dump(value, allow_unicode=True).encode())
+    )
+    def check(found):
+        path.write_bytes(found)
+        try:
+            assert isinstance(read(kind, path, "x.yaml"), kind)
+        except QcError as error:
+            refused_well(error, "x.yaml")
+
+    check()
+
+
+@pytest.mark.parametrize("which", ["presets/x.yaml", "params.yaml"])
+def test_a_preset_is_laid_over_or_refused_and_params_stay(which, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("presets").mkdir()
+    Path("presets/x.yaml").write_bytes((ROOT / "presets/notebook-mini.yaml").read_bytes())
+    Path("params.yaml").write_bytes(PARAMS)
+    original = Path(which).read_bytes()
+
+    @many
+    @given(changed(original))
+    def check(found):
+        Path("params.yaml").write_bytes(PARAMS)
+        Path(which).write_bytes(found)
+        before = Path("params.yaml").read_bytes()
+        status = main(["preset", "x"])
+        told = capsys.readouterr()
+        if status:
+            assert status == 2
+            assert Path("params.yaml").read_bytes() == before
+            for line in told.err.removeprefix("error: ").splitlines():
+                assert line.startswith(("params.yaml", "presets/x.yaml"))
+            assert len(told.err) < LONGEST_MESSAGE
+        else:
+            read(Settings, Path("params.yaml"), "params.yaml")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "presets"]
+
+    check()
+
+
+JSON_LINES = '{"text": "Who wrote Hamlet ?"}\n{"text": "Où ?", "id": 3}\n'.encode()
+TEXT_LINES = "Who wrote Hamlet ?\nOù ?\n".encode()
+NASTY_JSON = [b"[" * 100_000, b"9" * 5000, b'{"text": ' * 5000, b'{"text": "\\ud800"}', b'"text"', b'{"text": null}']
+QUESTIONS = st.binary() | damaged(JSON_LINES) | damaged(TEXT_LINES) | st.sampled_from(NASTY_JSON)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.txt"])
+def test_questions_are_read_or_refused_by_line(name, tmp_path):
+    path = tmp_path / name
+
+    @many
+    @given(QUESTIONS)
+    def check(content):
+        path.write_bytes(content)
+        try:
+            found = list(read_questions([], path))
+        except QcError as error:
+            refused_well(str(error).encode("unicode_escape").decode(), str(path))
+        else:
+            assert found
+            assert all(question.strip() for question in found)
+
+    check()
+
+
+def test_every_question_that_is_read_is_answered(here, tmp_path, capsys):
+    path = tmp_path / "x.jsonl"
+
+    @some
+    @given(QUESTIONS | st.text().map(lambda text: json.dumps({"text": text}).encode()))
+    def check(content):
+        path.write_bytes(content)
+        status = main(["predict", "--json", "--file", str(path)])
+        said = capsys.readouterr()
+        if status:
+            assert (status, said.out) == (2, "")
+        else:
+            assert len([json.loads(line) for line in said.out.split("\n")[:-1]]) == len(list(read_questions([], path)))
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["evaluate.json", "predictions.csv"])
+def test_metrics_are_compared_or_refused_by_file(restored, name, monkeypatch, capsys):
+    monkeypatch.chdir(restored.root)
+    path = restored.root / "metrics" / name
+    original = path.read_bytes()
+
+    @some
+    @given(damaged(original) | st.binary() | st.sampled_from([b"[" * 100_000, b'{"a":' * 5000, b"9" * 5000]))
+    def check(found):
+        path.write_bytes(found)
+        status = main(["check", "--base", "HEAD"])
+        told = capsys.readouterr()
+        assert status in (0, 1, 2)
+        if told.err:
+            assert status == 2
+            assert told.err.startswith(("error: metrics/", "error: here metrics/", "error: params.yaml: gate."))
+            assert len(told.err) < LONGEST_MESSAGE
+        else:
+            assert "metrics gate: " in told.out
+
+    check()
+
+
+@pytest.fixture
+def model(here, tmp_path):
+    """A copy of a model and its encoder, to be damaged."""
+    shutil.copytree(here / "models/prefix", tmp_path / "models/prefix")
+    shutil.copytree(here / "data/encoders", tmp_path / "data/encoders")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "models/prefix/config.json",
+        "models/prefix/model.safetensors",
+        "data/encoders/tiny-bert/config.json",
+        "data/encoders/tiny-bert/model.safetensors",
+        "data/encoders/tiny-bert/tokenizer.json",
+    ],
+)
+def test_a_model_is_loaded_or_refused_by_file(model, name):
+    path = model / name
+    original = path.read_bytes()
+
+    @some
+    @given(damaged(original) | with_another_json_value(original) | with_another_header(original))
+    def check(found):
+        path.write_bytes(found)
+        try:
+            load(model / "models/prefix").predict(["who ?"])
+        except QcError as error:
+            refused_well(str(error).splitlines()[0], str(model))
+
+    check()
+
+
+def with_another_json_value(content):
+    """A JSON file with another value somewhere, no other file."""
+    try:
+        fields = json.loads(content)
+    except ValueError:
+        return st.nothing()
+    return st.tuples(st.sampled_from(sorted(fields)), VALUES).map(
+        lambda change: json.dumps({**fields, change[0]: change[1]}).encode()
+    )
+
+
+def with_another_header(content):
+    """A safetensors file whose header lies, no other file."""
+    size = int.from_bytes(content[:8], "little")
+    if size > len(content):
+        return st.nothing()
+    header = st.integers(0, 2**64 - 1).map(lambda size: size.to_bytes(8, "little") + content[8:])
+    fields = damaged(content[8 : 8 + size]).map(
+        lambda found: len(found).to_bytes(8, "little") + found + content[8 + size :]
+    )
+    return header | fields
+
+
+def archive(kind):
+    out = io.BytesIO()
+    if kind == "npm":
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            for name in ("package/a.txt", "package/all.txt"):
+                info = tarfile.TarInfo(name)
+                info.size = 600
+                tar.addfile(info, io.BytesIO(bytes(range(200)) * 3))
+    else:
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as wheel:
+            for name in ("package/a.txt", "package/all.txt"):
+                wheel.writestr(name, bytes(range(200)) * 3)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["npm", "wheel"])
+def test_an_archive_is_read_or_refused(kind, tmp_path, monkeypatch):
+    path = tmp_path / "archive"
+    monkeypatch.setattr(Archives, "_archive", lambda *_: path)  # what the registry's client brought
+    if kind == "npm":
+        monkeypatch.setattr("qc.packages.gzip.open", lambda path: path.open("rb"))  # damage behind gzip's checksum
+
+    @many
+    @given(damaged(archive(kind)) | st.binary())
+    def check(content):
+        path.write_bytes(content)
+        with Archives() as archives, contextlib.suppress(PackageFailed):
+            if kind == "npm":
+                assert isinstance(archives.npm_member("x@1", "package/all.txt"), bytes)
+            else:
+                out = io.BytesIO()
+                archives.copy_wheel_member("x==1", "package/all.txt", out, 600)
+                assert len(out.getvalue()) <= 601
+
+    check()

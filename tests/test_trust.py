@@ -1,0 +1,156 @@
+"""What gets in and what gets out: no code from data, no word of the machine in an output, no part without a pin."""
+
+import ast
+import contextlib
+import re
+import runpy
+import shutil
+import sys
+import tomllib
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import yaml
+
+from qc.errors import QcError
+from qc.prediction import load
+from tests.conftest import MARK, ROOT, STAGES, write_record
+
+OWN = [*ROOT.glob("src/**/*.py"), *ROOT.glob("stages/*.py")]
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "pandas"}
+UNPICKLING = {"pickle.find_class", "marshal.load"}
+
+
+def names_in(path):
+    """Modules that a file imports, and attributes and names that it calls, dotted: `torch.load`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
+        elif isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+            yield from (keyword.arg for keyword in node.keywords if keyword.arg == "allow_pickle")
+
+
+def test_no_line_of_ours_can_unpickle():
+    for path in OWN:
+        assert not {*PICKLES, "torch.load", "np.load", "numpy.load", "allow_pickle"} & set(names_in(path)), path
+
+
+def watch(*programs):
+    """Run modules as programs, each with its arguments, and tell on standard error of all that is unpickled."""
+
+    def hook(event, found):
+        if event in UNPICKLING:
+            stack = "".join(traceback.format_stack()[-6:-1])
+            print(f"UNPICKLED {found}\n{stack}", file=sys.stderr, flush=True)
+
+    sys.addaudithook(hook)
+    for program in programs:
+        sys.argv = program.split(" ")
+        with contextlib.suppress(SystemExit):
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+def watched(project, *programs):
+    """What programs say when they are watched."""
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.test_trust import watch; watch(*sys.argv[1:])"
+    return project.run(sys.executable, "-c", script, *programs)
+
+
+def test_nothing_is_unpickled_by_any_stage_or_command(restored):
+    (restored.root / "pickled.py").write_text("import pickle; pickle.loads(b'cbuiltins\\nlen\\n.')\n")
+    assert "UNPICKLED" in watched(restored, "pickled")  # the watch does not sleep
+    (restored.root / "pickled.py").unlink()
+    told = watched(restored, *(f"stages.{stage}" for stage in STAGES), "qc predict who?", "qc export --model prefix")
+    assert "UNPICKLED" not in told, told
+    assert "tfidf_svm" in told  # all ran
+    assert "HUM" in told
+    assert "model.onnx" in told
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["models/prefix/model.safetensors", "data/encoders/tiny-bert/model.safetensors", "data/split/test.parquet"],
+)
+def test_a_pickle_in_the_place_of_a_file_is_refused_and_never_run(restored, tmp_path, name):
+    trace, path = tmp_path / "was-here", restored.root / name
+    np.save(tmp_path / "bomb.npy", np.array([Bomb(trace)], dtype=object), allow_pickle=True)
+    path.write_bytes((tmp_path / "bomb.npy").read_bytes())
+    told = restored.stage("evaluate", status=1)
+    assert "error: " in told
+    assert name in told
+    assert not trace.exists()
+    np.load(tmp_path / "bomb.npy", allow_pickle=True)  # whoever does unpickle it runs it
+    assert trace.exists()
+
+
+def test_weights_that_are_not_the_fetched_ones_are_refused(restored, tmp_path):
+    shutil.copytree(restored.root / "models/prefix", tmp_path / "models/prefix")
+    shutil.copytree(restored.mirror / "tiny-distilbert", tmp_path / "data/encoders/tiny-bert")
+    write_record(tmp_path / "data/encoders/tiny-bert")
+    with pytest.raises(QcError, match=r"tiny-bert/model\.safetensors: SHA-256 .* but the model was trained on"):
+        load(tmp_path / "models/prefix")
+
+
+def test_no_output_tells_of_the_environment_or_the_machine(restored):
+    """The mark is searched for in all that a marked project wrote: outputs, lock file, cache, report, commits."""
+    assert MARK in str(restored.root)
+    assert restored.env["HF_TOKEN"] == MARK
+    restored.stage("report")
+    restored.run("qc", "export", "--model", "prefix")
+    restored.run("dvc", "exp", "run", "--name", "marked", "-S", "train_scratch.epochs=1")
+    searched = [path for path in restored.root.rglob("*") if path.is_file()]
+    searched = [path for path in searched if not {".git", "tmp"} & set(path.relative_to(restored.root).parts[:2])]
+    assert len(searched) > 150
+    for path in searched:
+        content = path.read_bytes()
+        assert MARK.encode() not in content, path
+        if content.startswith(b"PAR1"):
+            table = pyarrow.parquet.read_table(path)
+            assert MARK not in f"{table.to_pydict()}{table.schema.metadata}", path
+    commits = restored.run("git", "rev-list", "--all").split()
+    assert len(commits) > 2  # an experiment is a commit, too
+    restored.run("git", "grep", "--quiet", MARK, *commits, status=1)
+    restored.run("dvc", "exp", "remove", "marked")
+
+
+def test_every_dependency_is_pinned_and_locked():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    direct = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["dev"]]
+    locked = dict(
+        line.split("==") for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")
+    )
+    locked = {name.lower().replace("_", "-"): version for name, version in locked.items()}
+    for requirement in [*direct, *project["build-system"]["requires"]]:
+        name, version = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?==([\w.]+)", requirement).groups()
+        assert locked.get(name.lower().replace("_", "-"), version) == version, requirement
+    assert all(re.fullmatch(r"\d[\w.+!]*", version) for version in locked.values())
+
+
+def test_the_workflow_may_only_read_and_its_actions_are_pinned_by_commit():
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert workflow["permissions"] == {"contents": "read"}
+        for job in workflow["jobs"].values():
+            assert "permissions" not in job
+            for step in job["steps"]:
+                if "uses" in step:
+                    assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]), step
+                    checkout = step["uses"].startswith("actions/checkout@")
+                    assert not checkout or step["with"]["persist-credentials"] is False
+                assert "${{" not in step.get("run", ""), step  # nothing that an outsider wrote is put into a script
