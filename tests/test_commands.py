@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.conftest import ROOT
 
@@ -91,3 +92,26 @@ def test_the_gate_is_given_its_base_and_a_place_for_the_table(tmp_path):
     done = make(folder, "check", "BASE=HEAD", "MARKDOWN=check.md")
     assert done.stdout.splitlines()[-1] == "qc check --base HEAD --markdown check.md"
     assert make(folder, "check", "BASE=").stdout.splitlines()[-1] == "qc check"
+
+
+def test_two_makes_at_once_set_up_one_environment(tmp_path):
+    folder = clone(tmp_path)
+    log = tmp_path / "log"
+    python = script(
+        tmp_path / "python",
+        f"""case "$*" in
+            "-m venv"*)
+                echo venv >> {log}
+                mkdir -p .venv/bin
+                printf '#!/bin/sh\\necho "$*" >> {log}\\n' > .venv/bin/python
+                printf '#!/bin/sh\\n' > .venv/bin/ruff
+                chmod +x .venv/bin/*;;
+            *) exec {sys.executable} "$@";;
+        esac""",
+    )
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: make(folder, "lint", f"PYTHON={python}"), range(4)))
+    assert [each.returncode for each in done] == [0] * 4, done
+    assert sum("is ready" in each.stdout for each in done) == 1
+    assert log.read_text().splitlines()[0] == "venv"
+    assert len(log.read_text().splitlines()) == 3  # and two calls of pip

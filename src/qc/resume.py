@@ -33,6 +33,7 @@ from qc.training import WEIGHTS, Epoch, State, best_epoch
 
 OTHER_RUNS_KEPT = 2
 FACTS = "state"
+OWNER = "process "  # what a lock's file holds while somebody has the lock, with a number
 
 
 class StateFolder:
@@ -66,16 +67,15 @@ class StateFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock.seek(0)
-                owner = f"process {lock.read()}"
-                raise QcError(f"{self.stage.name} is running here already, as {owner}; wait, or end it") from None
+                raise QcError(f"{self.stage.name} is running here already, as {lock.read()}; wait, or end it") from None
             lock.seek(0)
-            if killed := lock.read():
+            if (left := lock.read()).startswith(OWNER):
                 self.warn(
-                    f"the last run of {self.stage.name}, process {killed}, was killed: by somebody, or by the system "
-                    f"for want of memory (dmesg tells); {LESS_MEMORY}"
+                    f"the last run of {self.stage.name}, {left}, was killed: by somebody, or by the system for want of "
+                    f"memory (dmesg tells); {LESS_MEMORY}"
                 )
             lock.truncate(0)
-            lock.write(str(os.getpid()))
+            lock.write(f"{OWNER}{os.getpid()}")
             lock.flush()
             others = [path for path in self.stage.iterdir() if path.is_dir() and path != self.folder]
             for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-OTHER_RUNS_KEPT]:
