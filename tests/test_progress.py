@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from qc.artifacts import read_json
 from tests.conftest import outputs
 
 LIVE = "dvclive/train_scratch"
@@ -62,9 +61,9 @@ def test_dvc_shows_a_run_while_it_runs_and_nothing_of_it_after(running, restored
 
 
 def test_a_run_that_goes_on_shows_its_earlier_epochs_too(running, restored):
+    left = pause(running, restored.root / LIVE / "metrics.json")["step"]
     running.kill()
     running.wait()
-    left = read_json(restored.root / LIVE / "metrics.json")["step"]
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.train_scratch"], cwd=restored.root, env=restored.env, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
