@@ -318,13 +318,13 @@ def number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def parts(folder: Path, kills: int, minutes: float, runs: int) -> Iterator[tuple[Callable[..., Counter], tuple]]:
+def parts(folder: Path, asked: argparse.Namespace) -> Iterator[tuple[Callable[..., Counter], tuple]]:
     """What there is to do, the longest first."""
-    yield walk, (folder / "walk", minutes)
-    yield kill_repro, (folder / "repro", kills // 2)
-    yield kill_queue, (folder / "queue", kills - kills // 2)
+    yield walk, (folder / "walk", asked.minutes)
+    yield kill_repro, (folder / "repro", asked.kills // 2)
+    yield kill_queue, (folder / "queue", asked.kills - asked.kills // 2)
     yield damage_all, (folder / "damage",)
-    yield fuzz, (runs,)
+    yield fuzz, (asked.inputs,)
 
 
 def main() -> None:
@@ -337,7 +337,7 @@ def main() -> None:
     asked = parser.parse_args()
     begun, count = time.monotonic(), Counter()
     with tempfile.TemporaryDirectory(prefix="qc-soak-") as folder, ProcessPoolExecutor(3) as pool:
-        started = [pool.submit(part, *given) for part, given in parts(Path(folder), *vars(asked).values())]
+        started = [pool.submit(part, *given) for part, given in parts(Path(folder), asked)]
         for future in as_completed(started):
             found_in_part = future.result()
             print(json.dumps(found_in_part, indent=2), flush=True)
