@@ -68,9 +68,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 def allow_writing(project: Project) -> None:
     """Undo `forbid_writing`."""
-    subprocess.run(
-        ["chmod", "-R", "u+w", *(str(project.root / name) for name in ("data", "models", "metrics", "plots"))]
-    )
+    subprocess.run(["chmod", "-R", "u+w", "data", "models", "metrics", "plots"], cwd=project.root, check=True)
 
 
 def refused_clearly(output: str) -> bool:

@@ -97,10 +97,15 @@ def kill(project: Project, rng: random.Random) -> int:
     """Kill one of the project's processes, or all of them; how many."""
     processes = own_processes(project)
     chosen = processes if rng.random() < 0.5 else rng.sample(processes, min(1, len(processes)))
-    for process in chosen:
+    end(chosen)
+    return len(chosen)
+
+
+def end(processes: list[psutil.Process]) -> None:
+    """Kill processes, so far as they are still there."""
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    return len(chosen)
 
 
 def wait_until_quiet(project: Project) -> None:
@@ -141,6 +146,11 @@ def tasks(project: Project) -> dict[str, str]:
     return dict(rows)
 
 
+def has_work(project: Project) -> bool:
+    """Whether a task of the queue has not come to its end."""
+    return not {"Queued", "Running"}.isdisjoint(tasks(project).values())
+
+
 def kill_queue(folder: Path, kills: int) -> Counter:
     """A queue with two workers, killed again and again: every experiment ends in the metrics of an undisturbed one."""
     rng, project, count = random.Random(2), made(folder), Counter()
@@ -149,14 +159,13 @@ def kill_queue(folder: Path, kills: int) -> Counter:
         project.run("dvc", "exp", "run", "--temp", "--name", f"undisturbed-{name}", "--set-param", change)
     expected = {name: metrics(project, f"undisturbed-{name}") for name in wanted}
     while count["kill -9 in a queue of two workers"] < kills:
-        for path in (".dvc/cache/runs",):  # or nothing would be left to run
-            shutil.rmtree(project.root / path, ignore_errors=True)
+        shutil.rmtree(project.root / ".dvc/cache/runs", ignore_errors=True)  # or nothing would be left to run
         missing, left = set(wanted), KILLS_A_RUN
         while missing:
             for name in sorted(missing):
                 project.run("dvc", "exp", "run", "--queue", "--name", name, "--set-param", wanted[name])
             project.start(folder / "log", "dvc", "queue", "start", "--jobs", "2").wait()  # workers keep a pipe open
-            while left and any(status in ("Queued", "Running") for status in tasks(project).values()):
+            while left and has_work(project):
                 time.sleep(rng.uniform(0, 5))
                 if not own_processes(project):
                     break
@@ -182,7 +191,7 @@ def kill_queue(folder: Path, kills: int) -> Counter:
 def wait_for_queue(project: Project) -> None:
     """Wait until the queue has nothing to do, or nobody to do it."""
     begun = time.monotonic()
-    while own_processes(project) and any(status in ("Queued", "Running") for status in tasks(project).values()):
+    while own_processes(project) and has_work(project):
         assert time.monotonic() - begun < STUCK, tasks(project)
         time.sleep(0.5)
 
@@ -190,9 +199,7 @@ def wait_for_queue(project: Project) -> None:
 def wait_until_quiet_or_kill(project: Project) -> None:
     """Have no worker left that could still be at what is about to be called killed."""
     wait_for_queue(project)
-    for process in own_processes(project):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    end(own_processes(project))
     wait_until_quiet(project)
 
 

@@ -41,12 +41,12 @@ NASTY_YAML = [
     "1e999", "-1e999", "10000000000000000000000000000000", "null", "~", "''", "{}", "[]", "[[], {}]", "yes",
     "x" * 100_000,
 ]  # fmt: skip
-YAML_FILES = st.deferred(lambda: VALUES).map(lambda value: yaml.safe_dump(value, allow_unicode=True).encode())
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=4),
     max_leaves=8,
 )
+YAML_FILES = VALUES.map(lambda value: yaml.safe_dump(value, allow_unicode=True).encode())
 SHORT_BYTES = st.binary(max_size=12) | st.sampled_from([each.encode() for each in NASTY_YAML]) | st.sampled_from(
     [b"\0", b"\n", b"\t", b"\r", b'"', b"{", b"[", b",", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"NaN", b"1e999"]
 )  # fmt: skip
@@ -88,9 +88,7 @@ def test_a_yaml_file_is_read_or_refused_by_file_and_key(kind, content, tmp_path)
     path = tmp_path / "x.yaml"
 
     @many
-    @given(
-        changed(content) | st.binary() | VALUES.map(lambda value: yaml.safe_dump(value, allow_unicode=True).encode())
-    )
+    @given(changed(content) | st.binary() | YAML_FILES)
     def check(found):
         path.write_bytes(found)
         try:
