@@ -14,6 +14,7 @@ help:  ## this list
 
 run: $(STAMP)  ## fetch, train and evaluate: dvc repro
 	@python -m stages.entry
+	@python -m stages.unlock
 	@echo "make run: dvc repro (runs only what changed)"
 	@dvc repro
 
@@ -40,7 +41,8 @@ sweep: $(STAMP)  ## search the parameters of each model, by validation (about an
 verify: $(STAMP)  ## run the last commit twice from nothing, and compare every byte
 	@python -m stages.verify
 
-fuzz: $(TOOLS)  ## a million inputs to the parser of questions, under atheris
+fuzz: $(STAMP) $(TOOLS)  ## bad input at random: whatever a file may hold, and a million inputs to the parser of questions
+	@python -m pytest -n auto --quiet --hypothesis-profile search tests/test_fuzz.py
 	@PYTHONPATH=src build/tools/bin/python -m tests.fuzz_parser $(or $(RUNS),1000000)
 
 soak: $(STAMP) $(TOOLS)  ## damage, kill and change a small pipeline for about an hour; writes docs/reliability.md

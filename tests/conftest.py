@@ -7,6 +7,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,7 +19,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hypothesis import HealthCheck, settings
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+
+# The suite tries the same examples everywhere, so that it says the same of the same code; `make fuzz` tries others.
+HOWEVER_SLOW = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("suite", max_examples=100, derandomize=True, **HOWEVER_SLOW)
+settings.register_profile("search", max_examples=1000, print_blob=True, **HOWEVER_SLOW)
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = {"ABBR": "short", "DESC": "why", "HUM": "who", "LOC": "where", "NUM": "many"}
@@ -298,8 +305,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def restored(finished: Project) -> Iterator[Project]:
-    """The finished project, put back after the test."""
+    """The finished project, put back after the test: its files, and what DVC remembers of runs."""
+    runs = finished.root / ".dvc/cache/runs"
+    before = set(runs.glob("*/*"))
     yield finished
+    for run in set(runs.glob("*/*")) - before:
+        shutil.rmtree(run)
     finished.run("git", "checkout", "--quiet", "--force", ".")
     finished.run("git", "clean", "--quiet", "--force", "-d")
     finished.run("dvc", "checkout", "--quiet", "--force")

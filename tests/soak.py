@@ -116,6 +116,12 @@ def wait_until_quiet(project: Project) -> None:
         time.sleep(0.1)
 
 
+def unlock(project: Project, count: Counter) -> None:
+    """What `make run` does before it calls DVC: remove the lock file that a killed one left unreadable."""
+    if project.run(sys.executable, "-m", "stages.unlock"):
+        count["lock files that a killed DVC left unreadable, and `stages.unlock` removed"] += 1
+
+
 def kill_repro(folder: Path, kills: int) -> Counter:
     """`dvc repro` from nothing, killed again and again, goes on to the bytes of an undisturbed run."""
     rng, project, count = random.Random(1), made(folder), Counter()
@@ -134,6 +140,7 @@ def kill_repro(folder: Path, kills: int) -> Counter:
             wait_until_quiet(project)
             told = (folder / "log").read_text()
             assert "Traceback" not in told, told
+            unlock(project, count)
         project.run("dvc", "repro")
         assert_whole(project, expected, "kills of dvc repro")
         count["runs of `dvc repro` that were killed and ended in the right bytes"] += 1
@@ -170,12 +177,14 @@ def kill_queue(folder: Path, kills: int) -> Counter:
                 if not own_processes(project):
                     break
                 count["kill -9 in a queue of two workers"] += bool(kill(project, rng))
+                unlock(project, count)
                 left -= 1
             if left == 0:
                 wait_for_queue(project)
             # As the README says: what was killed is told so, then removed, and queued again.
             if running := [name for name, status in tasks(project).items() if status == "Running"]:
                 wait_until_quiet_or_kill(project)
+                unlock(project, count)
                 project.run("dvc", "queue", "kill", *running)
             project.run("dvc", "queue", "remove", "--all")
             missing = {name for name in missing if name not in project.run("dvc", "exp", "list", "--name-only").split()}
@@ -259,6 +268,7 @@ def walk(folder: Path, minutes: float) -> Counter:
         kill(project, rng)
         process.wait()
         wait_until_quiet(project)
+        unlock(project, count)
         assert "Traceback" not in (folder / "log").read_text(), (folder / "log").read_text()
 
     def damage() -> None:

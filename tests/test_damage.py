@@ -3,8 +3,13 @@
 One output of each stage here, all of them in `make soak`.
 """
 
-import pytest
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+from dvc.lock import make_lock
+
+from stages import unlock
 from tests.conftest import outputs
 from tests.faults import AS_OTHERS, DAMAGES, allow_writing, forbid_writing, output_paths, refused_clearly
 
@@ -47,3 +52,26 @@ def test_two_runs_at_once_do_not_disturb_each_other(restored, tmp_path):
     assert first.wait() == 0, (tmp_path / "first").read_text()
     assert outputs(restored) == before
     assert restored.repro() == []
+
+
+def test_a_lock_file_that_a_killed_dvc_left_empty_is_removed_before_a_run(restored):
+    locks = restored.root / ".dvc/tmp/rwlock"
+    assert restored.run(sys.executable, "-m", "stages.unlock") == ""
+    before = locks.read_text()
+    locks.write_text("")
+    assert "Unable to read RWLock-file" in restored.run("dvc", "repro", status=255)
+    assert "removed" in restored.run(sys.executable, "-m", "stages.unlock")
+    assert not locks.exists()
+    assert restored.repro() == []
+    assert locks.read_text() == before
+
+
+def test_a_lock_file_that_dvc_is_writing_is_left_alone(here):
+    locks = here / ".dvc/tmp/rwlock"
+    before = locks.read_text()
+    with make_lock(str(unlock.GUARD)), ThreadPoolExecutor() as pool:
+        locks.write_text("")
+        waiting = pool.submit(unlock.main)
+        locks.write_text(before)
+    waiting.result()
+    assert locks.read_text() == before

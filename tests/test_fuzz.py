@@ -4,13 +4,14 @@ import contextlib
 import io
 import json
 import shutil
+import signal
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qc.__main__ import main
@@ -27,12 +28,33 @@ PARAMS = (ROOT / "params.yaml").read_bytes()
 SOURCES = (ROOT / "data/sources.yaml").read_bytes()
 LONGEST_MESSAGE = 20_000  # characters: somebody has to read it
 
-# An example that takes longer than the deadline fails: that is a hang to whoever waits.
-many = settings(max_examples=300, deadline=5000, suppress_health_check=list(HealthCheck))
-some = settings(many, max_examples=60)
+HANG = 10  # seconds of processor time for one example, that takes a thousandth of it
+
+many = settings(max_examples=3 * settings.default.max_examples)
+some = settings(max_examples=settings.default.max_examples * 3 // 5)
+
+
+@pytest.fixture(autouse=True)
+def no_hang():
+    """Give up what computes without an end."""
+
+    def give_up(number, frame):
+        pytest.fail(f"a hang: more than {HANG} seconds of processor time")
+
+    before = signal.signal(signal.SIGPROF, give_up)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
+
+
+def begin():
+    """Begin to count an example's processor time: an example that takes too much of it is a hang to whoever waits."""
+    signal.setitimer(signal.ITIMER_PROF, HANG)
+
 
 NASTY_YAML = [
-    "&a [*a]", "*nowhere", "!!python/object/apply:os.system [true]", "!!timestamp 2020-99-99", "!!binary x",
+    "&a [*a]", "*nowhere", "!!python/object/apply:os.system [true]", "!!timestamp 2020-99-99", "!!timestamp x",
+    "!!binary x", "0001-01-01 00:00:00 +23:59", ":".join(["1"] * 300) + ".5", '"\\UFFFFFFFF"',
     "!!set {a}", "? [a] : b", "{[a]: b}", "{? {a: b} : c}", "<<: *a", "<<: 1", "9" * 5000, "0x", "0b2", "1:99:99",
     ".inf", "-.nan",
     "[" * 3000, "{a: " * 3000, "- " * 3000, '"\\0"', '"\\ud800"', "|\n x\n y", ">\n\n", "---\n---", "...", "%YAML 9.9",
@@ -90,6 +112,7 @@ def test_a_yaml_file_is_read_or_refused_by_file_and_key(kind, content, tmp_path)
     @many
     @given(changed(content) | st.binary() | YAML_FILES)
     def check(found):
+        begin()
         path.write_bytes(found)
         try:
             assert isinstance(read(kind, path, "x.yaml"), kind)
@@ -110,6 +133,7 @@ def test_a_preset_is_laid_over_or_refused_and_params_stay(which, tmp_path, monke
     @many
     @given(changed(original))
     def check(found):
+        begin()
         Path("params.yaml").write_bytes(PARAMS)
         Path(which).write_bytes(found)
         before = Path("params.yaml").read_bytes()
@@ -141,6 +165,7 @@ def test_questions_are_read_or_refused_by_line(name, tmp_path):
     @many
     @given(QUESTIONS)
     def check(content):
+        begin()
         path.write_bytes(content)
         try:
             found = list(read_questions([], path))
@@ -159,6 +184,7 @@ def test_every_question_that_is_read_is_answered(here, tmp_path, capsys):
     @some
     @given(QUESTIONS | st.text().map(lambda text: json.dumps({"text": text}).encode()))
     def check(content):
+        begin()
         path.write_bytes(content)
         status = main(["predict", "--json", "--file", str(path)])
         said = capsys.readouterr()
@@ -179,6 +205,7 @@ def test_metrics_are_compared_or_refused_by_file(restored, name, monkeypatch, ca
     @some
     @given(damaged(original) | st.binary() | st.sampled_from([b"[" * 100_000, b'{"a":' * 5000, b"9" * 5000]))
     def check(found):
+        begin()
         path.write_bytes(found)
         status = main(["check", "--base", "HEAD"])
         told = capsys.readouterr()
@@ -218,6 +245,7 @@ def test_a_model_is_loaded_or_refused_by_file(model, name):
     @some
     @given(damaged(original) | with_another_json_value(original) | with_another_header(original))
     def check(found):
+        begin()
         path.write_bytes(found)
         try:
             load(model / "models/prefix").predict(["who ?"])
@@ -275,6 +303,7 @@ def test_an_archive_is_read_or_refused(kind, tmp_path, monkeypatch):
     @many
     @given(damaged(archive(kind)) | st.binary())
     def check(content):
+        begin()
         path.write_bytes(content)
         with Archives() as archives, contextlib.suppress(PackageFailed):
             if kind == "npm":

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qc.errors import QcError
@@ -37,7 +37,6 @@ QUESTIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(QUESTIONS, st.integers(0, 2**32 - 1))
 def test_every_question_is_in_one_split_and_duplicates_stay_together(questions, seed):
     texts, classes = zip(*questions, strict=True)
@@ -49,7 +48,6 @@ def test_every_question_is_in_one_split_and_duplicates_stay_together(questions, 
             assert home.setdefault(normalize(texts[row]), name) == name
 
 
-@settings(max_examples=60, deadline=None)
 @given(QUESTIONS, st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
 def test_the_split_does_not_depend_on_the_order_of_rows(questions, seed, rng):
     shuffled = rng.sample(questions, len(questions))
@@ -60,7 +58,6 @@ def test_the_split_does_not_depend_on_the_order_of_rows(questions, seed, rng):
     assert found[0] == found[1]
 
 
-@settings(max_examples=60, deadline=None)
 @given(QUESTIONS, st.integers(0, 2**32 - 1))
 def test_every_split_has_every_class_in_about_its_share(questions, seed):
     texts, classes = zip(*questions, strict=True)

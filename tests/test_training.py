@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -46,7 +46,6 @@ def trained(recipe=RECIPE, seed=1, precision="fp32", **options):
     return model, fit(model, task(240, 1), task(60, 2), recipe, seed, precision, **options)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.integers(1, 40), st.none() | st.integers(0, 99))
 def test_batches_hold_every_question_once(lengths, batch_size, seed):
     generator = None if seed is None else torch.Generator().manual_seed(seed)

@@ -22,7 +22,7 @@ from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap
 
 from qc.errors import QcError
-from qc.schema import Section, explain_unknown, parse, shown
+from qc.schema import NOT_A_VALUE, Section, explain_unknown, parse, shown
 
 
 class PresetFile(Section):
@@ -134,7 +134,7 @@ def _yaml() -> YAML:
 def _load(text: str, name: str) -> CommentedMap:
     try:
         content: Any = _yaml().load(text)
-    except (YAMLError, ValueError, LookupError, AssertionError) as error:  # the last of the parser's own
+    except (YAMLError, AssertionError, *NOT_A_VALUE) as error:
         raise QcError(f"{name}: not valid YAML: {shown(' '.join(str(error).split()))}") from None
     if not isinstance(content, Mapping):
         raise QcError(f"{name}: expected keys and values, found {shown(repr(content))}")

@@ -39,8 +39,36 @@ class Refusal(ValueError):
         self.key, self.value, self.allowed = key, value, allowed
 
 
+MOST_VALUES, DEEPEST = 10_000, 20  # in a file, and of keys in keys
+TOO_MUCH = f"more than {MOST_VALUES} values, or more than {DEEPEST} in one another; remove aliases, or write less"
+MOST_FAULTS, LONGEST_SHOWN = 20, 200  # told at once, and characters of anything that stands in a file
+
+# What PyYAML and ruamel.yaml let through of numbers, dates and characters that are none.
+NOT_A_VALUE = (ValueError, LookupError, ArithmeticError, AttributeError, TypeError)
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with YAML 1.2's notion of a floating-point number."""
+    """PyYAML's safe loader, with bounds, and with YAML 1.2's notion of a floating-point number."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._values = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        self._values += 1
+        self._depth += 1
+        if self._values > MOST_VALUES or self._depth > DEEPEST:
+            raise yaml.MarkedYAMLError(problem=TOO_MUCH, problem_mark=self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
+        try:
+            return super().construct_object(node, deep)
+        except NOT_A_VALUE:
+            problem = f"{node.value!r} is no {node.tag.rpartition(':')[2]}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
 
 
 _Loader.yaml_implicit_resolvers = dict(yaml.SafeLoader.yaml_implicit_resolvers)
@@ -49,10 +77,6 @@ _Loader.add_implicit_resolver(
 )
 
 AnySection = TypeVar("AnySection", bound=Section)
-
-MOST_VALUES, DEEPEST = 10_000, 20  # in a file, and of keys in keys
-TOO_MUCH = f"more than {MOST_VALUES} values, or more than {DEEPEST} in one another; remove aliases, or write less"
-MOST_FAULTS, LONGEST_SHOWN = 20, 200  # told at once, and characters of anything that stands in a file
 
 
 def read(kind: type[AnySection], path: Path, name: str) -> AnySection:
@@ -82,10 +106,11 @@ def parse(kind: type[AnySection], text: str, name: str) -> AnySection:
         node = yaml.compose(text, _Loader)
         _note_lines(node, "", lines, name)
         content = _Loader("").construct_document(node) if node is not None else {}
-    except RecursionError:
-        raise QcError(f"{name}: not valid YAML: {TOO_MUCH}") from None
-    except (yaml.YAMLError, ValueError, LookupError) as error:  # the latter of numbers and dates that are none
-        raise QcError(f"{name}: not valid YAML: {shown(' '.join(str(error).split()))}") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter of escapes that are no character
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        where = f"{name}:{mark.line + 1}" if mark else name
+        told = ": ".join(filter(None, (error.context, error.problem))) if mark else str(error)
+        raise QcError(f"{where}: not valid YAML: {shown(' '.join(told.split()))}") from None
     return check(kind, content, name, lines)
 
 
