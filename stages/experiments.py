@@ -1,5 +1,8 @@
 """DVC experiments run by our own scripts, each in a folder of its own: the workspace stays as it is."""
 
+import contextlib
+import os
+import signal
 import subprocess
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +24,7 @@ def run_experiment(name: str, params: Mapping[str, Any], *targets: str) -> None:
     Raises:
         QcError: A stage failed.
     """
-    if name in _dvc("list", "--name-only", capture_output=True).split():
+    if name in _dvc("list", "--name-only", stdout=subprocess.PIPE).split():
         _dvc("remove", name)
     changes = [f"--set-param={key}={value}" for key, value in params.items()]
     _dvc("run", "--temp", "--name", name, *changes, *targets)
@@ -32,11 +35,20 @@ def read_metrics(file: str, experiment: str) -> dict[str, Any]:
     return metrics_show(str(METRICS / file), rev=experiment)
 
 
-def _dvc(*arguments: str, **options: Any) -> str | None:
-    """Run `dvc exp`; what it printed, if that is captured."""
+def _dvc(*arguments: str, stdout: int | None = None) -> str | None:
+    """Run `dvc exp`; what it printed, if that goes to a pipe.
+
+    It runs in a session of its own: what ends us ends it and the stage that it is at, as Ctrl-C does in a shell.
+    """
     command = ["dvc", "exp", *arguments]
     print(" ".join(command), flush=True)
-    done = subprocess.run(command, text=True, **options)
-    if done.returncode:
+    with subprocess.Popen(command, text=True, stdout=stdout, start_new_session=True) as process:
+        try:
+            printed, _ = process.communicate()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            raise
+    if process.returncode:
         raise QcError(f"`{' '.join(command)}` failed, see above")
-    return done.stdout
+    return printed

@@ -126,11 +126,9 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
         if not is_first():
             train_from(None)
             return
-        parameters = list(model.parameters())
-        trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
         side_by_side = f", {count()} processes" if count() > 1 else ""
         print(
-            f"{name}: {trainable:,} trainable parameters, {len(splits[0])} questions, {device.type}, "
+            f"{name}: {_sizes(model)['trainable']:,} trainable parameters, {len(splits[0])} questions, {device.type}, "
             f"{precision}{side_by_side}",
             flush=True,
         )
@@ -147,30 +145,42 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
 
             result = train_from(start, report)
             metrics = {
-                "parameters": {"total": sum(parameter.numel() for parameter in parameters), "trainable": trainable},
+                "parameters": _sizes(model),
                 "epochs": len(result.curve),
                 "best_epoch": result.best.epoch,
                 "valid": {"accuracy": result.best.valid_accuracy, "loss": result.best.valid_loss},
                 "precision": precision,
                 "padding_share": result.padding_share,
             }
-            card = CardFacts(
-                name,
-                config,
-                metrics,
-                files=read_json(FILES),
-                splits={
-                    path.stem: (len(split), file_sha256(path))
-                    for path, split in zip((TRAIN, VALID), splits, strict=True)
-                },
-                encoder=read_json(ENCODERS / config["encoder"] / RECORD) if "encoder" in config else None,
-                training={"seed": settings.seed, "threads": settings.threads, **own.model_dump()},
-            )
-            save_model(MODELS / name, model, config, model_card(card))
+            training = {"seed": settings.seed, "threads": settings.threads, **own.model_dump()}
+            sizes = {path.stem: len(split) for path, split in zip((TRAIN, VALID), splits, strict=True)}
+            save_model(MODELS / name, model, config, model_card(_card_facts(name, config, metrics, training, sizes)))
             columns = [field.name for field in fields(Epoch)]
             write_csv(PLOTS / f"{stage}.csv", columns, [astuple(epoch) for epoch in result.curve])
             write_json(METRICS / f"{stage}.json", metrics)
             states.remove()
+
+
+def _sizes(model: nn.Module) -> dict[str, int]:
+    """How many parameters a model has, and how many of them are trained."""
+    parameters = list(model.parameters())
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return {"total": sum(parameter.numel() for parameter in parameters), "trainable": trainable}
+
+
+def _card_facts(
+    name: str, config: dict[str, Any], metrics: dict[str, Any], training: dict[str, Any], sizes: dict[str, int]
+) -> CardFacts:
+    """What the model card tells; `sizes` holds the questions of each split, the rest is as for `CardFacts`."""
+    return CardFacts(
+        name,
+        config,
+        metrics,
+        files=read_json(FILES),
+        splits={split: (size, file_sha256(SPLIT / f"{split}.parquet")) for split, size in sizes.items()},
+        encoder=read_json(ENCODERS / config["encoder"] / RECORD) if "encoder" in config else None,
+        training=training,
+    )
 
 
 def _run_key(

@@ -1,8 +1,10 @@
 """The pipeline under DVC, for real, with tiny data: what it writes, what reruns, what is refused."""
 
 import json
+import signal
 import sys
 
+import psutil
 import pytest
 from datasets import load_dataset
 
@@ -199,6 +201,21 @@ def test_seeds_are_run_as_experiments_and_the_workspace_stays_as_it_is(restored)
     assert f"**{mean:.3f}**" in said.splitlines()[-3]
     assert {"seed-1", "seed-2"} <= set(restored.run("dvc", "exp", "list", "--name-only").split())
     assert "1 1 is not possible" in restored.run(sys.executable, "-m", "stages.seeds", "1", "1", status=1)
+
+
+def test_seeds_that_are_stopped_leave_nothing_running(restored, tmp_path):
+    restored.set("train_scratch.epochs", 100_000)
+    restored.set("train_scratch.patience", 100_000)
+    process = restored.start(tmp_path / "log", sys.executable, "-m", "stages.seeds", "1", "2")
+    while "trainable parameters" not in (tmp_path / "log").read_text():
+        assert process.poll() is None, (tmp_path / "log").read_text()
+    stopped = psutil.Process(process.pid).children(recursive=True)
+    assert any("stages.train_scratch" in each.cmdline() for each in stopped)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    _, alive = psutil.wait_procs(stopped, timeout=60)
+    assert not alive
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_metrics_and_plots_are_shown(finished):

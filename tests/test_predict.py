@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from qc.checkpoints import read_config, write_config
 from qc.errors import QcError
 from stages.report import read_rows
 from tests.conftest import CLASSES, write_record
+from tests.faults import make_folder
 
 MODELS = ("scratch", "prefix", "distilbert")
 
@@ -165,6 +167,21 @@ def test_a_missing_encoder_or_another_vocabulary_is_refused(copied, capsys, fini
     assert "another vocabulary" in refused(capsys, "who ?", "--model", "scratch")
     shutil.rmtree(copied / "data/encoders/tiny-bert")
     assert "tiny-bert: no such encoder" in refused(capsys, "who ?", "--model", "distilbert")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"models/prefix/{name}" for name in ("config.json", "model.safetensors")),
+        *(f"data/encoders/tiny-bert/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")),
+        "data/encoders/tiny-bert/source.json",
+    ],
+)
+@pytest.mark.parametrize("damage", [Path.unlink, make_folder])
+def test_a_missing_file_is_named(copied, name, damage):
+    damage(copied / name)
+    with pytest.raises(QcError, match=f"{Path(name).parent}"):
+        load(copied / "models/prefix")
 
 
 def test_a_model_that_was_given_the_answer_is_refused(copied, capsys):

@@ -98,7 +98,10 @@ def test_an_impossible_value_is_refused_with_line_key_value_and_remedy(tmp_path,
         ("", "seed: missing"),
         ("[1, 2]", "expected keys and values"),
         ("seed: [1", "not valid YAML"),
-        ("seed: 1\n\tx: 2", "not valid YAML"),
+        ("seed: 1\n\tx: 2", "params.yaml:2: not valid YAML"),
+        ("seed: !!timestamp soon", "params.yaml:1: not valid YAML: 'soon' is no timestamp"),
+        ("a: 1\nseed: " + "[" * 30, "params.yaml:2: not valid YAML: more than 10000 values, or more than 20 in one"),
+        ("a: &a [1, 1, 1]\nb: [" + "*a, " * 4000 + "]", "params.yaml: not valid YAML: more than 10000 values"),
     ],
 )
 def test_a_file_of_the_wrong_shape_is_refused(tmp_path, text, message):

@@ -100,5 +100,5 @@ def _encoder(config: Mapping[str, Any], encoders: Path) -> Encoder:
             f"{folder / WEIGHTS}: SHA-256 {found}, but the model was trained on {config['encoder_sha256']}; "
             "`dvc repro` trains it on the encoder that is there"
         )
-    check_record(folder)
+    check_record(folder, CONFIG)
     return load_encoder(folder)

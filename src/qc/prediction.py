@@ -20,6 +20,7 @@ from qc.checkpoints import CONFIG
 from qc.classifiers import Classifier, load_classifier
 from qc.errors import QcError
 from qc.pretrained import check_record
+from qc.sources import TOKENIZER
 from qc.texts import load_tokenizer, model_text, token_ids
 from qc.training import pick_device, predict
 from qc.vocabulary import describe_vocabulary
@@ -114,7 +115,7 @@ def load(folder: str | Path, encoders: str | Path | None = None, device: str = "
             f"{folder}: trained with the fine label before each question (tokenize.include_fine_label), which a new "
             "question has not; train one without: dvc repro"
         )
-    check_record(encoders / name)
+    check_record(encoders / name, TOKENIZER)
     if describe_vocabulary(encoders / name)["sha256"] != vocabulary["sha256"]:
         raise QcError(
             f"{encoders / name}: another vocabulary than the model was trained with; run the fetch stage again"
