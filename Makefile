@@ -14,7 +14,7 @@ help:  ## this list
 
 run: $(STAMP)  ## fetch, train and evaluate: dvc repro
 	@python -m stages.entry
-	@python -m stages.unlock
+	@python -m stages.mend
 	@echo "make run: dvc repro (runs only what changed)"
 	@dvc repro
 

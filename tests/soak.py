@@ -4,7 +4,7 @@
     python -m tests.soak --minutes 5 --kills 20   a shorter one
 
 What is looked at: what DVC says is up to date are the bytes that a run from nothing makes of the same parameters, and
-the next command is not kept from anything by what the one before left. The first fault ends it. What came through
+the next command is not kept from anything by what the one before left. The first fault ends a part. What came through
 is counted in docs/reliability.md.
 """
 
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -116,10 +117,10 @@ def wait_until_quiet(project: Project) -> None:
         time.sleep(0.1)
 
 
-def unlock(project: Project, count: Counter) -> None:
-    """What `make run` does before it calls DVC: remove the lock file that a killed one left unreadable."""
-    if project.run(sys.executable, "-m", "stages.unlock"):
-        count["lock files that a killed DVC left unreadable, and `stages.unlock` removed"] += 1
+def mend(project: Project, count: Counter) -> None:
+    """What `make run` does before it calls DVC: put right what a killed one left half-written."""
+    told = project.run(sys.executable, "-m", "stages.mend")
+    count["files that a killed DVC left half-written, and `stages.mend` put right"] += len(told.splitlines())
 
 
 def kill_repro(folder: Path, kills: int) -> Counter:
@@ -140,10 +141,11 @@ def kill_repro(folder: Path, kills: int) -> Counter:
             wait_until_quiet(project)
             told = (folder / "log").read_text()
             assert "Traceback" not in told, told
-            unlock(project, count)
+            mend(project, count)
         project.run("dvc", "repro")
         assert_whole(project, expected, "kills of dvc repro")
         count["runs of `dvc repro` that were killed and ended in the right bytes"] += 1
+        tell("kill_repro", count)
     return count
 
 
@@ -177,14 +179,14 @@ def kill_queue(folder: Path, kills: int) -> Counter:
                 if not own_processes(project):
                     break
                 count["kill -9 in a queue of two workers"] += bool(kill(project, rng))
-                unlock(project, count)
+                mend(project, count)
                 left -= 1
             if left == 0:
                 wait_for_queue(project)
             # As the README says: what was killed is told so, then removed, and queued again.
             if running := [name for name, status in tasks(project).items() if status == "Running"]:
                 wait_until_quiet_or_kill(project)
-                unlock(project, count)
+                mend(project, count)
                 project.run("dvc", "queue", "kill", *running)
             project.run("dvc", "queue", "remove", "--all")
             missing = {name for name in missing if name not in project.run("dvc", "exp", "list", "--name-only").split()}
@@ -194,6 +196,7 @@ def kill_queue(folder: Path, kills: int) -> Counter:
         assert project.run("git", "status", "--porcelain") == ""
         assert project.repro() == []
         count["queues that were killed and ended in the right metrics"] += 1
+        tell("kill_queue", count)
     return count
 
 
@@ -238,6 +241,7 @@ def damage_all(folder: Path) -> Counter:
             project.run("dvc", "repro")
             assert_whole(project, expected, f"{name}: {path.relative_to(project.root)}")
             count[f"outputs {name}, and brought back"] += 1
+        tell("damage_all", count)
     return count
 
 
@@ -268,7 +272,7 @@ def walk(folder: Path, minutes: float) -> Counter:
         kill(project, rng)
         process.wait()
         wait_until_quiet(project)
-        unlock(project, count)
+        mend(project, count)
         assert "Traceback" not in (folder / "log").read_text(), (folder / "log").read_text()
 
     def damage() -> None:
@@ -306,6 +310,7 @@ def walk(folder: Path, minutes: float) -> Counter:
             actions[name]()
             count[name] += 1
         settled()
+        tell("walk", count)
     return count
 
 
@@ -335,6 +340,11 @@ def number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
+def tell(part: str, count: Counter) -> None:
+    """Say how far a part is."""
+    print(f"{part}: {json.dumps(count)}", flush=True)
+
+
 def parts(folder: Path, asked: argparse.Namespace) -> Iterator[tuple[Callable[..., Counter], tuple]]:
     """What there is to do, the longest first."""
     yield walk, (folder / "walk", asked.minutes)
@@ -352,13 +362,18 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--inputs", type=int, default=1_000_000, help="for the parser")
     asked = parser.parse_args()
-    begun, count = time.monotonic(), Counter()
+    begun, count, faults = time.monotonic(), Counter(), 0
     with tempfile.TemporaryDirectory(prefix="qc-soak-") as folder, ProcessPoolExecutor(3) as pool:
-        started = [pool.submit(part, *given) for part, given in parts(Path(folder), asked)]
+        started = {pool.submit(part, *given): part for part, given in parts(Path(folder), asked)}
         for future in as_completed(started):
-            found_in_part = future.result()
-            print(json.dumps(found_in_part, indent=2), flush=True)
-            count += found_in_part
+            if error := future.exception():
+                faults += 1
+                traceback.print_exception(error)
+            else:
+                count += future.result()
+            print(f"{started[future].__name__}: {'a fault' if error else 'done'}", flush=True)
+    if faults:
+        sys.exit(f"error: {faults} of {len(started)} parts met a fault, see above; {PAGE} stays as it was")
     command = f"python -m tests.soak --minutes {asked.minutes:g} --kills {asked.kills} --inputs {asked.inputs}"
     rows = [f"| {name} | {times:,} |" for name, times in sorted(count.items())]
     table = "\n".join([f"| `{command}` | |", "|---|--:|", *rows])

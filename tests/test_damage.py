@@ -4,12 +4,11 @@ One output of each stage here, all of them in `make soak`.
 """
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from dvc.lock import make_lock
 
-from stages import unlock
+from stages import mend
 from tests.conftest import outputs
 from tests.faults import AS_OTHERS, DAMAGES, allow_writing, forbid_writing, output_paths, refused_clearly
 
@@ -54,24 +53,46 @@ def test_two_runs_at_once_do_not_disturb_each_other(restored, tmp_path):
     assert restored.repro() == []
 
 
-def test_a_lock_file_that_a_killed_dvc_left_empty_is_removed_before_a_run(restored):
-    locks = restored.root / ".dvc/tmp/rwlock"
-    assert restored.run(sys.executable, "-m", "stages.unlock") == ""
-    before = locks.read_text()
-    locks.write_text("")
-    assert "Unable to read RWLock-file" in restored.run("dvc", "repro", status=255)
-    assert "removed" in restored.run(sys.executable, "-m", "stages.unlock")
-    assert not locks.exists()
+@pytest.mark.parametrize(
+    ("name", "says", "done"),
+    [
+        (".dvc/tmp/rwlock", "Unable to read RWLock-file", "removed"),
+        ("dvc.lock", "'./dvc.lock' validation failed", "git's version put back"),
+    ],
+)
+def test_a_file_that_a_killed_dvc_left_empty_is_put_right_before_a_run(restored, name, says, done):
+    path = restored.root / name
+    assert restored.run(sys.executable, "-m", "stages.mend") == ""
+    before = path.read_text()
+    path.write_text("")
+    assert says in restored.run("dvc", "repro", status=255)
+    told = f"{name}: DVC was killed while it wrote this file; {done}\n"
+    assert restored.run(sys.executable, "-m", "stages.mend") == told
     assert restored.repro() == []
-    assert locks.read_text() == before
+    assert path.read_text() == before
 
 
-def test_a_lock_file_that_dvc_is_writing_is_left_alone(here):
-    locks = here / ".dvc/tmp/rwlock"
-    before = locks.read_text()
-    with make_lock(str(unlock.GUARD)), ThreadPoolExecutor() as pool:
-        locks.write_text("")
-        waiting = pool.submit(unlock.main)
-        locks.write_text(before)
-    waiting.result()
-    assert locks.read_text() == before
+def test_a_dvc_lock_that_git_does_not_know_is_made_anew(restored, tmp_path):
+    project = restored.clone(tmp_path / "clone")
+    project.run("git", "rm", "--quiet", "--cached", "dvc.lock")
+    (project.root / "dvc.lock").write_text("schema: '2.0'\nstages:\n  fetch:\n    cmd")
+    assert "dvc.lock: DVC was killed" in project.run(sys.executable, "-m", "stages.mend")
+    assert not (project.root / "dvc.lock").exists()
+
+
+def test_a_conflict_in_dvc_lock_is_left_to_whoever_merges(restored):
+    path = restored.root / "dvc.lock"
+    path.write_text(conflict := f"<<<<<<< HEAD\n{path.read_text()}=======\n>>>>>>> other\n")
+    assert restored.run(sys.executable, "-m", "stages.mend") == ""
+    assert path.read_text() == conflict
+
+
+@pytest.mark.parametrize("path", mend.GUARDS)
+def test_a_file_that_dvc_is_writing_is_left_alone(restored, monkeypatch, path):
+    monkeypatch.chdir(restored.root)
+    before = path.read_text()
+    with make_lock(mend.GUARDS[path]):
+        path.write_text("")
+        mend.main()
+        assert path.read_text() == ""
+        path.write_text(before)
