@@ -45,7 +45,7 @@ fuzz: $(STAMP) $(TOOLS)  ## bad input at random: whatever a file may hold, and a
 	@python -m pytest -n auto --quiet --hypothesis-profile search tests/test_fuzz.py
 	@PYTHONPATH=src build/tools/bin/python -m tests.fuzz_parser $(or $(RUNS),1000000)
 
-soak: $(STAMP) $(TOOLS)  ## damage, kill and change a small pipeline for about an hour; writes docs/reliability.md
+soak: $(STAMP) $(TOOLS)  ## damage, kill and change a small pipeline, for about 35 minutes; writes docs/reliability.md
 	@python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 licences: $(STAMP) $(TOOLS)  ## the licence of every package of the environment
