@@ -17,6 +17,7 @@ from qc.processes import joined, local_device, local_threads
 from tests.conftest import Project, free_port, outputs
 
 TORCHRUN = "torchrun --standalone --nproc-per-node="
+TWO = f"{TORCHRUN}2".split()
 TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
 
 
@@ -47,8 +48,7 @@ def split_project(tmp_path_factory):
 @pytest.fixture
 def project(split_project, tmp_path):
     """A copy of it."""
-    shutil.copytree(split_project.root, tmp_path / "project", symlinks=True)
-    return split_project.at(tmp_path / "project")
+    return split_project.copy(tmp_path / "project")
 
 
 def curve(project, stage):
@@ -69,8 +69,7 @@ def assert_close(alone, together, stage):
 
 @pytest.mark.parametrize(("stage", "processes"), list(zip(TRAINING, (2, 3, 2), strict=True)))
 def test_several_processes_train_what_one_trains(project, tmp_path, stage, processes):
-    shutil.copytree(project.root, tmp_path / "alone", symlinks=True)
-    alone = project.at(tmp_path / "alone")
+    alone = project.copy(tmp_path / "alone")
     alone.stage(stage)
     project.set("launcher", f"{TORCHRUN}{processes}")
     said = project.run("dvc", "repro", stage)
@@ -82,8 +81,7 @@ def test_several_processes_train_what_one_trains(project, tmp_path, stage, proce
 
 
 def test_accelerate_starts_them_as_well(project, tmp_path):
-    shutil.copytree(project.root, tmp_path / "torchrun", symlinks=True)
-    other = project.at(tmp_path / "torchrun")
+    other = project.copy(tmp_path / "torchrun")
     for each, launcher in ((project, "accelerate launch --multi_gpu --num_processes 2"), (other, f"{TORCHRUN}2")):
         said = each.run(*launcher.split(), "-m", "stages.train_scratch")
         assert ", 2 processes" in said
@@ -102,15 +100,29 @@ def start(project, stage, log):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_process_ends_the_run_clearly_and_it_goes_on_to_the_same_bytes(project, tmp_path, rank):
-    command = [*f"{TORCHRUN}2".split(), "-m", "stages.train_scratch"]
+@pytest.fixture(scope="module")
+def long_project(split_project, tmp_path_factory):
+    """A project whose transformer trains so long that it can be killed meanwhile, with dropout."""
+    project = split_project.copy(tmp_path_factory.mktemp("long") / "project")
     project.set("train_scratch.dropout", 0.3)
     for key in ("epochs", "patience"):
-        project.set(f"train_scratch.{key}", 60)
-    shutil.copytree(project.root, tmp_path / "undisturbed", symlinks=True)
-    undisturbed = project.at(tmp_path / "undisturbed")
-    undisturbed.run(*command)
+        project.set(f"train_scratch.{key}", 30)
+    return project
+
+
+@pytest.fixture(scope="module")
+def undisturbed(long_project, tmp_path_factory):
+    """What two processes make of it when none is killed."""
+    project = long_project.copy(tmp_path_factory.mktemp("undisturbed") / "project")
+    project.run(*TWO, "-m", "stages.train_scratch")
+    return outputs(project)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_run_clearly_and_it_goes_on_to_the_same_bytes(
+    long_project, undisturbed, tmp_path, rank
+):
+    project = long_project.copy(tmp_path / "project")
     with (tmp_path / "log").open("w+") as log:
         processes = start(project, "train_scratch", log)
         while not list(project.root.glob(".state/train_scratch/*/epoch-*")):
@@ -123,14 +135,14 @@ def test_a_killed_process_ends_the_run_clearly_and_it_goes_on_to_the_same_bytes(
     assert f"error (process {1 - rank}): lost the other processes of this run: " in said
     assert "run the same command again to go on" in said
     assert not (project.root / "models/scratch").exists()
-    assert "resuming train_scratch from epoch" in project.run(*command)
-    assert outputs(project) == outputs(undisturbed)
+    assert "resuming train_scratch from epoch" in project.run(*TWO, "-m", "stages.train_scratch")
+    assert outputs(project) == undisturbed
 
 
 def test_a_state_of_one_process_is_not_gone_on_with_by_two(project):
     project.set("train_scratch.epochs", 60)
     project.leave_a_state("train_scratch")
-    assert "resuming" not in project.run(*f"{TORCHRUN}2".split(), "-m", "stages.train_scratch")
+    assert "resuming" not in project.run(*TWO, "-m", "stages.train_scratch")
 
 
 def ip(*arguments):
@@ -168,9 +180,7 @@ def two_nodes(name):
 
 
 def test_two_nodes_train_as_one_and_the_first_writes(project, tmp_path):
-    nodes = [project.at(tmp_path / f"node{number}") for number in range(2)]
-    for each in nodes:
-        shutil.copytree(project.root, each.root, symlinks=True)
+    nodes = [project.copy(tmp_path / f"node{number}") for number in range(2)]
     project.stage("train_prefix")
     with two_nodes(f"qc{os.getpid()}") as (before, address, environment):
         port = free_port()
@@ -189,6 +199,26 @@ def test_two_nodes_train_as_one_and_the_first_writes(project, tmp_path):
     assert_close(project, nodes[0], "train_prefix")
     assert not (nodes[1].root / "models/prefix").exists()
     assert not list(nodes[1].root.glob("metrics/train_prefix.json"))
+
+
+def test_no_thread_of_the_group_outlives_it(project):
+    (project.root / "threads.py").write_text(
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from qc.processes import averaging_gradients, joined\n"
+        "def threads():\n"
+        "    names = [(task / 'comm').read_text() for task in Path('/proc/self/task').iterdir()]\n"
+        "    return sum('gloo' in name for name in names)\n"
+        "def train():\n"
+        "    averaging_gradients(torch.nn.Linear(4, 4))(torch.ones(2, 4)).sum().backward()\n"
+        "    print(f'while training: {threads() > 0}')\n"
+        "with joined(torch.device('cpu')):\n"
+        "    train()\n"
+        "print(f'left: {threads()}')\n"
+    )
+    said = project.run(*TWO, "threads.py")
+    assert said.count("while training: True") == 2
+    assert said.count("left: 0") == 2  # one that is left may take the interpreter down while it ends
 
 
 def test_a_run_without_its_other_processes_says_so(monkeypatch):

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch
+import torch.distributed.nn  # before there is a group: the one that it finds stays in its functions' defaults
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 

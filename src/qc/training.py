@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from qc.adamw import AdamW, Group
 from qc.batching import Batch, Questions, padding_share, plan_batches
 from qc.errors import QcError
 from qc.processes import (
@@ -152,7 +153,7 @@ def seed_everything(seed: int, threads: int) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.set_num_threads(local_threads(threads))
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # `use_deterministic_algorithms`, without importing the compiler
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory it has not written
 
 
@@ -238,11 +239,12 @@ def fit(
     rate = _learning_rate(recipe, steps)
     forward = averaging_gradients(model)
     if compiled:
+        torch.use_deterministic_algorithms(True)  # says it to the compiler, too
         forward = torch.compile(forward, dynamic=True)
     curve, shares, best_weights = [], [], {}
     if start is not None:
         curve, shares, best_weights = list(start.curve), list(start.padding_shares), start.best_weights
-        _restore(start.tensors, trained, optimizer)
+        _restore(start.tensors, _tensors(trained, optimizer))
     while not _finished(curve, recipe):
         number = len(curve) + 1
         generator = torch.Generator().manual_seed(_epoch_seed(seed, number))
@@ -258,13 +260,10 @@ def fit(
             with autocast(device, precision), sdpa_kernel(SDPBackend.MATH):
                 logits = forward(batch.inputs, batch.mask)
             loss = _loss(logits.float(), batch, model.output_layer.classes, recipe)
-            optimizer.zero_grad(set_to_none=True)
             (loss * (len(own) * count() / len(indices))).backward()
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained.values(), recipe.clip_norm)
-            for group in optimizer.param_groups:
-                group["lr"] = rate(step) * group["factor"]
-            optimizer.step()
+            optimizer.step(rate(step))
             total += loss.detach() * len(own)
         train_loss = summed(total).item() / len(train)
         if not math.isfinite(train_loss):
@@ -287,26 +286,16 @@ def _finished(curve: Sequence[Epoch], recipe: Recipe) -> bool:
     return bool(curve) and (len(curve) == recipe.epochs or len(curve) - best_epoch(curve).epoch >= recipe.patience)
 
 
-def _tensors(trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _tensors(trained: Mapping[str, nn.Parameter], optimizer: AdamW) -> dict[str, Tensor]:
     """What is trained, and what the optimizer knows of it, each under its kind and name; not copies."""
-    tensors = {f"{WEIGHTS}{name}": parameter for name, parameter in trained.items()}
-    for name, parameter in trained.items():
-        tensors |= {f"{kind}.{name}": value for kind, value in optimizer.state[parameter].items()}
-    return tensors
+    return {f"{WEIGHTS}{name}": parameter for name, parameter in trained.items()} | optimizer.tensors
 
 
-def _restore(
-    tensors: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> None:
-    """The inverse of `_tensors`."""
+def _restore(saved: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `_tensors` held."""
     with torch.no_grad():
-        for key, value in tensors.items():
-            kind, name = key.split(".", 1)
-            parameter = trained[name]
-            if f"{kind}." == WEIGHTS:
-                parameter.copy_(value)
-            else:
-                optimizer.state[parameter][kind] = value.to(parameter.device)
+        for name, tensor in tensors.items():
+            tensor.copy_(saved[name])
 
 
 def _loss(logits: Tensor, batch: Batch, classes: int, recipe: Recipe) -> Tensor:
@@ -323,21 +312,14 @@ def _epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
     return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _optimizer(trained: Mapping[str, nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; each group says by what `factor` its learning rate differs from the recipe's."""
+def _optimizer(trained: Mapping[str, nn.Parameter], recipe: Recipe) -> AdamW:
     head_factor = 1.0 if recipe.head_learning_rate is None else recipe.head_learning_rate / recipe.learning_rate
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], Group] = {}
     for name, parameter in trained.items():
         factor = head_factor if name.startswith("head.") else 1.0
         decay = recipe.weight_decay if parameter.dim() > 1 else 0.0
-        groups.setdefault((factor, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": each, "factor": factor, "weight_decay": decay} for (factor, decay), each in groups.items()],
-        lr=recipe.learning_rate,
-        betas=recipe.betas,
-        eps=recipe.eps,
-        fused=True,
-    )
+        groups.setdefault((factor, decay), Group(factor, decay)).parameters[name] = parameter
+    return AdamW(list(groups.values()), recipe.betas, recipe.eps)
 
 
 def _learning_rate(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
