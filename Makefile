@@ -20,7 +20,7 @@ run: $(STAMP)  ## fetch, train and evaluate: dvc repro
 
 test: $(STAMP) browser  ## the whole test suite
 	@echo "make test: pytest"
-	@python -m pytest -n auto --dist loadfile
+	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	@ruff check .

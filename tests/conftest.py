@@ -32,6 +32,16 @@ CLASSES = {"ABBR": "short", "DESC": "why", "HUM": "who", "LOC": "where", "NUM": 
 FILLERS = ["is", "the", "a", "of", "in", "dog", "cat", "tree", "house", "river", "king", "book", "?"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *CLASSES.values(), *FILLERS]
 STAGES = ["fetch", "tokenize", "split", "train_scratch", "train_prefix", "train_distilbert", "evaluate"]
+# The files that take longest, longest first: begun first, none is left to a lone process at the end.
+LONG = [
+    "pipeline", "processes", "machines", "experiments", "sharing", "resume", "cluster", "fetching", "trust", "verify",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of LONG before the others."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(LONG)))
 
 
 def label_lines(count: int, seed: int = 1) -> list[str]:
@@ -226,6 +236,11 @@ class Project:
         project = copy.copy(self)
         project.root = root
         return project
+
+    def copy(self, root: Path) -> "Project":
+        """A copy at `root` of all there is."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return self.at(root)
 
     def clone(self, root: Path) -> "Project":
         """A clone at `root` of what is committed."""

@@ -27,8 +27,7 @@ def expected(finished):
 @pytest.fixture
 def copied(finished, tmp_path):
     """A copy of the finished project that may be ruined."""
-    shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
-    yield finished.at(tmp_path / "copy")
+    yield finished.copy(tmp_path / "copy")
     subprocess.run(["chmod", "-R", "u+w", str(tmp_path)])
 
 

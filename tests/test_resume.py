@@ -181,8 +181,7 @@ def processes():
 @pytest.fixture
 def longer(finished, tmp_path):
     """A copy of the finished project in which training takes eight epochs."""
-    shutil.copytree(finished.root, tmp_path / "project", symlinks=True)
-    project = finished.at(tmp_path / "project")
+    project = finished.copy(tmp_path / "project")
     for name in TRAINING:
         project.set(f"{name}.epochs", 8)
     return project
