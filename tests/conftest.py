@@ -38,6 +38,11 @@ LONG = [
 ]  # fmt: skip
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: much of a test is waiting for processes of its own."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files of LONG before the others."""
     ranks = {f"test_{name}": rank for rank, name in enumerate(LONG)}
