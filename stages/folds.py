@@ -13,7 +13,6 @@ Notable:
 """
 
 import argparse
-import csv
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,7 @@ from qc.rows import number_keys, text_keys
 from qc.schema import NOT_A_VALUE, check
 from qc.settings import Settings
 from stages.entry import ENCODERS, PARAMS, PLOTS, RAW, SOURCES, STATES, TOKENIZED, run
-from stages.results import MODELS
+from stages.results import MODELS, read_rows, standard_error
 from stages.training import TRAIN, VALID
 
 FOLDS = 5
@@ -55,11 +54,6 @@ class Score:
     questions: int
     accuracy: float
     loss: float
-
-    @property
-    def error(self) -> float:
-        """The standard error of a share of so many questions, which more seeds do not make smaller."""
-        return (self.accuracy * (1 - self.accuracy) / self.questions) ** 0.5
 
 
 def changed(params: Mapping[str, Any], model: str, changes: Sequence[str]) -> dict[str, Any]:
@@ -127,8 +121,7 @@ def train(model: str, params: Mapping[str, Any], parts: Mapping[Path, pyarrow.Ta
         done = subprocess.run(command, cwd=root, capture_output=True, text=True)
         if done.returncode:
             raise QcError(f"{stage} failed in a fold: {done.stderr.strip()}")
-        with (root / PLOTS / f"{stage}.csv").open(encoding="utf-8", newline="") as file:
-            *_, last = csv.DictReader(file)
+        *_, last = read_rows(root / PLOTS / f"{stage}.csv")
     return float(last["valid_accuracy"]), float(last["valid_loss"])
 
 
@@ -178,7 +171,8 @@ def main(settings: Settings) -> None:
     scores = cross_validate(asked.model, list(compared.values()), asked.folds, seeds)
     print(f"| train_{asked.model} | questions | accuracy | standard error | loss |\n|---|---|---|---|---|")
     for name, score in zip(compared, scores, strict=True):
-        print(f"| {name} | {score.questions} | {score.accuracy:.4f} | {score.error:.4f} | {score.loss:.4f} |")
+        error = standard_error(score.accuracy, score.questions)
+        print(f"| {name} | {score.questions} | {score.accuracy:.4f} | {error:.4f} | {score.loss:.4f} |")
 
 
 if __name__ == "__main__":

@@ -3,27 +3,16 @@
 Run by `make report`, which brings the pipeline up to date first; not a stage of the DAG.
 """
 
-import csv
 from pathlib import Path
 from typing import Any
 
 from qc.artifacts import new_file, read_json
-from qc.errors import QcError
 from qc.report import Run, render
 from qc.settings import Settings
 from stages.entry import METRICS, PARAMS, PLOTS, run
-from stages.results import BASELINES, MODELS, SEEDS, seed_values
+from stages.results import BASELINES, MODELS, SEEDS, read_rows, seed_values
 
 PAGE = Path("report/index.html")
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file of ours, by column."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None
 
 
 def read_seeds(seed: int, scores: dict[str, Any]) -> dict[str, list[float]]:

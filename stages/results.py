@@ -1,5 +1,6 @@
 """metrics -> the result tables of README.md, between two marks; run by `make readme`, not a stage of the DAG."""
 
+import csv
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -14,6 +15,20 @@ SEEDS = METRICS / "seeds.json"
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 MODELS = {"scratch": "transformer from scratch", "prefix": "prefix tuning", "distilbert": "fine-tuned encoder"}
 BASELINES = {"tfidf_svm": "TF-IDF + LinearSVC", "majority": "majority class"}
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of ours, by column."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None
+
+
+def standard_error(share: float, questions: int) -> float:
+    """The standard error of a share of so many questions, which more seeds do not make smaller."""
+    return (share * (1 - share) / questions) ** 0.5
 
 
 def result_table(scores: dict[str, Any], trainings: dict[str, dict[str, Any]]) -> str:

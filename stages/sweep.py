@@ -32,7 +32,7 @@ from qc.errors import QcError
 from qc.settings import Settings
 from stages.entry import METRICS, STATES, run
 from stages.experiments import read_metrics, run_experiment
-from stages.results import MODELS, write_block
+from stages.results import MODELS, standard_error, write_block
 
 PAGE, PLOT = Path("docs/sweep.md"), Path("docs/sweep.svg")
 BEGIN, END = "<!-- written by `make sweep` -->", "<!-- end -->"
@@ -221,8 +221,8 @@ def chosen(trials: Sequence[Trial], questions: int) -> Trial:
         questions: How many the validation split has.
     """
     best = ranked(trials)[0]
-    error = (best.accuracy * (1 - best.accuracy) / questions) ** 0.5
-    return trials[0] if trials[0].accuracy >= best.accuracy - error else best
+    least = best.accuracy - standard_error(best.accuracy, questions)
+    return trials[0] if trials[0].accuracy >= least else best
 
 
 def table(model: str, trials: Sequence[Trial], questions: int) -> str:

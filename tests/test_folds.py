@@ -11,7 +11,8 @@ import yaml
 
 from qc.artifacts import read_table
 from qc.errors import QcError
-from stages.folds import Score, changed, deal, train
+from stages.folds import changed, deal, train
+from stages.results import standard_error
 from stages.training import TRAIN, VALID
 from tests.conftest import outputs
 
@@ -106,4 +107,4 @@ def test_a_stage_that_fails_in_a_fold_is_told(here):
 
 
 def test_the_standard_error_is_that_of_a_share():
-    assert Score(400, 0.5, 1.0).error == pytest.approx(0.025)
+    assert standard_error(0.5, 400) == pytest.approx(0.025)

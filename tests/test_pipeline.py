@@ -254,13 +254,25 @@ def test_the_fine_label_stands_before_the_question_only_if_asked(project):
     assert sum(row.count(unknown) for row in rows) == len(rows)
 
 
-def test_a_bad_value_is_refused_by_every_stage_before_anything_runs(restored):
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {
+            "train_scratch.width": (15, "train_scratch.width: 15 is not possible; allowed: multiple of 2"),
+            "split.test": (0.95, "split.test: 0.95 is not possible; allowed: less than 0.9"),
+        },
+        {"train_prefix.encoder": ("bert-base-uncased", "an encoder of fetch.encoders: tiny-bert")},
+    ],
+)
+def test_a_bad_value_is_refused_by_every_stage_before_anything_runs(restored, refused):
     before = outputs(restored)
-    restored.set("train_scratch.width", 15)
+    for key, (value, _) in refused.items():
+        restored.set(key, value)
     for stage in STAGES:
         output = restored.stage(stage, status=1)
         assert output.startswith("error: ")
-        assert "train_scratch.width: 15 is not possible; allowed: multiple of 2" in output
+        for _, message in refused.values():
+            assert message in output
         assert "Traceback" not in output
     assert outputs(restored) == before
 
