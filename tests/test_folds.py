@@ -1,6 +1,5 @@
 """Cross-validation on the questions of train and valid."""
 
-import csv
 import shutil
 import sys
 
@@ -12,7 +11,7 @@ import yaml
 from qc.artifacts import read_table
 from qc.errors import QcError
 from stages.folds import changed, deal, train
-from stages.results import standard_error
+from stages.results import read_rows, standard_error
 from stages.training import TRAIN, VALID
 from tests.conftest import outputs
 
@@ -43,8 +42,7 @@ def test_two_settings_are_scored_on_every_question_and_nothing_else_changes(fini
 def test_a_fold_is_trained_as_the_stage_does_and_its_last_epoch_is_scored(here):
     params = yaml.safe_load(here.params.read_text())
     parts = {path: read_table(here.root / path) for path in (TRAIN, VALID)}
-    with (here.root / "plots/train_scratch.csv").open() as file:
-        *_, last = csv.DictReader(file)
+    *_, last = read_rows(here.root / "plots/train_scratch.csv")
     expected = float(last["valid_accuracy"]), float(last["valid_loss"])
     assert train("scratch", params, parts) == expected
 

@@ -9,8 +9,7 @@ import pytest
 from datasets import load_dataset
 
 from qc.artifacts import read_json, read_table
-from stages.report import read_rows
-from stages.results import seed_table
+from stages.results import read_rows, seed_table
 from tests.conftest import CLASSES, ENCODER_FILES, STAGES, outputs
 
 TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]

@@ -1,6 +1,5 @@
 """Several processes that train one model: torchrun and Accelerate start the stages, for real, on CPUs."""
 
-import csv
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ import torch
 from qc.checkpoints import read_weights
 from qc.errors import QcError
 from qc.processes import joined, local_device, local_threads
+from stages.results import read_rows
 from tests.conftest import Project, free_port, outputs
 
 TORCHRUN = "torchrun --standalone --nproc-per-node="
@@ -52,8 +52,8 @@ def project(split_project, tmp_path):
 
 
 def curve(project, stage):
-    with (project.root / f"plots/{stage}.csv").open() as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    rows = read_rows(project.root / f"plots/{stage}.csv")
+    return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
 def assert_close(alone, together, stage):
