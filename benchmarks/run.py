@@ -240,6 +240,7 @@ def scratch_sizes(bench: Bench, **changes: int) -> ScratchConfig:
         coarse_of=(),
         max_length=bench.settings.max_length + 2,
         unknown_id=vocabulary["special_ids"]["unknown"],
+        pad_id=vocabulary["special_ids"]["pad"],
     )
 
 

@@ -3,7 +3,6 @@
 `python -m stages.entry` checks params.yaml and does nothing else.
 """
 
-import os
 import shutil
 import signal
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from qc.errors import QcError, explain, print_anything
+from qc.launch import read_launch
 from qc.schema import read
 from qc.settings import Settings
 from qc.sources import Sources
@@ -82,12 +82,20 @@ def run(main: Callable[[Settings], None]) -> None:
         if told:
             for number in STOPPING:
                 signal.signal(number, signal.SIG_IGN)  # it ends, and with this error
-            process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""  # of several, see qc.processes
-            sys.exit(f"error{process}: {told}")
+            sys.exit(f"error{_process()}: {told}")
         if not stopped:
             raise
     if stopped:
         end_at_once(stopped[0], None)
+
+
+def _process() -> str:
+    """Which of several processes this is, for messages; nothing for a single one."""
+    try:
+        launch = read_launch()
+    except QcError:  # which is what is being told
+        return ""
+    return f" (process {launch.rank})" if launch.world_size > 1 else ""
 
 
 def check(settings: Settings) -> None:

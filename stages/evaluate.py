@@ -88,7 +88,9 @@ def predicted_logits(name: str, splits: Iterable[Columns], classes: list[str], d
     place = pick_device(device)
     model = classifier.model.to(place)
     for split in splits:
-        questions = encode(split["input_ids"], split["label"], classifier.max_length, classifier.special_ids)
+        questions = encode(
+            split["input_ids"], split["label"], classifier.max_length, classifier.special_ids, pad_id=classifier.pad_id
+        )
         yield predict(model, questions.to(place)).double().numpy()
 
 

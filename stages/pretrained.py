@@ -4,26 +4,26 @@ from typing import Any
 
 from qc.errors import QcError
 from qc.models.encoder import Encoder
-from qc.pretrained import encoder_sha256, load_encoder
-from qc.settings import OnEncoder
+from qc.pretrained import encoder_files, load_encoder
+from qc.settings import OnEncoder, Settings
 from qc.vocabulary import describe_vocabulary
 from stages.entry import ENCODERS
-from stages.training import load_vocabulary
+from stages.training import kept_tokens, load_vocabulary
 
 
-def load_pretrained(own: OnEncoder, max_length: int, prefix_length: int = 0) -> tuple[Encoder, dict[str, Any]]:
+def load_pretrained(settings: Settings, own: OnEncoder, prefix_length: int = 0) -> tuple[Encoder, dict[str, Any]]:
     """The encoder that a training section names.
 
     Args:
+        settings: The whole of params.yaml.
         own: The section.
-        max_length: Tokens kept of a question.
         prefix_length: Vectors that stand before each question.
 
     Returns:
         The encoder; what `config.json` says of it.
 
     Raises:
-        QcError: It reads other token ids than the questions were turned into, or shorter sequences.
+        QcError: It reads other or fewer token ids than the questions were turned into, or shorter sequences.
     """
     folder = ENCODERS / own.encoder
     vocabulary = load_vocabulary()
@@ -34,6 +34,12 @@ def load_pretrained(own: OnEncoder, max_length: int, prefix_length: int = 0) -> 
         )
     special = vocabulary["special_ids"]
     encoder = load_encoder(folder)
+    if encoder.config.vocab_size < vocabulary["size"]:
+        raise QcError(
+            f"params.yaml: encoder: {own.encoder!r} is not possible: its tokenizer gives {vocabulary['size']} ids, its "
+            f"config.json has {encoder.config.vocab_size}; take one with embeddings for the added tokens"
+        )
+    max_length = kept_tokens(settings, own)
     longest = encoder.config.max_positions - 2 - prefix_length
     if max_length > longest:
         prefix = f" and a prefix of {prefix_length}" if prefix_length else ""
@@ -43,6 +49,6 @@ def load_pretrained(own: OnEncoder, max_length: int, prefix_length: int = 0) -> 
         )
     return encoder, {
         "encoder": own.encoder,
-        "encoder_sha256": encoder_sha256(folder),
+        "files": encoder_files(folder),
         "special_ids": [special["before"], special["after"]],
     }

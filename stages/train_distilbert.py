@@ -16,7 +16,7 @@ def main(settings: Settings) -> None:
     """Fine-tune the last layers of an encoder, and a head."""
     own = settings.train_distilbert
     seed_everything(settings.seed, settings.threads)
-    encoder, config = load_pretrained(own, settings.max_length)
+    encoder, config = load_pretrained(settings, own)
     if own.trainable_layers > len(encoder.layers):
         raise QcError(
             f"params.yaml: train_distilbert.trainable_layers: {own.trainable_layers} is not possible; "

@@ -10,7 +10,7 @@ from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.settings import Settings
 from qc.training import seed_everything
 from stages.entry import run
-from stages.training import TRAIN, describe_classes, load_split, load_vocabulary, train
+from stages.training import TRAIN, describe_classes, kept_tokens, load_split, load_vocabulary, train
 
 
 def main(settings: Settings) -> None:
@@ -25,15 +25,17 @@ def main(settings: Settings) -> None:
         heads=own.heads,
         ff_width=own.ff_width,
         layers=own.layers,
-        max_length=settings.max_length,
+        max_length=kept_tokens(settings, own),
         dropout=own.dropout,
         norm=own.norm,
         mask_padding=own.mask_padding,
         unknown_id=vocabulary["special_ids"]["unknown"],
+        pad_id=vocabulary["special_ids"]["pad"],
     )
-    tokens = seen_tokens(load_split(TRAIN, settings.max_length, None), own.min_count) if own.min_count else None
+    train_split = load_split(TRAIN, sizes.max_length, None)
+    tokens = seen_tokens(train_split, own.min_count) if own.min_count else None
     model = ScratchClassifier(sizes, tokens)
-    train("scratch", model, {"special_ids": None, "sizes": asdict(sizes)}, settings, own)
+    train("scratch", model, {"special_ids": None, "files": {}, "sizes": asdict(sizes)}, settings, own)
 
 
 if __name__ == "__main__":

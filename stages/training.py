@@ -1,5 +1,6 @@
 """What the three training stages share: a model in, a model folder, metrics and a learning curve out."""
 
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow
+import pynvml
 import torch
 from torch import nn
 
@@ -20,11 +22,12 @@ from qc.frozen import cache_frozen, lower_frozen
 from qc.processes import count, is_first, joined, of_first, started
 from qc.resume import StateFolder
 from qc.settings import OnEncoder, Settings, Training
-from qc.sources import RECORD
+from qc.sources import RECORD, TOKENIZER
 from qc.training import Epoch, Recipe, Result, State, best_epoch, fit, pick_device, pick_precision
 from stages.entry import ENCODERS, FILES, METRICS, MODELS, PLOTS, SPLIT, STATES, TOKENIZED
 from stages.progress import live_curve
 
+ARITHMETIC = ("ATEN_", "CUBLAS_", "DNNL_", "MKL_", "ONEDNN_", "NVIDIA_TF32")  # variables that steer how sums are made
 TRAIN, VALID = SPLIT / "train.parquet", SPLIT / "valid.parquet"
 
 
@@ -45,12 +48,18 @@ def describe_classes(own: Training) -> dict[str, Any]:
     return {"classes": len(labels["classes"]), "coarse_of": coarse_of if own.fine_weight else []}
 
 
+def kept_tokens(settings: Settings, own: Training) -> int:
+    """The tokens that a model keeps of a question, special tokens not counted."""
+    return own.max_length or settings.max_length
+
+
 def load_split(path: Path, max_length: int, special_ids: tuple[int, int] | None) -> Questions:
     """Read a split; arguments are as for `encode`."""
     table = read_table(path, "input_ids", "label", "fine").combine_chunks()
     labels = table["label"].to_numpy()
     fine_labels = fine_numbers(labels, table["fine"].chunk(0))
-    return encode(table["input_ids"].chunk(0), labels, max_length, special_ids, fine_labels)
+    pad_id = load_vocabulary()["special_ids"]["pad"]
+    return encode(table["input_ids"].chunk(0), labels, max_length, special_ids, fine_labels, pad_id=pad_id)
 
 
 def fine_numbers(labels: np.ndarray, fine: pyarrow.StringArray) -> np.ndarray | None:
@@ -93,13 +102,16 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
     device = pick_device(settings.device)
     precision = pick_precision(settings.precision, device)
     special_ids = tuple(config["special_ids"]) if config["special_ids"] else None
-    splits = [load_split(path, settings.max_length, special_ids) for path in (TRAIN, VALID)]
+    max_length, vocabulary = kept_tokens(settings, own), load_vocabulary()
+    splits = [load_split(path, max_length, special_ids) for path in (TRAIN, VALID)]
+    tokenizer = {f"{vocabulary['tokenizer']}/{TOKENIZER}": vocabulary["tokenizer_sha256"]}
     config = {
         "model": name,
         "labels": load_labels(),
-        "vocabulary": load_vocabulary(),
-        "max_length": settings.max_length,
+        "vocabulary": vocabulary,
+        "max_length": max_length,
         **config,
+        "files": {**tokenizer, **config["files"]},
     }
     states = StateFolder(STATES / stage, _run_key(config, settings, own, device, precision), _warn)
 
@@ -186,7 +198,10 @@ def _card_facts(
 def _run_key(
     config: dict[str, Any], settings: Settings, own: Training, device: torch.device, precision: str
 ) -> dict[str, Any]:
-    """Everything that decides a run's result: parameters, data, encoder, code, libraries, processes and processor."""
+    """Everything that decides a run's result: parameters, data, encoder, code, libraries, processes and processor.
+
+    Of the encoder and the tokenizer, `files` in the model's config has the SHA-256 of each file.
+    """
     code = {
         name: file_sha256(Path(module.__file__))
         for name, module in sys.modules.items()
@@ -196,14 +211,26 @@ def _run_key(
         "config": config,
         "section": own.model_dump(),
         "seed": settings.seed,
-        "threads": settings.threads,
+        "threads": torch.get_num_threads(),  # of this process, which shares the machine's with others
         "precision": precision,
         "compile": settings.compile,
         "processes": started(),
         "data": [file_sha256(path) for path in (TRAIN, VALID)],
         "code": code,
-        "versions": [platform.python_version(), torch.__version__],
-        "processor": torch.cuda.get_device_name() if device.type == "cuda" else dict(torch.cpu.get_capabilities()),
+        "versions": [platform.python_version(), torch.__version__, np.__version__],
+        "arithmetic": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(ARITHMETIC)},
+        "processor": _describe_gpu() if device.type == "cuda" else dict(torch.cpu.get_capabilities()),
+    }
+
+
+def _describe_gpu() -> dict[str, Any]:
+    """What of a GPU and the software below PyTorch decides the bits of a result."""
+    pynvml.nvmlInit()
+    return {
+        "name": torch.cuda.get_device_name(),
+        "driver": pynvml.nvmlSystemGetDriverVersion(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
     }
 
 

@@ -35,7 +35,7 @@ def test_trainer_is_given_the_model_that_ours_trains(folder):
     theirs = instead.FineTuned(folder, 2, 8, 0.3, 5).eval()
     model = DistilbertClassifier(load_encoder(folder), 2, 8, 0.3, "mean", 5).eval()
     model.head.load_state_dict(theirs.head.state_dict())
-    questions = encode([ids for ids, _ in ROWS], [label for _, label in ROWS], 12)
+    questions = encode([ids for ids, _ in ROWS], [label for _, label in ROWS], 12, pad_id=0)
     batch = questions.batch(torch.arange(3))
     torch.testing.assert_close(model(batch.inputs, batch.mask), logits(theirs, ROWS, 9), atol=1e-5, rtol=1e-4)
     trained = [sum(p.numel() for p in each.parameters() if p.requires_grad) for each in (theirs, model)]
@@ -45,7 +45,7 @@ def test_trainer_is_given_the_model_that_ours_trains(folder):
 def test_the_transformer_compared_with_has_ours_parameters():
     sizes = ScratchConfig(
         vocab_size=30, classes=3, coarse_of=(), width=16, heads=2, ff_width=32, layers=2, max_length=12,
-        dropout=0.1, norm="post", mask_padding=True, unknown_id=1,
+        dropout=0.1, norm="post", mask_padding=True, unknown_id=1, pad_id=0,
     )  # fmt: skip
     counts = [sum(p.numel() for p in make(sizes).parameters()) for make in (instead.FromNothing, ScratchClassifier)]
     assert counts[0] == counts[1]
@@ -60,7 +60,7 @@ def test_fixed_batches_hold_every_question_once():
 
 
 def test_more_questions_than_there_are_repeat_some():
-    questions = encode([ids for ids, _ in ROWS], [label for _, label in ROWS], 12)
+    questions = encode([ids for ids, _ in ROWS], [label for _, label in ROWS], 12, pad_id=0)
     many = ours.drawn(questions, 7)
     assert len(many) == 7
     assert set(many.labels.tolist()) == {0, 1, 2}

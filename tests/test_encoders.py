@@ -1,5 +1,7 @@
 """Pretrained encoders, and the two models that stand on them."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,12 +16,13 @@ from qc.frozen import cache_frozen
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.encoder import Encoder, EncoderConfig
 from qc.models.prefix import PrefixClassifier
-from qc.pretrained import encoder_sha256, load_encoder
+from qc.pretrained import encoder_files, load_encoder
 from qc.training import predict
 from qc.vocabulary import describe_vocabulary
-from tests.conftest import VOCABULARY, file_size_limit, pin, write_encoder
+from tests.conftest import VOCABULARY, file_size_limit, pin, write_encoder, write_record
 
 IDS = torch.tensor([[2, 5, 9, 11, 3, 0, 0], [2, 8, 7, 6, 10, 12, 3]])
+SPECIAL = {"pad": 0, "unknown": 1, "before": 2, "after": 3}
 MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1]]).bool()
 
 
@@ -115,7 +118,7 @@ def test_padding_never_changes_logits(folder, make):
 @pytest.mark.parametrize("memory", [1, 0])
 def test_the_frozen_part_can_be_run_once_and_kept_in_memory_or_on_disk(folder, make, memory, tmp_path):
     model = make(folder)
-    questions = encode([[5, 9, 11], [8, 7, 6, 10, 12], [4], [9] * 8], [0, 1, 2, 3], 30, (2, 3))
+    questions = encode([[5, 9, 11], [8, 7, 6, 10, 12], [4], [9] * 8], [0, 1, 2, 3], 30, (2, 3), pad_id=0)
     cached = cache_frozen(model, questions, "fp32", memory, tmp_path / "state")
     torch.testing.assert_close(predict(model, cached), predict(model, questions))
     assert (tmp_path / "state").exists() == (memory == 0)
@@ -124,13 +127,13 @@ def test_the_frozen_part_can_be_run_once_and_kept_in_memory_or_on_disk(folder, m
 
 def test_without_a_prefix_the_pooled_vectors_are_what_is_kept(folder, tmp_path):
     model = PrefixClassifier(load_encoder(folder), 0, 5)
-    questions = encode([[5, 9, 11], [8, 7, 6, 10, 12]], [0, 1], 30, (2, 3))
+    questions = encode([[5, 9, 11], [8, 7, 6, 10, 12]], [0, 1], 30, (2, 3), pad_id=0)
     assert cache_frozen(model, questions, "fp32", 1, tmp_path).values.shape == (2, 16)
 
 
 def test_no_room_for_the_frozen_parts_output_is_an_error_that_names_the_remedy(folder, tmp_path):
     model = PrefixClassifier(load_encoder(folder), 2, 5)
-    questions = encode([[5] * 20] * 50, [0] * 50, 30, (2, 3))
+    questions = encode([[5] * 20] * 50, [0] * 50, 30, (2, 3), pad_id=0)
     with file_size_limit(10_000), pytest.raises(QcError, match="File too large; free some, or set cache_frozen: false"):
         cache_frozen(model, questions, "fp32", 0, tmp_path / "state")
     assert not list(tmp_path.glob("state/*"))
@@ -201,11 +204,16 @@ def saved(make, folder, tmp_path, name, sizes):
     config = {
         "model": name,
         "labels": {"classes": list("abcde")},
-        "vocabulary": {"tokenizer": folder.name, "sha256": "", "lowercase": True, "include_fine_label": False},
+        "vocabulary": {
+            "tokenizer": folder.name,
+            "special_ids": SPECIAL,
+            "lowercase": True,
+            "include_fine_label": False,
+        },
         "max_length": 10,
         "special_ids": [2, 3],
         "encoder": folder.name,
-        "encoder_sha256": encoder_sha256(folder),
+        "files": encoder_files(folder),
         "sizes": sizes,
     }
     model = make(folder)
@@ -239,7 +247,20 @@ def test_a_loaded_model_gives_the_saved_models_logits(folder, tmp_path, make, na
 def test_an_encoder_with_other_weights_is_refused(folder, tmp_path):
     path, _ = saved(distilbert, folder, tmp_path, "distilbert", DISTILBERT_SIZES)
     write_encoder(folder, seed=9, family=read_json(folder / "config.json")["model_type"])
-    with pytest.raises(QcError, match=r"SHA-256 [0-9a-f]{64}, but the model was trained on [0-9a-f]{64}"):
+    with pytest.raises(QcError, match=r"SHA-256 [0-9a-f]{64}, but .*config.json was trained with [0-9a-f]{64}"):
+        load_classifier(path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_of_the_encoder_that_was_changed_is_refused_whatever_its_record_says(folder, tmp_path, name):
+    path, _ = saved(distilbert, folder, tmp_path, "distilbert", DISTILBERT_SIZES)
+    if name == "config.json":
+        (folder / name).write_text(json.dumps(read_json(folder / name) | {"layer_norm_eps": 0.1}))
+    else:
+        tensors = load_file(folder / name)
+        save_file({key: tensor + 0.01 for key, tensor in tensors.items()}, folder / name)
+    write_record(folder)
+    with pytest.raises(QcError, match=f"encoder/{name}: SHA-256 .* was trained with "):
         load_classifier(path, tmp_path)
 
 
@@ -254,10 +275,15 @@ def test_a_broken_model_folder_is_refused(folder, tmp_path):
     write_config(path, read_config(path) | {"sizes": {"prefix_length": 7, "classes": 5}})
     with pytest.raises(QcError, match=r"prefix has shape \(4, 16\), not \(7, 16\)"):
         load_classifier(path, tmp_path)
+    config = read_config(path)
     write_config(path, {"model": "other"})
     with pytest.raises(QcError, match="not a model of this version"):
         load_classifier(path, tmp_path)
     (path / "model.safetensors").write_bytes(b"\x00" * 20)
+    write_config(path, config)
+    with pytest.raises(QcError, match=r"model\.safetensors: SHA-256 "):
+        load_classifier(path, tmp_path)
+    write_config(path, config | {"files": {}})
     with pytest.raises(QcError, match="cannot be read"):
         load_classifier(path, tmp_path)
 
@@ -272,7 +298,7 @@ def test_the_vocabularys_hash_is_that_of_the_published_file(folder):
     found = describe_vocabulary(folder)
     assert found["sha256"] == pin(folder / "vocab.txt")["sha256"]
     assert found["size"] == len(VOCABULARY)
-    assert found["special_ids"] == {"pad": 0, "unknown": 1, "before": 2, "after": 3}
+    assert found["special_ids"] == SPECIAL
 
 
 def test_the_notebooks_fine_tuning_has_the_notebooks_sizes(tmp_path):
@@ -281,6 +307,6 @@ def test_the_notebooks_fine_tuning_has_the_notebooks_sizes(tmp_path):
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert sum(parameter.numel() for parameter in model.parameters()) == 66_561_798
     assert sum(parameter.numel() for parameter in trainable) == 14_374_662
-    save_model(tmp_path / "model", model, {}, "a card")
+    save_model(tmp_path / "model", model, {"files": {}}, "a card")
     # 54.85 MB (of 2^20 bytes) as a pickle, whose table of contents takes some 12 kB more.
     assert (tmp_path / "model/model.safetensors").stat().st_size / 2**20 == pytest.approx(54.85, abs=0.02)

@@ -37,7 +37,7 @@ def test_the_logits_are_pytorchs(here, exported, name):
     tokenizer = Tokenizer.from_file(str(exported / name / "tokenizer.json"))
     ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
     special = tuple(config["special_ids"]) if config["special_ids"] else None
-    questions = encode(ids, [0] * len(ids), config["max_length"], special)
+    questions = encode(ids, [0] * len(ids), config["max_length"], special, pad_id=config["pad_id"])
     found, _ = onnx_logits(open_onnx(exported / name / MODEL), questions)
     np.testing.assert_allclose(found, predict(predictor.model, questions).numpy(), atol=1e-4)
     labels = [config["classes"][row] for row in found.argmax(axis=1)]

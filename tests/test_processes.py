@@ -12,6 +12,7 @@ import torch
 
 from qc.checkpoints import read_weights
 from qc.errors import QcError
+from qc.launch import Launch, read_launch
 from qc.processes import joined, local_device, local_threads
 from stages.results import read_rows
 from tests.conftest import Project, free_port, outputs
@@ -145,6 +146,49 @@ def test_a_state_of_one_process_is_not_gone_on_with_by_two(project):
     assert "resuming" not in project.run(*TWO, "-m", "stages.train_scratch")
 
 
+TORCHRUNS = {
+    "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1",
+}  # fmt: skip
+
+
+def test_a_launchers_variables_count_only_together_and_for_several(monkeypatch):
+    for name, value in TORCHRUNS.items():
+        monkeypatch.setenv(name, value)
+    assert read_launch() == Launch(3, 4, 1, 2)
+    for name in TORCHRUNS:
+        with monkeypatch.context() as patch:
+            patch.delenv(name)
+            assert read_launch() == Launch()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert read_launch() == Launch()
+
+
+@pytest.mark.parametrize("wrong", [{"RANK": "x"}, {"RANK": "4"}, {"LOCAL_RANK": "2"}, {"RANK": "-1"}])
+def test_a_launchers_impossible_variables_are_refused(monkeypatch, wrong):
+    for name, value in {**TORCHRUNS, **wrong}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(QcError, match=r"environment: RANK=.* is not possible"):
+        read_launch()
+
+
+def test_a_stray_rank_changes_no_byte_of_a_single_process(project):
+    project.set("train_scratch.dropout", 0.3)
+    project.stage("train_scratch")
+    before = outputs(project)
+    project.stage("train_scratch", RANK="3", LOCAL_RANK="3", LOCAL_WORLD_SIZE="2")
+    assert outputs(project) == before
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for name, value in TORCHRUNS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert local_device("cuda") == torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(QcError, match=r"launcher: 2 processes on this machine are not possible, it has 1 GPU"):
+        local_device("cuda")
+
+
 def ip(*arguments):
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
@@ -223,7 +267,8 @@ def test_no_thread_of_the_group_outlives_it(project):
 
 def test_a_run_without_its_other_processes_says_so(monkeypatch):
     monkeypatch.setattr("qc.processes.SILENCE", torch.distributed.default_pg_timeout / 1800)
-    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}.items():
+    given = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+    for name, value in {**given, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(QcError, match="lost the other processes of this run"), joined(torch.device("cpu")):
         pass
@@ -243,7 +288,8 @@ def test_a_launcher_that_is_not_here_is_refused_before_anything_runs(project):
 
 def test_processes_of_a_machine_share_its_threads_and_take_a_gpu_each(monkeypatch):
     assert (local_threads(4), local_device("cuda")) == (4, torch.device("cuda"))
-    for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in TORCHRUNS.items():
         monkeypatch.setenv(name, value)
     assert (local_threads(4), local_threads(1)) == (2, 1)
     assert local_device("cuda") == torch.device("cuda", 1)

@@ -18,7 +18,7 @@ from qc.models.scratch import (
 
 SMALL = ScratchConfig(
     vocab_size=50, classes=4, coarse_of=(), width=16, heads=2, ff_width=32, layers=2, max_length=12,
-    dropout=0.1, norm="post", mask_padding=True, unknown_id=1,
+    dropout=0.1, norm="post", mask_padding=True, unknown_id=1, pad_id=0,
 )  # fmt: skip
 
 
@@ -73,6 +73,15 @@ def test_the_masked_mean_leaves_padding_out():
     assert masked_mean(hidden[:, :2], None).item() == 2.0
 
 
+def test_a_mean_in_bf16_is_the_same_with_and_without_padding():
+    hidden = torch.randn(4, 20, 16, generator=torch.Generator().manual_seed(1)).bfloat16()
+    mask = (torch.arange(20) < 13).expand(4, 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        alone, padded = masked_mean(hidden[:, :13], None), masked_mean(hidden, mask)
+    assert padded.dtype == torch.float32
+    torch.testing.assert_close(padded, alone, atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_padding_never_changes_logits(norm):
     torch.manual_seed(0)
@@ -85,10 +94,13 @@ def test_padding_never_changes_logits(norm):
 
 def test_unmasked_padding_counts_as_text_but_not_by_batch():
     torch.manual_seed(0)
-    model = ScratchClassifier(dataclasses.replace(SMALL, mask_padding=False)).eval()
+    model = ScratchClassifier(dataclasses.replace(SMALL, mask_padding=False, pad_id=7)).eval()
     ids = torch.randint(2, 50, (1, 5))
-    padded = nn.functional.pad(ids, (0, 4))
-    torch.testing.assert_close(model(padded, torch.arange(9)[None] < 5), model(ids, None))
+    for word in (0, 7, 9):  # whatever the caller pads with
+        padded = nn.functional.pad(ids, (0, 4), value=word)
+        torch.testing.assert_close(model(padded, torch.arange(9)[None] < 5), model(ids, None))
+    whole = nn.functional.pad(ids, (0, 7), value=7)
+    torch.testing.assert_close(model(whole, None), model(ids, None))
     masked = ScratchClassifier(SMALL).eval()
     masked.load_state_dict(model.state_dict())
     assert not torch.allclose(masked(ids, None), model(ids, None))
@@ -115,7 +127,7 @@ def test_tokens_without_a_row_share_that_of_unknown():
 def test_the_notebooks_sizes_have_the_notebooks_number_of_parameters():
     sizes = ScratchConfig(
         vocab_size=30522, classes=6, coarse_of=(), width=512, heads=8, ff_width=2048, layers=12, max_length=36,
-        dropout=0.1, norm="post", mask_padding=False, unknown_id=100,
+        dropout=0.1, norm="post", mask_padding=False, unknown_id=100, pad_id=0,
     )  # fmt: skip
     model = ScratchClassifier(sizes)
     assert sum(parameter.numel() for parameter in model.parameters()) == 53_458_950

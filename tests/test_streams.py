@@ -75,7 +75,7 @@ def test_questions_are_laid_end_to_end_alike_from_lists_and_from_slices_of_arrow
     expected = [[*(special_ids or ())[:1], *ids[:4], *(special_ids or ())[1:]] for ids in rows]
     monkeypatch.setattr("qc.batching.PIECE", 8)
     for input_ids in (column, rows):
-        found = encode(input_ids, [0] * 50, 4, special_ids)
+        found = encode(input_ids, [0] * 50, 4, special_ids, pad_id=0)
         assert found.values.tolist() == list(itertools.chain.from_iterable(expected))
         assert found.lengths.tolist() == [len(ids) for ids in expected]
 

@@ -22,7 +22,7 @@ RECIPE = Recipe(
 )  # fmt: skip
 SIZES = ScratchConfig(
     vocab_size=30, classes=3, coarse_of=(), width=16, heads=2, ff_width=32, layers=1, max_length=12,
-    dropout=0.1, norm="post", mask_padding=True, unknown_id=1,
+    dropout=0.1, norm="post", mask_padding=True, unknown_id=1, pad_id=0,
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def task(count, seed):
         row[int(torch.randint(0, length, (), generator=generator))] = 5 + label
         rows.append(row)
         labels.append(label)
-    return encode(rows, labels, max_length=12)
+    return encode(rows, labels, max_length=12, pad_id=0)
 
 
 def trained(recipe=RECIPE, seed=1, precision="fp32", **options):
@@ -64,10 +64,10 @@ def test_batches_differ_between_epochs_and_hold_little_padding():
 
 
 def test_a_batch_is_padded_to_its_own_longest():
-    questions = encode([[7, 8], [9], [10, 11, 12, 13]], [0, 1, 2], max_length=3, special_ids=(2, 3))
+    questions = encode([[7, 8], [9], [10, 11, 12, 13]], [0, 1, 2], max_length=3, special_ids=(2, 3), pad_id=29)
     batch = questions.batch(torch.tensor([1, 0]))
     assert batch.mask.tolist() == [[True, True, True, False], [True, True, True, True]]
-    assert batch.inputs[0, :3].tolist() == [2, 9, 3]
+    assert batch.inputs[0].tolist() == [2, 9, 3, 29]  # not some word of the split
     assert batch.inputs[1].tolist() == [2, 7, 8, 3]
     assert batch.labels.tolist() == [1, 0]
     longest = questions.batch(torch.tensor([2]))
@@ -76,7 +76,7 @@ def test_a_batch_is_padded_to_its_own_longest():
 
 
 def test_rare_tokens_are_counted_in_the_split():
-    questions = encode([[7, 8, 7], [9, 8]], [0, 1], max_length=5)
+    questions = encode([[7, 8, 7], [9, 8]], [0, 1], max_length=5, pad_id=0)
     assert seen_tokens(questions, 1) == [7, 8, 9]
     assert seen_tokens(questions, 2) == [7, 8]
 
@@ -150,7 +150,9 @@ def test_a_loss_that_is_no_number_ends_training_with_what_to_change():
 
 
 def test_compiled_training_learns_the_same():
-    questions = encode([[5 + number % 3, 12, 13, 14] for number in range(48)], [number % 3 for number in range(48)], 12)
+    questions = encode(
+        [[5 + number % 3, 12, 13, 14] for number in range(48)], [number % 3 for number in range(48)], 12, pad_id=0
+    )
     curves = []
     for compiled in (False, True):
         seed_everything(1, threads=1)
@@ -177,7 +179,10 @@ def test_predictions_come_in_the_order_of_the_questions():
     model, _ = trained()
     questions = task(100, 4)
     each = torch.cat(
-        [predict(model, encode([questions.batch(torch.tensor([i])).inputs[0].tolist()], [0], 12)) for i in range(100)]
+        [
+            predict(model, encode([questions.batch(torch.tensor([i])).inputs[0].tolist()], [0], 12, pad_id=0))
+            for i in range(100)
+        ]
     )
     torch.testing.assert_close(predict(model, questions), each, atol=1e-5, rtol=1e-4)
 
@@ -241,3 +246,11 @@ def test_the_loop_learns_a_task_on_a_gpu():
     model = ScratchClassifier(SIZES).to(device)
     result = fit(model, task(240, 1).to(device), task(60, 2).to(device), RECIPE, 1, pick_precision("auto", device))
     assert result.best.valid_accuracy > 0.95
+
+
+def test_weights_ruined_by_the_last_step_end_training_with_what_to_change():
+    seed_everything(1, threads=1)
+    model = ScratchClassifier(SIZES)
+    one = task(16, 1)  # a single step: its loss is finite, and what it leaves is not
+    with pytest.raises(QcError, match=r"epoch 1: the validation loss is nan; in params.yaml a lower learning_rate"):
+        fit(model, one, task(60, 2), dataclasses.replace(RECIPE, learning_rate=1e38, warmup=0.0, clip_norm=None), 1)

@@ -3,7 +3,7 @@
 Notable:
 - all sequences lie end to end in one tensor on the training device; a batch is one gather, without a copy per question
 - a sequence holds token ids, or vectors that a frozen part made of them: batches are cut the same way
-- batches are padded to their own longest, and carry no mask when nothing is padded
+- batches are padded to their own longest with the tokenizer's padding id, and carry no mask when nothing is padded
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,12 +45,14 @@ class Questions:
         values: (tokens,) ids or (tokens, H) vectors of all questions, end to end.
         labels: (N,) class numbers.
         lengths: (N,) tokens of each question; on the CPU, so that cutting batches never waits for a device.
+        pad_id: The tokenizer's id of padding.
         fine_labels: (N,) class numbers of a second task; None for none.
     """
 
     values: Tensor
     labels: Tensor
     lengths: Tensor
+    pad_id: int
     fine_labels: Tensor | None = None
 
     def __len__(self) -> int:
@@ -72,13 +74,18 @@ class Questions:
         return replace(self, values=self.values.to(device), labels=self.labels.to(device), fine_labels=fine_labels)
 
     def batch(self, indices: Tensor) -> Batch:
-        """Cut out the questions at `indices` (B,), padded with token 0 of the split to the longest of them."""
+        """Cut out the questions at `indices` (B,), padded to the longest of them.
+
+        Ids are padded with `pad_id`. Vectors are padded with any finite ones: every model masks them.
+        """
         lengths = self.lengths[indices]  # (B,)
         position = torch.arange(int(lengths.max()))  # (T,)
         real = position < lengths[:, None]  # (B, T)
         source = torch.where(real, self.starts[indices][:, None] + position, 0)
         rows = indices.to(self.device, non_blocking=True)
         inputs = self.values[source.to(self.values.device, non_blocking=True)]
+        if not inputs.is_floating_point():
+            inputs.masked_fill_(~real.to(inputs.device, non_blocking=True), self.pad_id)
         return Batch(
             inputs=inputs.to(self.device, non_blocking=True),
             mask=None if real.all() else real.to(self.device, non_blocking=True),
@@ -99,6 +106,8 @@ def encode(
     max_length: int,
     special_ids: tuple[int, int] | None = None,
     fine_labels: Sequence[int] | np.ndarray | None = None,
+    *,
+    pad_id: int,
 ) -> Questions:
     """Lay questions end to end.
 
@@ -109,6 +118,7 @@ def encode(
         max_length: Tokens kept of a question, special tokens not counted.
         special_ids: Ids put before and after each question ([CLS] and [SEP]); None for none.
         fine_labels: The class number of each question in a second task; None for none.
+        pad_id: The tokenizer's id of padding.
     """
     if not isinstance(input_ids, pyarrow.Array):
         input_ids = pyarrow.array(input_ids, pyarrow.list_(pyarrow.int64()))
@@ -133,6 +143,7 @@ def encode(
         values=values,
         labels=torch.tensor(labels, dtype=torch.long),
         lengths=ends - starts,
+        pad_id=pad_id,
         fine_labels=None if fine_labels is None else torch.tensor(fine_labels, dtype=torch.long),
     )
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from qc.sources import WEIGHTS
+
 KINDS = {
     "scratch": "A transformer encoder trained from nothing (sinusoidal positions, mean of the token vectors, linear "
     "head).",
@@ -109,9 +111,10 @@ def _describe_encoder(facts: CardFacts) -> str:
         if facts.encoder["repository"]
         else "a local folder"
     )
+    weights = facts.config["files"][f"{facts.config['encoder']}/{WEIGHTS}"]
     return (
-        f"`{facts.config['encoder']}`, from {origin}. Its weights have SHA-256 `{facts.config['encoder_sha256']}`; "
-        "the model is refused with any others."
+        f"`{facts.config['encoder']}`, from {origin}. Its weights have SHA-256 `{weights}`; the model is refused "
+        "with any others."
     )
 
 
@@ -119,8 +122,8 @@ def _describe_limits(facts: CardFacts) -> list[str]:
     limits = [
         "It knows the classes above and no other: any text at all is given one of them.",
         "Its scores hold for questions like those it was trained on, and say nothing of others.",
-        "Its probabilities are not calibrated; `metrics/evaluate.json` has the error, and a temperature that lowers "
-        "it.",
+        "Its probabilities are not calibrated; `metrics/evaluate.json` has the calibration error, a temperature fitted "
+        "on validation, and the error after dividing the logits by it, which may be lower or higher.",
     ]
     if facts.config["vocabulary"]["include_fine_label"]:
         limits.insert(0, "**It was trained with the fine label before each question, which gives the answer away.**")

@@ -1,8 +1,8 @@
 """Model folders.
 
 model.safetensors   what was trained, and nothing else
-config.json         all it takes to rebuild the model around it; names these weights, and the encoder's, by their hash,
-                    and has one of its own content
+config.json         all it takes to rebuild the model around it; `files` holds the SHA-256 of every file it stands on,
+                    its own weights and the encoder's files, and `content_sha256` that of its own content
 README.md           its model card
 """
 
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qc.artifacts import file_sha256, new_folder, read_json, rounded, write_json
-from qc.errors import QcError
+from qc.errors import QcError, reason
 from qc.sources import CARD, CONFIG, WEIGHTS
 
 
@@ -27,7 +27,8 @@ def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any], card: 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items() if name not in frozen}
     with new_folder(folder) as temporary:
         write_weights(temporary / WEIGHTS, tensors)
-        write_config(temporary, {**config, "weights_sha256": file_sha256(temporary / WEIGHTS)})
+        files = {WEIGHTS: file_sha256(temporary / WEIGHTS), **config["files"]}
+        write_config(temporary, {**config, "files": files})
         (temporary / CARD).write_text(card, encoding="utf-8")
 
 
@@ -46,6 +47,37 @@ def read_config(folder: Path) -> dict[str, Any]:
             "that of its content; `dvc checkout` or `dvc repro` brings the model back"
         )
     return config
+
+
+def verify(folder: Path, config: Mapping[str, Any], encoders: Path) -> None:
+    """Check every file that a model stands on against the SHA-256 that its config has of it.
+
+    Args:
+        folder: The model folder.
+        config: Its config; of `files`, a bare name is a file of the model folder, `NAME/FILE` one of an encoder.
+        encoders: The folder that holds a folder for each pretrained encoder.
+
+    Raises:
+        QcError: A file is missing, or is not the one that the model was trained with.
+    """
+    for name, expected in config["files"].items():
+        path = (encoders if "/" in name else folder) / name
+        if path.parent != folder and not path.parent.is_dir():
+            raise QcError(
+                f"{path.parent}: no such encoder; name it under fetch.encoders in params.yaml and run `dvc repro`"
+            )
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise QcError(
+                f"{path}: {reason(error)}; `dvc checkout`, `dvc pull` or `dvc repro` brings it back"
+            ) from None
+        if found != expected:
+            raise QcError(
+                f"{path}: SHA-256 {found}, but {folder / CONFIG} was trained with {expected}; `dvc checkout` or `dvc "
+                "pull` brings that file back (`make cache` first, if a disk damaged it), `dvc repro` trains on what is "
+                "there"
+            )
 
 
 def _content_sha256(config: Mapping[str, Any]) -> str:

@@ -7,16 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qc.artifacts import file_sha256
-from qc.checkpoints import CONFIG, WEIGHTS, fill, read_config, read_weights
+from qc.checkpoints import CONFIG, WEIGHTS, fill, read_config, read_weights, verify
 from qc.errors import QcError
 from qc.models.distilbert import DistilbertClassifier
-from qc.models.encoder import Encoder
 from qc.models.prefix import PrefixClassifier
 from qc.models.scratch import ScratchClassifier, ScratchConfig
-from qc.pretrained import check_record, encoder_sha256, load_encoder
+from qc.pretrained import load_encoder
 
-VOCABULARY_KEYS = ("tokenizer", "sha256", "lowercase", "include_fine_label")
+VOCABULARY_KEYS = ("tokenizer", "special_ids", "lowercase", "include_fine_label")
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,11 @@ class Classifier:
     special_ids: tuple[int, int] | None
     vocabulary: Mapping[str, Any]
 
+    @property
+    def pad_id(self) -> int:
+        """The tokenizer's id of padding."""
+        return self.vocabulary["special_ids"]["pad"]
+
 
 def load_classifier(folder: Path, encoders: Path) -> Classifier:
     """Rebuild a trained model.
@@ -46,12 +49,12 @@ def load_classifier(folder: Path, encoders: Path) -> Classifier:
         encoders: The folder that holds a folder for each pretrained encoder.
 
     Raises:
-        QcError: The folder is broken or of an unknown family, or the encoder has other weights than it was trained on.
+        QcError: The folder is broken or of an unknown family, or a file is not the one that it was trained with.
     """
     config = read_config(folder)
-    trained = read_weights(folder / WEIGHTS)
     try:
-        _check(folder / WEIGHTS, config["weights_sha256"])
+        verify(folder, config, encoders)
+        trained = read_weights(folder / WEIGHTS)
         model = _BUILDERS[config["model"]](config, trained, encoders)
         special_ids = tuple(config["special_ids"]) if config["special_ids"] else None
         vocabulary = {key: config["vocabulary"][key] for key in VOCABULARY_KEYS}
@@ -62,16 +65,6 @@ def load_classifier(folder: Path, encoders: Path) -> Classifier:
     return classifier
 
 
-def _check(path: Path, sha256: str) -> None:
-    """Refuse other weights than `config.json` says were saved."""
-    found = file_sha256(path)
-    if found != sha256:
-        raise QcError(
-            f"{path}: SHA-256 {found}, but config.json has {sha256}: the bytes were changed since training; `make "
-            "cache` finds damaged copies in DVC's cache, then `dvc pull` or `dvc repro` brings the model back"
-        )
-
-
 def _scratch(config: Mapping[str, Any], trained: Mapping[str, Tensor], encoders: Path) -> nn.Module:
     sizes = ScratchConfig(**config["sizes"])
     rows = trained.get("rows")
@@ -80,25 +73,11 @@ def _scratch(config: Mapping[str, Any], trained: Mapping[str, Tensor], encoders:
 
 
 def _prefix(config: Mapping[str, Any], trained: Mapping[str, Tensor], encoders: Path) -> nn.Module:
-    return PrefixClassifier(_encoder(config, encoders), **config["sizes"])
+    return PrefixClassifier(load_encoder(encoders / config["encoder"]), **config["sizes"])
 
 
 def _distilbert(config: Mapping[str, Any], trained: Mapping[str, Tensor], encoders: Path) -> nn.Module:
-    return DistilbertClassifier(_encoder(config, encoders), **config["sizes"])
+    return DistilbertClassifier(load_encoder(encoders / config["encoder"]), **config["sizes"])
 
 
 _BUILDERS = {"scratch": _scratch, "prefix": _prefix, "distilbert": _distilbert}
-
-
-def _encoder(config: Mapping[str, Any], encoders: Path) -> Encoder:
-    folder = encoders / config["encoder"]
-    if not folder.is_dir():
-        raise QcError(f"{folder}: no such encoder; name it under fetch.encoders in params.yaml and run `dvc repro`")
-    found = encoder_sha256(folder)
-    if found != config["encoder_sha256"]:
-        raise QcError(
-            f"{folder / WEIGHTS}: SHA-256 {found}, but the model was trained on {config['encoder_sha256']}; "
-            "`dvc repro` trains it on the encoder that is there"
-        )
-    check_record(folder, CONFIG)
-    return load_encoder(folder)

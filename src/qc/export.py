@@ -74,6 +74,7 @@ def export_onnx(predictor: Predictor, folder: Path, int8: bool) -> None:
                 "classes": predictor.classes,
                 "lowercase": predictor.lowercase,
                 "max_length": predictor.classifier.max_length,
+                "pad_id": predictor.classifier.pad_id,
                 "special_ids": predictor.classifier.special_ids,
             },
         )

@@ -15,15 +15,12 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from qc.batching import encode
+from qc.batching import Questions, encode
 from qc.checkpoints import CONFIG
 from qc.classifiers import Classifier, load_classifier
 from qc.errors import QcError
-from qc.pretrained import check_record
-from qc.sources import TOKENIZER
 from qc.texts import load_tokenizer, model_text, token_ids
 from qc.training import pick_device, predict
-from qc.vocabulary import describe_vocabulary
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,11 @@ class Predictor:
         """Whether questions are lower-cased first, as in training."""
         return self.classifier.vocabulary["lowercase"]
 
+    def encode(self, ids: Sequence[Sequence[int]], labels: Sequence[int]) -> Questions:
+        """Token ids of questions, without special tokens, and their class numbers as the model takes them."""
+        longest, special_ids = self.classifier.max_length, self.classifier.special_ids
+        return encode(ids, labels, longest, special_ids, pad_id=self.classifier.pad_id)
+
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Classify questions, in their order.
 
@@ -80,7 +82,7 @@ class Predictor:
                 raise QcError(f"question {number} is empty; give it some words, or leave it out")
         ids = token_ids(self.tokenizer, [model_text(text, self.lowercase) for text in texts])
         longest = self.classifier.max_length
-        questions = encode(ids, [0] * len(ids), longest, self.classifier.special_ids).to(self.device)
+        questions = self.encode(ids, [0] * len(ids)).to(self.device)
         probabilities = predict(self.model, questions).double().softmax(dim=1).numpy()
         return [
             Prediction(
@@ -109,15 +111,10 @@ def load(folder: str | Path, encoders: str | Path | None = None, device: str = "
     if not (folder / CONFIG).is_file():
         raise QcError(f"{folder}: no model is here; `dvc repro` trains one, `dvc pull` fetches one")
     classifier = load_classifier(folder, encoders)
-    name, vocabulary = classifier.vocabulary["tokenizer"], classifier.vocabulary
+    vocabulary = classifier.vocabulary
     if vocabulary["include_fine_label"]:
         raise QcError(
             f"{folder}: trained with the fine label before each question (tokenize.include_fine_label), which a new "
             "question has not; train one without: dvc repro"
         )
-    check_record(encoders / name, TOKENIZER)
-    if describe_vocabulary(encoders / name)["sha256"] != vocabulary["sha256"]:
-        raise QcError(
-            f"{encoders / name}: another vocabulary than the model was trained with; run the fetch stage again"
-        )
-    return Predictor(classifier, load_tokenizer(encoders / name), device)
+    return Predictor(classifier, load_tokenizer(encoders / vocabulary["tokenizer"]), device)

@@ -6,7 +6,7 @@ from qc.artifacts import file_sha256, read_json
 from qc.checkpoints import read_weights
 from qc.errors import QcError, reason
 from qc.models.encoder import Encoder, EncoderConfig
-from qc.sources import CONFIG, RECORD, WEIGHTS
+from qc.sources import CONFIG, WEIGHTS
 
 
 def load_encoder(folder: Path) -> Encoder:
@@ -20,26 +20,13 @@ def load_encoder(folder: Path) -> Encoder:
     return encoder
 
 
-def check_record(folder: Path, name: str) -> None:
-    """Refuse a file of the encoder in `folder` that is not the one which was fetched."""
-    try:
-        recorded = read_json(folder / RECORD)["files"][name]["sha256"]
-    except (LookupError, TypeError):
-        raise QcError(f"{folder / RECORD}: has no SHA-256 of {name}; run the fetch stage again") from None
-    if recorded != _sha256(folder / name):
-        raise QcError(
-            f"{folder / name}: not the file that {RECORD} beside it names; `dvc checkout` or the fetch stage "
-            "brings it back"
-        )
-
-
-def encoder_sha256(folder: Path) -> str:
-    """What the `config.json` of a model names its encoder by: the hash of the encoder's weights."""
-    return _sha256(folder / WEIGHTS)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return file_sha256(path)
-    except OSError as error:
-        raise QcError(f"{path}: {reason(error)}; `dvc checkout` or the fetch stage brings it back") from None
+def encoder_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that make the network of the encoder in `folder`, by `NAME/FILE`."""
+    found = {}
+    for name in (CONFIG, WEIGHTS):
+        path = folder / name
+        try:
+            found[f"{folder.name}/{name}"] = file_sha256(path)
+        except OSError as error:
+            raise QcError(f"{path}: {reason(error)}; `dvc checkout` or the fetch stage brings it back") from None
+    return found

@@ -7,7 +7,6 @@ Notable:
 - the first process keeps states and writes outputs; the others follow it
 """
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from qc.errors import QcError
+from qc.launch import read_launch
 
 SILENCE = timedelta(minutes=10)  # after which a process that answers nothing is taken for dead
 
@@ -29,24 +29,35 @@ Value = TypeVar("Value")
 
 def started() -> int:
     """How many processes the launcher says it started, on all machines."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return read_launch().world_size
 
 
 def own_rank() -> int:
     """Which of them this is, from 0."""
-    return int(os.environ.get("RANK", 0))
+    return read_launch().rank
 
 
 def local_device(kind: str) -> torch.device:
-    """This process's own device of a kind, `cpu` or `cuda`."""
-    if kind == "cpu" or started() == 1:
+    """This process's own device of a kind, `cpu` or `cuda`.
+
+    Raises:
+        QcError: There are more processes on this machine than GPUs.
+    """
+    launch = read_launch()
+    if kind == "cpu" or launch.world_size == 1:
         return torch.device(kind)
-    return torch.device(kind, int(os.environ.get("LOCAL_RANK", 0)))
+    gpus = torch.cuda.device_count()
+    if launch.local_world_size > gpus:
+        raise QcError(
+            f"params.yaml: launcher: {launch.local_world_size} processes on this machine are not possible, it has "
+            f"{gpus} GPU(s); allowed: 1 to {gpus} (--nproc-per-node=gpu is one for each), or device: cpu"
+        )
+    return torch.device(kind, launch.local_rank)
 
 
 def local_threads(threads: int) -> int:
     """The threads that this process may take of those meant for its machine, at least one."""
-    return max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return max(1, threads // read_launch().local_world_size)
 
 
 @contextmanager

@@ -110,6 +110,7 @@ class Training(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None
     label_smoothing: Fraction
     fine_weight: Annotated[float, Field(ge=0)]
+    max_length: Positive | None
 
 
 class TrainScratch(Training):

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from qc.artifacts import read_table
-from qc.batching import encode
 from qc.commands import MODELS
 from qc.errors import QcError
 from qc.export import INT8, MODEL, export_onnx, onnx_logits, open_onnx
@@ -25,9 +24,7 @@ def run(arguments: Namespace) -> int:
     if folder.exists() and not (folder / MODEL).is_file():
         raise QcError(f"{folder}: is there, and is no export; name another folder with --out")
     valid = read_table(VALID, "input_ids", "label").to_pydict()
-    questions = encode(
-        valid["input_ids"], valid["label"], predictor.classifier.max_length, predictor.classifier.special_ids
-    )
+    questions = predictor.encode(valid["input_ids"], valid["label"])
     export_onnx(predictor, folder, arguments.int8)
 
     def accuracy(logits: np.ndarray) -> float:

@@ -42,6 +42,7 @@ class ScratchConfig:
         norm: `post` normalizes after each residual sum (as published), `pre` before each sub-layer.
         mask_padding: False pads every question to `max_length` and treats padding as if it were text.
         unknown_id: The tokenizer's id of [UNK].
+        pad_id: The tokenizer's id of [PAD].
     """
 
     vocab_size: int
@@ -56,6 +57,7 @@ class ScratchConfig:
     norm: Literal["post", "pre"]
     mask_padding: bool
     unknown_id: int
+    pad_id: int
 
 
 def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -75,11 +77,16 @@ def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the real positions: (B, T, H) and (B, T) bool -> (B, H); over all of them without a mask."""
+    """Mean over the real positions: (B, T, H) and (B, T) bool -> (B, H); over all of them without a mask.
+
+    Summed in fp32 whatever the precision of `hidden`, so that a question's mean is the same with and without padding.
+    Autocast would lower a product with the mask to bf16.
+    """
+    hidden = hidden.float()
     if mask is None:
         return hidden.mean(dim=1)
-    weights = mask.to(hidden.dtype)
-    return (weights[:, None, :] @ hidden)[:, 0] / weights.sum(dim=1, keepdim=True)
+    real = mask[:, :, None].to(hidden.dtype)  # (B, T, 1)
+    return (hidden * real).sum(dim=1) / real.sum(dim=1)
 
 
 class MultiHeadAttention(nn.Module):
@@ -205,8 +212,10 @@ class ScratchClassifier(nn.Module):
         Returns:
             logits (B, classes + fine classes)
         """
-        if not self.config.mask_padding:
-            input_ids = F.pad(input_ids, (0, self.config.max_length - input_ids.shape[1]))
+        if not self.config.mask_padding:  # padding is text here, so it is [PAD] whatever the caller padded with
+            if mask is not None:
+                input_ids = input_ids.masked_fill(~mask, self.config.pad_id)
+            input_ids = F.pad(input_ids, (0, self.config.max_length - input_ids.shape[1]), value=self.config.pad_id)
             mask = None
         x = self.embedding(self.rows[input_ids]) * math.sqrt(self.config.width)  # (B, T, W)
         x = self.dropout(x + self.positions[: x.shape[1]])
