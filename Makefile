@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.ready
+LOCKS := requirements.txt requirements-dev.txt
 TOOLS := build/tools/.ready
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -26,8 +27,8 @@ lint: $(STAMP)  ## ruff: rules and formatting
 	@ruff check .
 	@ruff format --check .
 
-check: $(STAMP)  ## did metrics get worse? BASE=REV names another base than main, MARKDOWN=FILE a place for the table
-	@qc check $(if $(BASE),--base '$(BASE)') $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
+check: $(STAMP)  ## did metrics get worse? BASE=REV names another base than main, SPLIT=test test's, MARKDOWN=FILE a place for the table
+	@qc check $(if $(BASE),--base '$(BASE)') $(if $(SPLIT),--split '$(SPLIT)') $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
 
 report: run  ## the last run on one page: report/index.html
 	@python -m stages.report
@@ -52,7 +53,7 @@ licences: $(STAMP) $(TOOLS)  ## the licence of every package of the environment
 	@build/tools/bin/pip-licenses --python=$(BIN)/python --from=mixed --order=license
 
 audit: $(TOOLS)  ## known vulnerabilities of the pinned packages, by a database on the network
-	@build/tools/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.txt \
+	@build/tools/bin/pip-audit --strict --no-deps --disable-pip $(foreach file,$(LOCKS),--requirement $(file)) \
 		|| { echo "error: make audit: not clean, or the database was not to be had (then nothing is known); see above" >&2; exit 1; }
 
 cache: $(STAMP)  ## look for damaged bytes in DVC's cache and the outputs; what is damaged is removed from the cache
@@ -64,12 +65,18 @@ bench: $(STAMP)  ## time ours against what one would run instead (about half an 
 readme: $(STAMP)  ## write the result tables of the last run into README.md
 	@python -m stages.results
 
-lock:  ## resolve pyproject.toml anew into requirements.txt
-	@echo "resolving pyproject.toml in a fresh environment (about two minutes)"
+lock:  ## resolve pyproject.toml anew into requirements.txt, which every stage depends on, and requirements-dev.txt
+	@echo "resolving pyproject.toml in a fresh environment (about three minutes)"
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" \
-		&& "$$folder/bin/pip" install --quiet "$$(sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml)" ".[dev]" \
-		&& { echo "# Every package of the environment, as pip resolved pyproject.toml. Made by: make lock"; \
-			"$$folder/bin/pip" list --format=freeze | grep -viE '^(pip|qc)==' | sed 's/+cpu$$//'; } > requirements.txt
+		&& freeze() { "$$folder/bin/pip" list --format=freeze | grep -viE '^(pip|qc)==' | sed 's/+cpu$$//' | sort -f; } \
+		&& "$$folder/bin/pip" install --quiet "$$(sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml)" . \
+		&& freeze > "$$folder/run" && "$$folder/bin/pip" install --quiet ".[dev]" && freeze > "$$folder/all" \
+		&& if grep -Fxvf "$$folder/all" "$$folder/run" >&2; then \
+			echo "error: make lock: with [dev] these packages are of other versions" >&2; exit 1; fi \
+		&& { echo "# What the stages run with: every package of \`pip install .\`, as pip resolved pyproject.toml. Made by: make lock"; \
+			cat "$$folder/run"; } > requirements.txt \
+		&& { echo "# What the tests and tools take besides. Made by: make lock"; \
+			grep -Fxvf "$$folder/run" "$$folder/all"; } > requirements-dev.txt
 
 clean:  ## remove the environment, tool caches and states of stopped runs; data, models and DVC's cache stay
 	rm -rf $(VENV) .state report .pytest_cache .ruff_cache .hypothesis logs dvc_plots build src/*.egg-info
@@ -94,11 +101,12 @@ browser: | $(STAMP)
 		$(APT) update -qq && DEBIAN_FRONTEND=noninteractive $(APT) install -y -qq chromium >/dev/null; \
 		} || { echo "error: chromium not found; install it (Debian: apt-get install chromium)" >&2; exit 1; }
 
-$(STAMP): requirements.txt pyproject.toml | check-tools
+$(STAMP): $(LOCKS) pyproject.toml | check-tools
 	@exec 9<requirements.txt; $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
-		if test $(STAMP) -nt requirements.txt && test $(STAMP) -nt pyproject.toml; then exit; fi; `# another make did it` \
-		echo "setting up $(VENV) from requirements.txt (about two minutes the first time)" \
+		for file in $^; do test $(STAMP) -nt $$file || old=$$file; done; \
+		if test -z "$$old"; then exit; fi; `# another make did it` \
+		echo "setting up $(VENV) from $(LOCKS) (about two minutes the first time)" \
 		&& { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } \
-		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check $(foreach file,$(LOCKS),--requirement $(file)) \
 		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . \
 		&& touch $(STAMP) && echo "$(VENV) is ready"

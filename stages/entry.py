@@ -5,6 +5,7 @@
 
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,11 @@ def check(settings: Settings) -> None:
         raise QcError(
             f"{PARAMS}: launcher: {settings.launcher!r} is not possible, there is no {program} here; allowed: python, "
             "torchrun ..., accelerate launch ..., or another command that is here"
+        )
+    if subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True).returncode:
+        raise QcError(
+            "this folder is no git repository, or git does not trust it (git status tells), and DVC needs one; get the "
+            "project by `git clone`, or make a repository of this copy: git init && git add --all && git commit"
         )
     print(f"{PARAMS}: checked")
 

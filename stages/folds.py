@@ -30,11 +30,11 @@ from tqdm import tqdm
 
 from qc.artifacts import read_table, write_table
 from qc.errors import QcError
-from qc.rows import number_keys, text_keys
+from qc.rows import read_rows
 from qc.schema import NOT_A_VALUE, check
 from qc.settings import Settings
 from stages.entry import ENCODERS, PARAMS, PLOTS, RAW, SOURCES, STATES, TOKENIZED, run
-from stages.results import MODELS, read_rows, standard_error
+from stages.results import MODELS, read_csv, standard_error
 from stages.training import TRAIN, VALID
 
 FOLDS = 5
@@ -85,7 +85,7 @@ def changed(params: Mapping[str, Any], model: str, changes: Sequence[str]) -> di
 def deal(questions: pyarrow.Table, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The row numbers to learn from, and those to be told, of each fold."""
     labels = questions["label"].to_numpy()
-    groups = number_keys(text_keys(questions["text"].to_pylist(), seed))
+    groups = read_rows(questions.to_batches(), seed).groups
     fewest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
     if not 2 <= folds <= fewest:
         raise QcError(f"--folds {folds} is not possible; allowed: 2 to {fewest}, the questions of the rarest class")
@@ -121,7 +121,7 @@ def train(model: str, params: Mapping[str, Any], parts: Mapping[Path, pyarrow.Ta
         done = subprocess.run(command, cwd=root, capture_output=True, text=True)
         if done.returncode:
             raise QcError(f"{stage} failed in a fold: {done.stderr.strip()}")
-        *_, last = read_rows(root / PLOTS / f"{stage}.csv")
+        *_, last = read_csv(root / PLOTS / f"{stage}.csv")
     return float(last["valid_accuracy"]), float(last["valid_loss"])
 
 

@@ -10,7 +10,7 @@ from qc.artifacts import new_file, read_json
 from qc.report import Run, render
 from qc.settings import Settings
 from stages.entry import METRICS, PARAMS, PLOTS, run
-from stages.results import BASELINES, MODELS, SEEDS, read_rows, seed_values
+from stages.results import BASELINES, MODELS, SEEDS, read_csv, seed_values
 
 PAGE = Path("report/index.html")
 
@@ -32,10 +32,10 @@ def main(settings: Settings) -> None:
             scores=scores,
             data=read_json(METRICS / "data.json"),
             trainings={name: read_json(METRICS / f"train_{name}.json") for name in MODELS},
-            curves={name: read_rows(PLOTS / f"train_{name}.csv") for name in MODELS},
-            predictions=read_rows(METRICS / "predictions.csv"),
-            mistakes=read_rows(PLOTS / "mistakes.csv"),
-            reliability=read_rows(PLOTS / "reliability.csv"),
+            curves={name: read_csv(PLOTS / f"train_{name}.csv") for name in MODELS},
+            predictions=read_csv(METRICS / "predictions.csv"),
+            mistakes=read_csv(PLOTS / "mistakes.csv"),
+            reliability=read_csv(PLOTS / "reliability.csv"),
             seeds=read_seeds(settings.seed, scores),
             titles=MODELS | BASELINES,
             params=PARAMS.read_text(encoding="utf-8"),

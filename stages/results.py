@@ -17,7 +17,7 @@ MODELS = {"scratch": "transformer from scratch", "prefix": "prefix tuning", "dis
 BASELINES = {"tfidf_svm": "TF-IDF + LinearSVC", "majority": "majority class"}
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file of ours, by column."""
     try:
         with path.open(encoding="utf-8", newline="") as file:

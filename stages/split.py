@@ -73,8 +73,8 @@ def tfidf_accuracy(train: np.ndarray, test: np.ndarray) -> float:
     seen, asked = (
         pyarrow.concat_tables(read_chosen(QUESTIONS, chosen, "text", "label")).to_pydict() for chosen in (train, test)
     )
-    predicted = predict_baselines(seen["text"], seen["label"], asked["text"])["tfidf_svm"]
-    return float(np.mean(predicted == np.array(asked["label"])))
+    [predicted] = predict_baselines(seen["text"], seen["label"], asked["text"])
+    return float(np.mean(predicted["tfidf_svm"] == np.array(asked["label"])))
 
 
 if __name__ == "__main__":

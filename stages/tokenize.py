@@ -9,12 +9,14 @@ from tqdm import tqdm
 
 from qc.artifacts import new_folder, read_json, write_json, write_table
 from qc.errors import QcError
-from qc.questions import LabelledQuestion, parse
+from qc.questions import LabelledQuestion, label_encoding, parse
 from qc.settings import Settings
 from qc.texts import load_tokenizer
 from qc.tokens import question_tables, take_inventory, tokenize
 from qc.vocabulary import describe_vocabulary
 from stages.entry import ENCODERS, FILES, RAW, TOKENIZED, run
+
+ENCODINGS = {"ascii": "ASCII", "utf-8-sig": "UTF-8", "cp1252": "latin-1 (Windows-1252)"}
 
 
 def read_questions() -> Iterator[tuple[str, LabelledQuestion]]:
@@ -30,6 +32,10 @@ def read_questions() -> Iterator[tuple[str, LabelledQuestion]]:
 def main(settings: Settings) -> None:
     """Parse the files of questions and turn every question into token ids, once for all models."""
     own = settings.tokenize
+    for about in read_json(FILES).values():
+        if about["file"].endswith(".label"):
+            with (RAW / about["file"]).open("rb") as file:
+                print(f"{about['name']}: read as {ENCODINGS[label_encoding(file)]}")
     inventory = take_inventory(read_questions())
     if own.include_fine_label and inventory.without_fine:
         raise QcError(

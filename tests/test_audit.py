@@ -6,7 +6,7 @@ import pytest
 from qc.artifacts import read_json
 from qc.audit import audit_leaks, describe_splits, leak_suspected
 from qc.rows import read_rows
-from tests.conftest import CLASSES
+from tests.conftest import CLASSES, FILLERS
 
 
 def rows_of(*questions):
@@ -29,25 +29,29 @@ NAMES = ["X", "Y"]
 def test_the_figures_count_duplicates_overlap_conflicts_and_cut_questions():
     rows = rows_of(
         ("a b", "X", "p", [1]),
-        ("A  b", "X", "q", [1, 2]),
+        ("A  b", "X", "q", [1]),
         ("c", "Y", "p", [1, 2, 3]),
         ("d", "Y", "p", [1, 2, 3, 4]),
-        ("C", "X", "p", [1]),
+        ("C", "X", "p", [1, 2, 3]),
         ("e", "Y", "p", [2]),
+        ("\u00e9", "X", "p", [2]),
     )
-    splits = {"train": rows.take([0, 1, 2]), "valid": rows.take([3]), "test": rows.take([4, 5])}
+    splits = {"train": rows.take([0, 1, 2]), "valid": rows.take([3]), "test": rows.take([4, 5, 6])}
     figures = describe_splits(splits, NAMES, max_length=2)
-    assert figures["size"] == {"train": 3, "valid": 1, "test": 2}
+    assert figures["size"] == {"train": 3, "valid": 1, "test": 3}
     assert figures["classes"]["train"] == {"X": 2, "Y": 1}
     assert figures["classes"]["valid"] == {"Y": 1}
     assert figures["duplicates"] == {"train": 1, "valid": 0, "test": 0}
     assert figures["overlap"] == {"train_valid": 0, "train_test": 1, "valid_test": 0}
-    assert figures["groups_of_duplicates"] == {"of_2": 2}  # "a b" in train; "c" in train and test
+    assert figures["by_ids"]["duplicates"] == {"train": 1, "valid": 0, "test": 1}  # "e" and its accent
+    assert figures["by_ids"]["overlap"] == figures["overlap"]
+    assert figures["by_ids"]["conflicting_labels"] == 2
+    assert figures["groups_of_duplicates"] == {"of_2": 3}  # "a b" in train; "c" in train and test; "e" in test
     assert figures["conflicting_labels"] == 1  # "c" is Y in train, X in test
     assert figures["conflicting_fine_labels"] == 2  # and "a b" is X:p and X:q
-    assert figures["truncated"] == {"train": 1, "valid": 1, "test": 0}
+    assert figures["truncated"] == {"train": 1, "valid": 1, "test": 1}
     assert figures["truncated_share"]["train"] == pytest.approx(1 / 3)
-    assert [figures["length"]["train"][key] for key in ("p0", "p50", "p100")] == [1, 2, 3]
+    assert [figures["length"]["train"][key] for key in ("p0", "p50", "p100")] == [1, 1, 3]
 
 
 TRAIN = rows_of(
@@ -93,7 +97,11 @@ def test_a_leak_is_suspected_above_a_share_or_above_the_baseline(first_token, ab
 
 
 def test_a_label_before_the_question_is_found_by_the_stage(project):
-    leaky = [f"{name}:{CLASSES[name]} the dog is in the {n} house" for n in range(20) for name in CLASSES]
+    leaky = [
+        f"{name}:{CLASSES[name]} the {'dog ' * n}is in {FILLERS[place]}"
+        for n in range(20)
+        for place, name in enumerate(CLASSES)
+    ]
     (project.mirror / "tiny.label").write_text("".join(f"{line}\n" for line in leaky))
     project.write_sources()
     for included in (False, True):

@@ -64,6 +64,12 @@ def test_a_stages_code_deps_are_its_import_closure(stage):
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_pins_of_what_it_runs_with(stage):
+    assert "requirements.txt" in PIPELINE[stage]["deps"]
+    assert "requirements-dev.txt" not in PIPELINE[stage]["deps"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_the_closure_holds_every_project_file_that_python_loads(stage):
     script = (
         f"import json, sys, stages.{stage}; "

@@ -199,6 +199,29 @@ def test_what_is_frozen_runs_without_dropout_while_training(folder):
     assert torch.equal(frozen(IDS, MASK), frozen(IDS, MASK))
 
 
+@pytest.mark.parametrize("place", ["attention", "residuals", "head"])
+def test_every_dropout_of_what_is_fine_tuned_drops_while_training(folder, place):
+    model = distilbert(folder, trainable_layers=1).train()
+    layer, head = model.encoder.layers[-1], model.head[3]
+    layer.attention.dropout, layer.dropout.p, head.p = (
+        0.5 if place == each else 0.0 for each in ("attention", "residuals", "head")
+    )
+    assert not torch.equal(model(IDS, MASK), model(IDS, MASK))
+    layer.attention.dropout = layer.dropout.p = head.p = 0.0
+    assert torch.equal(model(IDS, MASK), model(IDS, MASK))
+
+
+def test_an_added_token_counts_in_the_vocabulary(folder):
+    path = folder / "tokenizer.json"
+    content = read_json(path)
+    content["added_tokens"] = [{"id": len(VOCABULARY), "content": "[NEW]", "special": True}]
+    path.write_text(json.dumps(content))
+    found = describe_vocabulary(folder)
+    assert found["size"] == len(VOCABULARY) + 1
+    assert found["sha256"] != pin(folder / "vocab.txt")["sha256"]
+    assert found["special_ids"] == SPECIAL
+
+
 def saved(make, folder, tmp_path, name, sizes):
     """Save a model beside its encoder; the model folder."""
     config = {

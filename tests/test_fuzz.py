@@ -196,7 +196,7 @@ def test_every_question_that_is_read_is_answered(here, tmp_path, capsys):
     check()
 
 
-@pytest.mark.parametrize("name", ["evaluate.json", "predictions.csv"])
+@pytest.mark.parametrize("name", ["evaluate.json", "predictions.csv", "validation.json", "validation_predictions.csv"])
 def test_metrics_are_compared_or_refused_by_file(restored, name, monkeypatch, capsys):
     monkeypatch.chdir(restored.root)
     path = restored.root / "metrics" / name
@@ -207,15 +207,15 @@ def test_metrics_are_compared_or_refused_by_file(restored, name, monkeypatch, ca
     def check(found):
         begin()
         path.write_bytes(found)
-        status = main(["check", "--base", "HEAD"])
+        status = main(["check", "--base", "HEAD", "--split", "valid" if name.startswith("valid") else "test"])
         told = capsys.readouterr()
         assert status in (0, 1, 2)
         if told.err:
             assert status == 2
-            assert told.err.startswith(("error: metrics/", "error: here metrics/", "error: params.yaml: gate."))
+            assert told.err.startswith(("error: metrics/", "error: the scores ", "error: params.yaml: gate."))
             assert len(told.err) < LONGEST_MESSAGE
         else:
-            assert "metrics gate: " in told.out
+            assert "metrics gate on " in told.out
 
     check()
 

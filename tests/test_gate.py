@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_a_p_value_alone():
 
 def test_predictions_of_another_run_are_no_excuse():
     stale = Side(side(150).metrics, side(180).predictions)
-    with pytest.raises(QcError, match=r"here metrics/evaluate.json has m.accuracy 0.75, but .* m is right on 0.9"):
+    with pytest.raises(QcError, match=r"the scores here have m.accuracy 0.75, but .* m is right on 0.9"):
         judge([rule(p_value=0.05)], side(180), stale)
     with pytest.raises(QcError, match="at the base"):
         judge([rule(p_value=0.05)], stale, side(180))
@@ -163,14 +164,17 @@ def git(folder, *arguments):
     subprocess.run(["git", *names, *arguments], cwd=folder, check=True, capture_output=True)
 
 
-def write(folder, right=180, questions=range(N), **scores):
-    """Metrics and predictions of the three models, `right` being that of distilbert."""
-    metrics = {"n_test": len(questions)}
+FILES = {"valid": ("validation.json", "validation_predictions.csv"), "test": ("evaluate.json", "predictions.csv")}
+
+
+def write(folder, right=180, questions=range(N), split="valid", **scores):
+    """Scores and predictions of the three models on a split, `right` being that of distilbert."""
+    metrics = {f"n_{split}": len(questions)}
     for name in ("scratch", "prefix", "distilbert"):
         found = {"accuracy": (right if name == "distilbert" else 150) / len(questions)}
         metrics[name] = found | {"macro_f1": 0.8, "loss": 0.4, "ece": 0.05} | (scores if name == "distilbert" else {})
     (folder / "metrics").mkdir(exist_ok=True)
-    (folder / "metrics/evaluate.json").write_text(json.dumps(metrics))
+    (folder / "metrics" / FILES[split][0]).write_text(json.dumps(metrics))
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(["id", "text", "label", "scratch", "prefix", "distilbert"])
@@ -186,7 +190,7 @@ def write(folder, right=180, questions=range(N), **scores):
                 "A" if n < right else "B",
             ]
         )
-    (folder / "metrics/predictions.csv").write_text(file.getvalue())
+    (folder / "metrics" / FILES[split][1]).write_text(file.getvalue())
 
 
 @pytest.fixture
@@ -196,7 +200,8 @@ def repository(tmp_path, monkeypatch):
     root.mkdir()
     (root / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     git(root, "init", "--quiet", "--initial-branch=main")
-    write(root)
+    for split in FILES:
+        write(root, split=split)
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "base")
     monkeypatch.chdir(root)
@@ -221,7 +226,7 @@ def test_a_planted_regression_is_caught(repository, capsys):
     said = capsys.readouterr().out
     assert "0.9000  0.8500  -0.0500  REGRESSION (p = 0.00195)" in verdict(said, "distilbert.accuracy")
     assert "same" in verdict(said, "prefix.accuracy")
-    assert said.splitlines()[-1].startswith("metrics gate: regression; base ")
+    assert said.splitlines()[-1].startswith("metrics gate on valid: regression; base ")
 
 
 def test_a_committed_regression_is_caught_against_the_merge_base(repository, capsys):
@@ -244,7 +249,7 @@ def test_an_improvement_and_noise_within_bounds_pass(repository, capsys):
     said = capsys.readouterr().out
     assert "better" in verdict(said, "distilbert.accuracy")
     assert all("within bounds" in verdict(said, f"distilbert.{name}") for name in ("macro_f1", "loss", "ece"))
-    assert "metrics gate: holds" in said
+    assert "metrics gate on valid: holds" in said
 
 
 def test_a_changed_test_set_cannot_be_compared(repository, capsys):
@@ -258,7 +263,7 @@ def test_the_table_is_written_as_markdown(repository, tmp_path):
     file = tmp_path / "check.md"
     assert main(["check", "--markdown", str(file)]) == 1
     text = file.read_text()
-    assert text.startswith("### metrics gate: regression; base ")
+    assert text.startswith("### metrics gate on valid: regression; base ")
     assert "| `distilbert.accuracy` | 0.9000 | 0.8500 | -0.0500 | **REGRESSION (p = 0.00195)** |" in text
 
 
@@ -273,7 +278,7 @@ def test_a_missing_base_says_so(repository, capsys):
     assert "no revision 'v9'" in refused(capsys, "--base", "v9")
     git(repository, "rm", "--quiet", "--cached", "-r", "metrics")
     git(repository, "commit", "--quiet", "--message", "no metrics")
-    assert "metrics/evaluate.json: not there" in refused(capsys, "--base", "HEAD")
+    assert "metrics/validation.json: not there" in refused(capsys, "--base", "HEAD")
 
 
 def test_a_shallow_clone_says_how_to_get_the_base(repository, tmp_path, monkeypatch, capsys):
@@ -289,11 +294,59 @@ def test_a_shallow_clone_says_how_to_get_the_base(repository, tmp_path, monkeypa
     assert main(["check"]) == 1
 
 
-def test_without_main_the_base_is_head_and_that_is_said(repository, capsys):
+def test_a_clone_of_one_branch_has_nothing_to_compare_with_and_says_how_to_get_it(
+    repository, tmp_path, monkeypatch, capsys
+):
+    branch(repository, right=170)
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--depth=1", "--branch=change", repository.as_uri(), str(clone))
+    monkeypatch.chdir(clone)
+    told = refused(capsys)
+    assert "no branch main is here to compare with; this clone is shallow" in told
+    assert "fetch-depth: 0" in told
+    git(clone, "fetch", "--quiet", "--unshallow")
+    assert "no branch main is here to compare with; a clone of one branch" in refused(capsys)
+    git(clone, "fetch", "--quiet", "origin", "main:main")
+    assert main(["check"]) == 1
+
+
+def test_without_main_a_base_must_be_named(repository, capsys):
     git(repository, "branch", "--quiet", "--move", "main", "trunk")
     write(repository, right=170)
-    assert main(["check"]) == 1
-    assert "(HEAD, since no main is here" in capsys.readouterr().out
+    assert "name what to compare with: --base REV" in refused(capsys)
+    assert main(["check", "--base", "HEAD"]) == 1
+
+
+def test_what_is_compared_with_itself_is_refused_unless_it_is_asked_for(repository, capsys):
+    assert "the merge base with main, is HEAD, and the valid scores here are those of HEAD" in refused(capsys)
+    assert main(["check", "--base", "HEAD"]) == 0
+    assert main(["check", "--base", "main"]) == 0
+    write(repository, right=181)
+    assert main(["check"]) == 0
+
+
+def test_validation_decides_unless_test_is_asked_for(repository, capsys):
+    write(repository, right=181)
+    write(repository, right=170, split="test")
+    assert main(["check"]) == 0
+    assert "metrics gate on valid: holds" in capsys.readouterr().out
+    assert main(["check", "--split", "test"]) == 1
+    assert "metrics gate on test: regression" in capsys.readouterr().out
+
+
+def test_a_repository_of_another_user_is_named_with_what_to_do(repository, tmp_path, monkeypatch, capsys):
+    script = tmp_path / "git"
+    script.write_text("#!/bin/sh\necho 'fatal: detected dubious ownership in repository at x' >&2\nexit 128\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert f"git config --global --add safe.directory {repository}" in refused(capsys)
+
+
+def test_a_subfolder_says_where_the_top_is(repository, monkeypatch, capsys):
+    (repository / "dvc.yaml").write_text("stages: {}\n")
+    (repository / "sub").mkdir()
+    monkeypatch.chdir(repository / "sub")
+    assert f"run this from the top of the repository: cd {repository}" in refused(capsys)
 
 
 def test_outside_git_there_is_nothing_to_compare_with(repository, capsys, monkeypatch):
@@ -305,15 +358,23 @@ def test_outside_git_there_is_nothing_to_compare_with(repository, capsys, monkey
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("metrics/evaluate.json", "{", "metrics/evaluate.json: not valid JSON"),
-        ("metrics/evaluate.json", "[1]", "expected keys and values"),
-        ("metrics/predictions.csv", "id,text\n1,x\n", "metrics/predictions.csv:1: no column label"),
+        ("metrics/validation.json", "{", "metrics/validation.json: not valid JSON"),
+        ("metrics/validation.json", "[1]", "expected keys and values"),
         (
-            "metrics/predictions.csv",
-            "id,text,label\n1,x,A\n1,y,A\n",
-            "metrics/predictions.csv:3: id 1 stands here twice",
+            "metrics/validation_predictions.csv",
+            "id,text\n1,x\n",
+            "metrics/validation_predictions.csv:1: no column label",
         ),
-        ("metrics/predictions.csv", "id,text,label\n1,x\n", "metrics/predictions.csv:2: not as many values"),
+        (
+            "metrics/validation_predictions.csv",
+            "id,text,label\n1,x,A\n1,y,A\n",
+            "metrics/validation_predictions.csv:3: id 1 stands here twice",
+        ),
+        (
+            "metrics/validation_predictions.csv",
+            "id,text,label\n1,x\n",
+            "metrics/validation_predictions.csv:2: not as many values",
+        ),
         ("params.yaml", "gate: 1\n", "params.yaml:1: gate: 1 is not possible"),
     ],
 )
@@ -323,7 +384,7 @@ def test_broken_files_are_named(repository, capsys, name, content, told):
 
 
 def test_nan_in_the_file_is_a_regression(repository, capsys):
-    path = repository / "metrics/evaluate.json"
+    path = repository / "metrics/validation.json"
     path.write_text(path.read_text().replace("0.9", "NaN"))
     assert main(["check"]) == 1
     assert "not a number" in verdict(capsys.readouterr().out, "distilbert.accuracy")
@@ -336,7 +397,7 @@ def with_rule(repository, text):
 
 def test_a_rule_that_names_nothing_is_refused(repository, capsys):
     with_rule(repository, 'metric: "*.eec", better: lower')
-    assert "gate.rules.3.metric: '*.eec' fits no metric" in refused(capsys)
+    assert "gate.rules.3.metric: '*.eec' fits no metric" in refused(capsys, "--base", "HEAD")
 
 
 @pytest.mark.parametrize(
@@ -355,6 +416,6 @@ def test_an_impossible_rule_is_refused(repository, capsys, text, told):
 
 def test_the_command_is_installed_under_both_names(repository):
     for command in ([sys.executable, "-m", "qc"], [str(Path(sys.executable).with_name("qc"))]):
-        done = subprocess.run([*command, "check"], capture_output=True, text=True)
+        done = subprocess.run([*command, "check", "--base", "HEAD"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert "metrics gate: holds" in done.stdout
+        assert "metrics gate on valid: holds" in done.stdout

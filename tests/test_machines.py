@@ -95,7 +95,7 @@ def test_what_may_not_be_written_is_said_and_reading_goes_on(copied, stage, expe
     assert outputs(copied) == expected
     if stage == "evaluate":
         assert copied.run(*AS_OTHERS, "qc", "predict", "who ?")
-        assert "metrics gate: holds" in copied.run(*AS_OTHERS, "qc", "check")
+        assert "metrics gate on valid: holds" in copied.run(*AS_OTHERS, "qc", "check")
 
 
 def run_on_a_full_disk(place, command):

@@ -8,7 +8,7 @@ import pytest
 
 from qc import load
 from qc.artifacts import read_json, read_table
-from stages.report import read_rows
+from stages.report import read_csv
 from tests.conftest import STAGES, label_lines, pin, serving
 
 TICKETS = "data/own/tickets.csv"
@@ -44,7 +44,7 @@ def test_the_example_goes_through_the_whole_pipeline(tickets):
     scores = read_json(tickets.root / "metrics/evaluate.json")
     assert scores["n_test"] == 8
     assert all(list(scores[name]["f1"]) == topics for name in ("scratch", "prefix", "distilbert"))
-    assert {row["label"] for row in read_rows(tickets.root / "metrics/predictions.csv")} == set(topics)
+    assert {row["label"] for row in read_csv(tickets.root / "metrics/predictions.csv")} == set(topics)
     assert tickets.repro() == []
 
 
@@ -69,7 +69,7 @@ def test_without_fine_labels_there_is_no_second_task(tickets):
     assert read_json(tickets.root / "data/tokenized/labels.json")["fine_classes"] == []
     for name in ("prefix", "distilbert"):
         assert read_json(tickets.root / f"models/{name}/config.json")["sizes"]["coarse_of"] == []
-    assert all(row["label"] for row in read_rows(tickets.root / "metrics/predictions.csv"))
+    assert all(row["label"] for row in read_csv(tickets.root / "metrics/predictions.csv"))
     assert load(tickets.root / "models/distilbert").predict(["Where is it ?"])[0].label
 
 

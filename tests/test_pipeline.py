@@ -1,6 +1,7 @@
 """The pipeline under DVC, for real, with tiny data: what it writes, what reruns, what is refused."""
 
 import json
+import shutil
 import signal
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from datasets import load_dataset
 
 from qc.artifacts import read_json, read_table
-from stages.results import read_rows, seed_table
+from stages.results import read_csv, seed_table
 from tests.conftest import CLASSES, ENCODER_FILES, STAGES, outputs
 
 TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
@@ -31,7 +32,16 @@ def test_every_output_of_the_design_is_there(finished):
         *(f"metrics/train_{name}.json" for name in ("scratch", "prefix", "distilbert")),
         *(f"plots/train_{name}.csv" for name in ("scratch", "prefix", "distilbert")),
         "metrics/data.json", "metrics/evaluate.json", "metrics/predictions.csv",
+        "metrics/validation.json", "metrics/validation_predictions.csv",
     }  # fmt: skip
+
+
+def test_a_checkout_that_turns_line_ends_is_up_to_date(finished, tmp_path):
+    project = finished.at(tmp_path / "windows")
+    finished.run("git", "clone", "--quiet", "--config", "core.autocrlf=true", ".", str(project.root))
+    shutil.copytree(finished.root / ".dvc/cache", project.root / ".dvc/cache")
+    project.run("dvc", "checkout")
+    assert project.repro() == []
 
 
 def test_the_tokenized_questions_are_the_label_file(finished):
@@ -76,7 +86,7 @@ def test_evaluate_json_has_the_fixed_shape(finished):
 
 
 def test_predictions_agree_with_the_scores(finished):
-    rows = read_rows(finished.root / "metrics/predictions.csv")
+    rows = read_csv(finished.root / "metrics/predictions.csv")
     scores = read_json(finished.root / "metrics/evaluate.json")
     test = read_table(finished.root / "data/split/test.parquet").to_pydict()
     assert [int(row["id"]) for row in rows] == test["id"]
@@ -89,10 +99,10 @@ def test_predictions_agree_with_the_scores(finished):
 
 
 def test_the_tables_of_the_plots_agree_with_the_predictions(finished):
-    predictions = read_rows(finished.root / "metrics/predictions.csv")
+    predictions = read_csv(finished.root / "metrics/predictions.csv")
     scores = read_json(finished.root / "metrics/evaluate.json")
-    mistakes = read_rows(finished.root / "plots/mistakes.csv")
-    reliability = read_rows(finished.root / "plots/reliability.csv")
+    mistakes = read_csv(finished.root / "plots/mistakes.csv")
+    reliability = read_csv(finished.root / "plots/reliability.csv")
     for name in ("scratch", "prefix", "distilbert"):
         wrong = {row["id"]: row for row in predictions if row[name] != row["label"]}
         own = [row for row in mistakes if row["model"] == name]
@@ -105,14 +115,14 @@ def test_the_tables_of_the_plots_agree_with_the_predictions(finished):
         assert sum(int(row["questions"]) for row in bins) == len(predictions)
         gaps = (abs(float(b["accuracy"]) - float(b["confidence"])) * int(b["questions"]) for b in bins)
         assert sum(gaps) / len(predictions) == pytest.approx(scores[name]["ece"], abs=1e-5)
-    f1 = {(row["model"], row["class"]): float(row["f1"]) for row in read_rows(finished.root / "plots/f1.csv")}
+    f1 = {(row["model"], row["class"]): float(row["f1"]) for row in read_csv(finished.root / "plots/f1.csv")}
     assert f1 == {(name, each): scores[name]["f1"][each] for name, each in f1}
     assert len(f1) == 3 * len(CLASSES)
 
 
 def test_the_learning_curve_has_a_row_an_epoch(finished):
     for name in ("scratch", "prefix", "distilbert"):
-        rows = read_rows(finished.root / f"plots/train_{name}.csv")
+        rows = read_csv(finished.root / f"plots/train_{name}.csv")
         metrics = read_json(finished.root / f"metrics/train_{name}.json")
         assert [int(row["epoch"]) for row in rows] == [1, 2]
         best = rows[metrics["best_epoch"] - 1]
@@ -134,6 +144,14 @@ def test_a_prefix_parameter_reruns_prefix_training_and_evaluation(restored):
 def test_a_split_parameter_reruns_the_split_and_everything_after(restored):
     restored.set("split.seed", 2)
     assert restored.repro() == ["split", *TRAINING, "evaluate"]
+
+
+def test_another_version_of_a_library_makes_every_stage_out_of_date_and_a_new_tool_none(restored):
+    for name, stale in (("requirements-dev.txt", []), ("requirements.txt", STAGES)):
+        path = restored.root / name
+        path.write_text(path.read_text().replace("==", "==1", 1))
+        status = json.loads(restored.run("dvc", "status", "--json"))
+        assert sorted(status) == sorted(stale)
 
 
 def test_a_comment_in_params_reruns_nothing(restored):

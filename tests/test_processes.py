@@ -14,7 +14,7 @@ from qc.checkpoints import read_weights
 from qc.errors import QcError
 from qc.launch import Launch, read_launch
 from qc.processes import joined, local_device, local_threads
-from stages.results import read_rows
+from stages.results import read_csv
 from tests.conftest import Project, free_port, outputs
 
 TORCHRUN = "torchrun --standalone --nproc-per-node="
@@ -53,7 +53,7 @@ def project(split_project, tmp_path):
 
 
 def curve(project, stage):
-    rows = read_rows(project.root / f"plots/{stage}.csv")
+    rows = read_csv(project.root / f"plots/{stage}.csv")
     return [{name: float(value) for name, value in row.items()} for row in rows]
 
 

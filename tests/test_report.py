@@ -127,7 +127,7 @@ def test_the_same_run_gives_the_same_page(report, finished):
 def test_html_in_a_question_is_shown_and_not_executed(browser, restored):
     mistakes = restored.root / "plots/mistakes.csv"
     quoted = HOSTILE.replace('"', '""')
-    mistakes.write_text(f'{mistakes.read_text().splitlines()[0]}\ndistilbert,1,"{quoted}",ABBR,"<b>HUM</b>",0.9\n')
+    mistakes.write_text(f'{mistakes.read_text().splitlines()[0]}\ndistilbert,-1,"{quoted}",ABBR,"<b>HUM</b>",0.9\n')
     restored.params.write_text(f"# {HOSTILE}\n{restored.params.read_text()}")
     restored.stage("report")
     page = Page(browser, restored.root / "report/index.html")

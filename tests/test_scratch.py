@@ -131,3 +131,53 @@ def test_the_notebooks_sizes_have_the_notebooks_number_of_parameters():
     )  # fmt: skip
     model = ScratchClassifier(sizes)
     assert sum(parameter.numel() for parameter in model.parameters()) == 53_458_950
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_the_order_of_the_tokens_matters(norm):
+    torch.manual_seed(0)
+    model = ScratchClassifier(dataclasses.replace(SMALL, norm=norm)).eval()
+    ids = torch.tensor([[2, 3, 4, 5, 6]])
+    assert not torch.allclose(model(ids, None), model(ids.flip(1), None), atol=1e-4)
+    with torch.no_grad():
+        model.positions.zero_()  # without them it is a bag of words
+    torch.testing.assert_close(model(ids, None), model(ids.flip(1), None), atol=1e-5, rtol=1e-4)
+
+
+def dropouts(model):
+    """Every place with dropout, by name: how to set its rate."""
+    found = {"embeddings": lambda rate: setattr(model.dropout, "p", rate)}
+    for number, layer in enumerate(model.layers):
+        found[f"attention {number}"] = lambda rate, layer=layer: setattr(layer.attention, "dropout", rate)
+        found[f"residuals {number}"] = lambda rate, layer=layer: setattr(layer.dropout, "p", rate)
+    return found
+
+
+@pytest.mark.parametrize("place", ["embeddings", "attention 0", "residuals 0", "attention 1", "residuals 1"])
+def test_every_dropout_drops_while_training_and_never_after(place):
+    torch.manual_seed(0)
+    model = ScratchClassifier(SMALL)
+    assert all(rate == SMALL.dropout for rate in (model.dropout.p, *(each.attention.dropout for each in model.layers)))
+    ids = torch.randint(0, 50, (3, 7))
+    for name, set_rate in dropouts(model).items():
+        set_rate(0.5 if name == place else 0.0)
+    assert not torch.equal(model.train()(ids, None), model(ids, None))
+    assert torch.equal(model.eval()(ids, None), model(ids, None))
+    dropouts(model)[place](0.0)
+    assert torch.equal(model.train()(ids, None), model(ids, None))
+
+
+def test_both_sums_of_a_layer_have_dropout():
+    torch.manual_seed(0)
+    layer = ScratchClassifier(SMALL).layers[0].train()
+    layer.attention.dropout, layer.dropout.p = 0.0, 0.5
+    x = torch.randn(2, 5, 16)
+    for silent in (layer.attention.out, layer.feed_forward.outer):  # with one part silent, the other one's is seen
+        weights = [parameter.detach().clone() for parameter in silent.parameters()]
+        with torch.no_grad():
+            for parameter in silent.parameters():
+                parameter.zero_()
+        assert not torch.equal(layer(x, None), layer(x, None))
+        with torch.no_grad():
+            for parameter, before in zip(silent.parameters(), weights, strict=True):
+                parameter.copy_(before)

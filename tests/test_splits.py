@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qc.errors import QcError
-from qc.rows import normalize, number_keys, text_keys
+from qc.rows import group_numbers, normalize, number_keys, text_keys
 from qc.splits import official_split, split_questions
 
 SHARES = {"test": 0.1, "valid": 0.1}
@@ -91,6 +91,70 @@ def test_repeating_one_question_does_not_make_its_class_frequent():
     texts = [f"question {n}" for n in range(50)] + ["same"] * 20
     with pytest.raises(QcError, match="class 'B' is too rare"):
         split(texts, ["A"] * 50 + ["B"] * 20)
+
+
+def test_a_class_of_a_few_questions_stands_in_every_split():
+    texts = [f"question {n}" for n in range(203)]
+    splits = split(texts, ["A"] * 200 + ["B"] * 3)
+    assert all(any(row >= 200 for row in rows) for rows in splits.values())
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (["lone"], "1 question(s), 1 that models can tell apart, none for"),
+        (["same"] * 20, "20 question(s), 1 that models can tell apart, none for"),
+    ],
+)
+def test_of_a_class_too_rare_it_is_said_how_many_different_questions_it_has(texts, told):
+    with pytest.raises(QcError) as caught:
+        split([f"question {n}" for n in range(50)] + texts, ["A"] * 50 + ["B"] * len(texts))
+    assert told in str(caught.value)
+    assert "train, test, valid need one each: add different ones, or remove the class" in str(caught.value)
+    assert "raise" not in str(caught.value)
+
+
+def test_groups_larger_than_a_held_out_share_are_told_to_raise_it():
+    texts = [f"question {n}" for n in range(50)] + [f"same {n % 3}" for n in range(15)]
+    with pytest.raises(QcError, match="a group of equal questions is larger than what is held out: raise the shares"):
+        split(texts, ["A"] * 50 + ["B"] * 15)
+
+
+def test_questions_are_one_group_by_text_or_by_ids_or_by_way_of_others():
+    texts = np.array([0, 0, 1, 2, 3, 4])
+    ids = np.array([5, 1, 1, 0, 0, 2])
+    assert group_numbers(texts, ids).tolist() == [0, 0, 0, 1, 1, 2]
+    assert group_numbers(texts[::-1], ids[::-1]).tolist() == [2, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("same", ["Hamlet ?", "hamlet  ?", "HAMLET\t?", "Ham\u200blet ?", "\ufeffHamlet ?"])
+def test_what_makes_no_difference_to_a_text_makes_none(same):
+    assert normalize(same) == "hamlet ?"
+    assert normalize("Cafe\u0301") == normalize("Caf\u00e9")
+
+
+def refuse_official(train, test):
+    """What is said of an official test file; questions as (text, class)."""
+    texts, classes = zip(*train, *test, strict=True)
+    with pytest.raises(QcError) as caught:
+        official_split(*numbered(texts, classes, 1), np.arange(len(texts)) >= len(train), 0.1, True)
+    return str(caught.value)
+
+
+def test_an_official_test_that_takes_a_class_out_of_train_is_refused_by_its_name():
+    train = [(f"a {n}", "A") for n in range(40)] + [(f"b {n}", "B") for n in range(20)]
+    for left in (0, 1):
+        told = refuse_official(train, train[40 : 60 - left])
+        assert told.startswith(
+            f"{20 - left} of the 60 questions of fetch.train also stand in fetch.test, and were left"
+        )
+        assert f"of class 'B' ({left} of 20): " in told
+        assert "split.drop_test_questions: false, which trains on test questions" in told
+
+
+def test_an_official_test_that_is_the_train_file_is_refused():
+    train = [(f"{name} {n}", name) for n in range(20) for name in "AB"]
+    assert "of class 'A' (0 of 20), 'B' (0 of 20): " in refuse_official(train, train)
 
 
 def official(drop):

@@ -14,7 +14,17 @@ from qc.errors import QcError
 from qc.frozen import lower_frozen
 from qc.models.output import OutputLayer
 from qc.models.scratch import ScratchClassifier, ScratchConfig
-from qc.training import Recipe, best_epoch, fit, pick_device, pick_precision, predict, score, seed_everything
+from qc.training import (
+    Recipe,
+    _epoch_seed,
+    best_epoch,
+    fit,
+    pick_device,
+    pick_precision,
+    predict,
+    score,
+    seed_everything,
+)
 
 RECIPE = Recipe(
     epochs=8, patience=8, batch_size=16, learning_rate=3e-3, head_learning_rate=None, betas=(0.9, 0.98), eps=1e-9,
@@ -254,3 +264,83 @@ def test_weights_ruined_by_the_last_step_end_training_with_what_to_change():
     one = task(16, 1)  # a single step: its loss is finite, and what it leaves is not
     with pytest.raises(QcError, match=r"epoch 1: the validation loss is nan; in params.yaml a lower learning_rate"):
         fit(model, one, task(60, 2), dataclasses.replace(RECIPE, learning_rate=1e38, warmup=0.0, clip_norm=None), 1)
+
+
+class Reference(nn.Module):
+    """Two linear layers over the mean of embedded tokens: enough to train, and nothing hidden in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(30, 8)
+        self.head = OutputLayer(8, classes=3, coarse_of=(2, 1, 0))
+
+    @property
+    def output_layer(self):
+        return self.head
+
+    def forward(self, inputs, mask):
+        real = torch.ones_like(inputs) if mask is None else mask.long()
+        hidden = self.embedding(inputs) * real[:, :, None]
+        return self.head(hidden.sum(dim=1) / real.sum(dim=1, keepdim=True))
+
+
+def by_hand(model, train, recipe, seed):
+    """The loop in a few lines of plain PyTorch; the mean training loss of each epoch and the rate of each step."""
+    rates = {"head": recipe.head_learning_rate, "embedding": recipe.learning_rate}
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [parameter], "lr": rates[name.split(".")[0]],
+             "weight_decay": recipe.weight_decay if parameter.dim() > 1 else 0.0}
+            for name, parameter in model.named_parameters()
+        ],
+        betas=recipe.betas, eps=recipe.eps,
+    )  # fmt: skip
+    steps = -(-len(train) // recipe.batch_size)
+    total, warmup = recipe.epochs * steps, round(recipe.warmup * recipe.epochs * steps)
+    factors = [(s + 1) / (warmup + 1) if s < warmup else (total - s) / (total - warmup) for s in range(total)]
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    losses = []
+    for epoch in range(recipe.epochs):
+        seen = 0.0
+        generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch + 1))
+        for step, indices in enumerate(plan_batches(train.lengths, recipe.batch_size, generator), epoch * steps):
+            batch = train.batch(indices)
+            logits = model(batch.inputs, batch.mask)
+            smoothing = {"label_smoothing": recipe.label_smoothing}
+            loss = nn.functional.cross_entropy(logits[:, :3], batch.labels, **smoothing)
+            loss = loss + recipe.fine_weight * nn.functional.cross_entropy(
+                logits[:, 3:], batch.fine_labels, **smoothing
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factors[step]
+            optimizer.step()
+            seen += loss.item() * len(indices)
+        losses.append(seen / len(train))
+    return losses
+
+
+def test_the_loop_is_the_plain_one_step_by_step():
+    """Clipping, smoothing, the second task's weight, a short last batch, warm-up, decay and a rate for the head."""
+    recipe = dataclasses.replace(
+        RECIPE, epochs=3, patience=3, batch_size=7, learning_rate=3e-2, head_learning_rate=1e-2, weight_decay=0.1,
+        warmup=0.5, clip_norm=0.05, label_smoothing=0.2, fine_weight=0.5,
+    )  # fmt: skip
+    train = task(46, 1)  # six batches of 7 and one of 4
+    train = dataclasses.replace(train, fine_labels=2 - train.labels)
+    seed_everything(1, threads=1)
+    ours, states = Reference(), []
+    plain = copy.deepcopy(ours)
+    last = {}
+
+    def report(state):
+        states.append(state.curve[-1].train_loss)
+        last.update({name: parameter.detach().clone() for name, parameter in ours.named_parameters()})
+
+    fit(ours, train, train, recipe, seed=5, report=report)
+    losses = by_hand(plain, train, recipe, seed=5)
+    assert states == pytest.approx(losses, rel=1e-5)
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(last[name], parameter, atol=1e-5, rtol=1e-4)

@@ -103,7 +103,7 @@ def test_weights_that_are_not_the_fetched_ones_are_refused(restored, tmp_path):
     shutil.copytree(restored.root / "models/prefix", tmp_path / "models/prefix")
     shutil.copytree(restored.mirror / "tiny-distilbert", tmp_path / "data/encoders/tiny-bert")
     write_record(tmp_path / "data/encoders/tiny-bert")
-    with pytest.raises(QcError, match=r"tiny-bert/model\.safetensors: SHA-256 .* but the model was trained on"):
+    with pytest.raises(QcError, match=r"tiny-bert/config\.json: SHA-256 .* was trained with "):
         load(tmp_path / "models/prefix")
 
 
@@ -129,13 +129,21 @@ def test_no_output_tells_of_the_environment_or_the_machine(restored):
     restored.run("dvc", "exp", "remove", "marked")
 
 
+def lock(name):
+    """The versions that a lock file names, by package."""
+    lines = [line.split("==") for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
+    return {package.lower().replace("_", "-"): version for package, version in lines}
+
+
 def test_every_dependency_is_pinned_and_locked():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     direct = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["dev"]]
-    locked = dict(
-        line.split("==") for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")
-    )
-    locked = {name.lower().replace("_", "-"): version for name, version in locked.items()}
+    run, dev = (lock(name) for name in ("requirements.txt", "requirements-dev.txt"))
+    assert not run.keys() & dev.keys()
+    for requirement in project["project"]["dependencies"]:  # a stage depends on these, and on no tool of development
+        assert requirement.partition("==")[0].lower() in run
+    assert {"pytest", "ruff", "hypothesis"} <= dev.keys()
+    locked = run | dev
     for requirement in [*direct, *project["build-system"]["requires"]]:
         name, version = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?==([\w.]+)", requirement).groups()
         assert locked.get(name.lower().replace("_", "-"), version) == version, requirement

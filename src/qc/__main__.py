@@ -47,8 +47,10 @@ def _parser() -> argparse.ArgumentParser:
         help="tell the class of questions",
         description="Tell the class of questions: those named, or of a file, or of standard input, one a line.",
     )
-    predict.add_argument("questions", nargs="*", metavar="QUESTION", help="a question, in quotes")
-    predict.add_argument("--file", type=Path, help="one question a line, or a .jsonl file of objects with a text")
+    predict.add_argument("questions", nargs="*", metavar="QUESTION", help="a question, in quotes; - for standard input")
+    predict.add_argument(
+        "--file", type=Path, help="one question a line, or a .jsonl file of objects with a text; - for standard input"
+    )
     predict.add_argument("--model", help="scratch, prefix or distilbert; default: the best on validation")
     predict.add_argument("--json", action="store_true", help="an object a line: text, label, probabilities")
     predict.add_argument("--top", type=int, default=1, metavar="K", help="show the K most probable classes")
@@ -69,10 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="did metrics get worse?",
-        description="Hold the working tree's metrics against those of a git revision, by the rules under gate in "
+        description="Compare the working tree's scores with those of a git revision, by the rules under gate in "
         "params.yaml. Exit status: 0 holds, 1 regression, 2 cannot compare.",
     )
-    check.add_argument("--base", metavar="REV", help="any git revision; default: the merge base with main, else HEAD")
+    check.add_argument("--base", metavar="REV", help="any git revision; default: the merge base with main")
+    check.add_argument(
+        "--split",
+        choices=["valid", "test"],
+        default="valid",
+        help="whose scores; default: valid, since test questions that decide again and again are no test any more",
+    )
     check.add_argument("--markdown", metavar="FILE", type=Path, help="write the table there too, as Markdown")
 
     preset = commands.add_parser(

@@ -26,6 +26,7 @@ import pyarrow.parquet
 from qc.errors import QcError, reason
 
 DIGITS = 6
+LONGEST_TEXT = 10_000  # characters of a text in a CSV file
 PIECE = 65_536  # rows of a table that are read at once
 TEMPORARY = r"\.(.+)\.(\d+)\.tmp(?:\.old)?"  # of what it is to become, and the process that writes it
 
@@ -69,6 +70,34 @@ def new_folder(path: Path) -> Iterator[Path]:
                 path.rename(old)
             temporary.rename(path)
             shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def replaced_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Give an empty folder for some of these files; they take their places in `folder` when the block ends well.
+
+    Others of `names` that are in `folder` are removed then; what else is in it stays.
+
+    Raises:
+        QcError: They could not be written; what was there stays.
+    """
+    with writing(folder):
+        temporary = _temporary(folder)
+        try:
+            temporary.mkdir()
+            yield temporary
+            for written in temporary.iterdir():
+                written.chmod(0o644)
+                _flush(written)
+            folder.mkdir(exist_ok=True)
+            for name in names:
+                if (temporary / name).exists():
+                    (temporary / name).replace(folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)
+            _flush(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -122,12 +151,35 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write rows as CSV with a header, floats rounded."""
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], inert: bool = False) -> None:
+    """Write rows as CSV with a header, floats rounded.
+
+    Args:
+        path: The file.
+        header: Names of the columns.
+        rows: Their values.
+        inert: Put an apostrophe before texts that a spreadsheet would run as a formula.
+    """
     with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows([rounded(value) for value in row] for row in rows)
+        writer.writerows([_inert(rounded(value)) if inert else rounded(value) for value in row] for row in rows)
+
+
+def _inert(value: Any) -> Any:
+    """A text as a spreadsheet shows it, whatever it begins with; anything else as it is."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")) else value
+
+
+def shortened(text: str) -> str:
+    """A text as CSV files hold it: readers of CSV, DVC's among them, refuse a field of more than 131,072 characters.
+
+    A longer one than `LONGEST_TEXT` is cut, and its length and SHA-256 say which text it was.
+    """
+    if len(text) <= LONGEST_TEXT:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text[:LONGEST_TEXT]} ... ({len(text)} characters, SHA-256 {digest})"
 
 
 def read_json(path: Path) -> dict[str, Any]:

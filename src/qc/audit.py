@@ -34,14 +34,10 @@ def describe_splits(splits: Mapping[str, Rows], classes: Sequence[str], max_leng
     Returns:
         Sizes per split and class; rows whose text also stands in an earlier row of the split; how many groups of equal
         questions there are in all splits, by their size; different texts that two splits share; different texts with
-        more than one coarse or fine class; rows longer than `max_length`, and their share; percentiles of the length in
-        tokens, before any cut.
+        more than one coarse or fine class; as `by_ids`, these by the token ids that the models see; rows longer than
+        `max_length`, and their share; percentiles of the length in tokens, before any cut.
     """
-    different = {name: np.unique(split.groups) for name, split in splits.items()}
-    groups, labels, fine_labels = (
-        np.concatenate([getattr(split, array) for split in splits.values()])
-        for array in ("groups", "labels", "fine_labels")
-    )
+    groups = np.concatenate([split.groups for split in splits.values()])
     sizes = Counter(np.unique(groups, return_counts=True)[1].tolist())
     longer = {name: int((split.lengths > max_length).sum()) for name, split in splits.items()}
     return {
@@ -50,14 +46,9 @@ def describe_splits(splits: Mapping[str, Rows], classes: Sequence[str], max_leng
             name: {classes[label]: count for label, count in enumerate(np.bincount(split.labels).tolist()) if count}
             for name, split in splits.items()
         },
-        "duplicates": {name: len(split) - len(different[name]) for name, split in splits.items()},
         "groups_of_duplicates": {f"of_{size}": sizes[size] for size in sorted(sizes) if size > 1},
-        "overlap": {
-            f"{first}_{second}": len(np.intersect1d(different[first], different[second], assume_unique=True))
-            for first, second in combinations(splits, 2)
-        },
-        "conflicting_labels": _conflicts(groups, labels),
-        "conflicting_fine_labels": _conflicts(groups, fine_labels),
+        **_duplicates(splits, "texts"),
+        "by_ids": _duplicates(splits, "ids"),
         "truncated": longer,
         "truncated_share": {name: longer[name] / len(split) for name, split in splits.items()},
         "length": {
@@ -69,8 +60,25 @@ def describe_splits(splits: Mapping[str, Rows], classes: Sequence[str], max_leng
     }
 
 
+def _duplicates(splits: Mapping[str, Rows], key: str) -> dict[str, Any]:
+    """What stands more than once: `key` is the array of `Rows` that says which questions are the same."""
+    different = {name: np.unique(getattr(split, key)) for name, split in splits.items()}
+    same, labels, fine_labels = (
+        np.concatenate([getattr(split, array) for split in splits.values()]) for array in (key, "labels", "fine_labels")
+    )
+    return {
+        "duplicates": {name: len(split) - len(different[name]) for name, split in splits.items()},
+        "overlap": {
+            f"{first}_{second}": len(np.intersect1d(different[first], different[second], assume_unique=True))
+            for first, second in combinations(splits, 2)
+        },
+        "conflicting_labels": _conflicts(same, labels),
+        "conflicting_fine_labels": _conflicts(same, fine_labels),
+    }
+
+
 def _conflicts(groups: np.ndarray, labels: np.ndarray) -> int:
-    """How many different texts stand with more than one label."""
+    """How many different questions stand with more than one label."""
     pairs = np.unique(np.stack((groups, labels), axis=1), axis=0)
     return int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
 

@@ -27,6 +27,9 @@ def tfidf_svm() -> Pipeline:
 BASELINES = {"majority": majority, "tfidf_svm": tfidf_svm}
 
 
-def predict_baselines(texts: Sequence[str], labels: Sequence[int], questions: Sequence[str]) -> dict[str, np.ndarray]:
-    """Fit every baseline on texts and labels, and predict the class numbers (N,) of the questions."""
-    return {name: make().fit(texts, labels).predict(questions) for name, make in BASELINES.items()}
+def predict_baselines(
+    texts: Sequence[str], labels: Sequence[int], *splits: Sequence[str]
+) -> list[dict[str, np.ndarray]]:
+    """Fit every baseline on texts and labels, and predict the class numbers (N,) of the questions of each split."""
+    fitted = {name: make().fit(texts, labels) for name, make in BASELINES.items()}
+    return [{name: baseline.predict(questions) for name, baseline in fitted.items()} for questions in splits]

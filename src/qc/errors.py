@@ -10,6 +10,7 @@ import io
 import os
 import resource
 import sys
+from pathlib import Path
 
 LESS_MEMORY = (
     "a smaller batch_size, max_length or cache_memory in params.yaml takes less, and so do fewer threads; or allow more"
@@ -34,6 +35,13 @@ class QcError(Exception):
 def reason(error: OSError) -> str:
     """Why an operation of the system failed, in its own words: `No space left on device`."""
     return os.strerror(error.errno) if error.errno else str(error)
+
+
+def from_the_top() -> str:
+    """Where to run a command that was run in a folder of the repository; nothing at its top, or outside one."""
+    here = Path.cwd()
+    top = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)
+    return "" if top == here else f"; run this from the top of the repository: cd {top}"
 
 
 def explain(error: BaseException) -> str | None:

@@ -4,7 +4,8 @@
 
 Notable:
 - encoder and what was trained are one graph; batch and length are free, up to the positions that the model has
-- beside it stand the tokenizer, and config.json with what else is to be known: classes, special ids, longest question
+- beside it stand the tokenizer, and config.json with what else is to be known: classes, special ids, the padding id,
+  the longest question
 """
 
 import contextlib
@@ -21,12 +22,14 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from qc.artifacts import new_folder, write_json
+from qc.artifacts import replaced_files, write_json
 from qc.batching import Questions
 from qc.prediction import Predictor
+from qc.sources import CONFIG, TOKENIZER
 from qc.training import EVALUATION_BATCH
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
+FILES = (MODEL, INT8, CONFIG, TOKENIZER)  # what an export writes; of a folder, nothing else is touched
 
 
 class _Graph(nn.Module):
@@ -41,18 +44,21 @@ class _Graph(nn.Module):
 
 
 def export_onnx(predictor: Predictor, folder: Path, int8: bool) -> None:
-    """Write model.onnx, tokenizer.json and config.json to a folder, which is replaced.
+    """Write model.onnx, tokenizer.json and config.json to a folder, in the place of an earlier export's.
 
     Args:
         predictor: The model; it is moved to the CPU.
-        folder: Where to.
+        folder: Where to; other files in it stay.
         int8: Write model.int8.onnx too: the same with matrices quantized to 8 bits, activations as they come.
     """
     graph = _Graph(predictor.model.cpu()).eval()
-    ids, mask = torch.ones(2, 9, dtype=torch.long), torch.ones(2, 9, dtype=torch.long)
-    mask[1, 5:] = 0
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=predictor.classifier.max_length + 2)
-    with new_folder(folder) as temporary, _quiet():
+    longest = predictor.classifier.max_length + len(predictor.classifier.special_ids or ())
+    example = min(9, longest)
+    ids, mask = torch.ones(2, example, dtype=torch.long), torch.ones(2, example, dtype=torch.long)
+    mask[1, (example + 1) // 2 :] = 0
+    batch = torch.export.Dim("batch")
+    length = torch.export.Dim("length", max=longest) if longest > 2 else longest
+    with replaced_files(folder, FILES) as temporary, _quiet():
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             torch.onnx.export(
                 graph,
@@ -67,9 +73,9 @@ def export_onnx(predictor: Predictor, folder: Path, int8: bool) -> None:
             )
         if int8:
             quantize_dynamic(temporary / MODEL, temporary / INT8, weight_type=QuantType.QInt8)
-        predictor.tokenizer.save(str(temporary / "tokenizer.json"))
+        predictor.tokenizer.save(str(temporary / TOKENIZER))
         write_json(
-            temporary / "config.json",
+            temporary / CONFIG,
             {
                 "classes": predictor.classes,
                 "lowercase": predictor.lowercase,

@@ -29,6 +29,7 @@ STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 11,
+    "text.parse_math": False,  # a class may be called `$`
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": LINE,

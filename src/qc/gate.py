@@ -1,14 +1,15 @@
 """Did a change make the metrics worse? Two sides of numbers, held against each other by rules.
 
 Notable:
-- a metric is the dotted name of a number in metrics/evaluate.json; the first rule whose pattern fits it decides
+- a metric is the dotted name of a number in a file of scores; the first rule whose pattern fits it decides
 - a drop within bounds is none, and where both sides' predictions are at hand neither is one that chance explains
-- numbers of different test questions are never compared
+- numbers of different questions are never compared
 """
 
 import csv
 import io
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +23,7 @@ from qc.metrics import mcnemar_p
 from qc.settings import Rule
 
 VERDICTS = {0: "holds", 1: "regression", 2: "cannot compare"}  # by exit status
+SIZES = ("n_valid", "n_test")  # metrics that say how many questions were scored
 HEADER = ["metric", "base", "new", "change", "verdict"]
 ROUNDING = 1e-6  # metrics are written with six digits
 DIGITS = 9  # of a change; beyond them it is what binary fractions add to decimal ones
@@ -39,7 +41,7 @@ class Outcome(Enum):
     VANISHED = "REGRESSION: vanished"
     NOT_A_NUMBER = "REGRESSION: not a number"
     BASE_NOT_A_NUMBER = "cannot compare: base is not a number"
-    OTHER_QUESTIONS = "cannot compare: other test questions"
+    OTHER_QUESTIONS = "cannot compare: other questions"
 
     @property
     def status(self) -> int:
@@ -67,11 +69,16 @@ class Side:
 
     Attributes:
         metrics: Numbers by dotted name; NaN for what should be a number and is not.
-        predictions: Rows of metrics/predictions.csv by id; None where there is no such file.
+        predictions: Rows of the predictions that were scored, by id; None where there is no such file.
     """
 
     metrics: dict[str, float]
     predictions: dict[str, dict[str, str]] | None
+
+    @property
+    def size(self) -> float | None:
+        """How many questions were scored; None where that is not known."""
+        return next((self.metrics[name] for name in SIZES if name in self.metrics), None)
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -96,6 +103,7 @@ def read_predictions(text: str, name: str) -> dict[str, dict[str, str]]:
     Raises:
         QcError: It has no columns id, text and label, a row is not whole, or an id stands there twice.
     """
+    csv.field_size_limit(sys.maxsize)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     rows: dict[str, dict[str, str]] = {}
     try:
@@ -114,9 +122,9 @@ def read_predictions(text: str, name: str) -> dict[str, dict[str, str]]:
 
 
 def other_questions(base: Side, new: Side) -> str | None:
-    """How the test questions of two sides differ, in words; None where they do not."""
+    """How the questions of two sides differ, in words; None where they do not."""
     if base.predictions is None or new.predictions is None:
-        before, after = base.metrics.get("n_test"), new.metrics.get("n_test")
+        before, after = base.size, new.size
         known = before is not None and after is not None
         return f"{before:g} of them, now {after:g}" if known and before != after else None
     removed = base.predictions.keys() - new.predictions.keys()
@@ -212,8 +220,8 @@ def _paired(metric: str, base: Side, new: Side) -> float | None:
         share = float(right[-1].mean())
         if abs(share - side.metrics[metric]) > ROUNDING:
             raise QcError(
-                f"{name} metrics/evaluate.json has {metric} {side.metrics[metric]:g}, but in metrics/predictions.csv "
-                f"{model} is right on {share:g}: they are not of one run; `dvc repro` makes both"
+                f"the scores {name} have {metric} {side.metrics[metric]:g}, but in the predictions beside them {model} "
+                f"is right on {share:g}: they are not of one run; `dvc repro` makes both"
             )
     return mcnemar_p(*right)
 

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 from qc.batching import Questions, encode
 from qc.checkpoints import CONFIG
 from qc.classifiers import Classifier, load_classifier
-from qc.errors import QcError
+from qc.errors import QcError, from_the_top
+from qc.questions import fault_of_text
 from qc.texts import load_tokenizer, model_text, token_ids
 from qc.training import pick_device, predict
 
@@ -73,13 +74,13 @@ class Predictor:
         """Classify questions, in their order.
 
         Raises:
-            QcError: One of them holds no word.
+            QcError: One of them holds no word, or is no text.
         """
         if not texts:
             return []
         for number, text in enumerate(texts, start=1):
-            if not text.strip():
-                raise QcError(f"question {number} is empty; give it some words, or leave it out")
+            if fault := fault_of_text(text):
+                raise QcError(f"question {number} {fault}; give it some words, or leave it out")
         ids = token_ids(self.tokenizer, [model_text(text, self.lowercase) for text in texts])
         longest = self.classifier.max_length
         questions = self.encode(ids, [0] * len(ids)).to(self.device)
@@ -109,7 +110,7 @@ def load(folder: str | Path, encoders: str | Path | None = None, device: str = "
     folder = Path(folder)
     encoders = folder.resolve().parent.parent / "data/encoders" if encoders is None else Path(encoders)
     if not (folder / CONFIG).is_file():
-        raise QcError(f"{folder}: no model is here; `dvc repro` trains one, `dvc pull` fetches one")
+        raise QcError(f"{folder}: no model is here; `dvc repro` trains one, `dvc pull` fetches one{from_the_top()}")
     classifier = load_classifier(folder, encoders)
     vocabulary = classifier.vocabulary
     if vocabulary["include_fine_label"]:

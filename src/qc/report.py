@@ -55,6 +55,7 @@ class Run:
 def render(run: Run) -> str:
     """The page, as HTML."""
     names = list(run.trainings)
+    asked = {row["id"]: row for row in run.predictions}
     classes = list(run.scores[names[0]]["f1"])
     curves = {name: [_numbers(row) for row in rows] for name, rows in run.curves.items()}
     bins = {name: [_numbers(row, "model") for row in run.reliability if row["model"] == name] for name in names}
@@ -85,7 +86,7 @@ def render(run: Run) -> str:
         ],
         reliability=reliability_diagram(bins),
         calibration=[_calibration(name, run.scores[name]) for name in names],
-        mistakes={name: [row for row in run.mistakes if row["model"] == name] for name in names},
+        mistakes={name: [_mistake(row, asked) for row in run.mistakes if row["model"] == name] for name in names},
         audit=[[name.replace("_", " "), f"{share:.3f}"] for name, share in run.data["leak_audit"].items()],
         classes=[
             [each, *(run.data["classes"][split].get(each, 0) for split in ("train", "valid", "test"))]
@@ -121,6 +122,14 @@ def _accuracy(found: Mapping[str, float]) -> list[str]:
 def _comparison(pair: str, found: Mapping[str, float]) -> list[Any]:
     first, second = pair.split("_vs_")
     return [f"{first} and {second}", found[f"{first}_alone"], found[f"{second}_alone"], f"{found['mcnemar_p']:.3g}"]
+
+
+def _mistake(row: Mapping[str, str], asked: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """A mistake with text and classes as they are, where predictions have it: its row is written for spreadsheets."""
+    found = asked.get(row["id"])
+    if found is None:
+        return dict(row)
+    return {**row, "text": found["text"], "label": found["label"], "predicted": found[row["model"]]}
 
 
 def _calibration(name: str, scores: Json) -> list[str]:

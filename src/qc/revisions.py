@@ -1,5 +1,6 @@
 """Files as they stood at a git revision; read with git itself."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -17,31 +18,36 @@ def find_commit(revision: str) -> str:
     found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if found is None:
         if _git("rev-parse", "--git-dir") is None:
-            raise QcError("this is no git repository, so there is no revision to compare with; clone it with git")
+            raise QcError(
+                "this is no git repository, so there is no revision to compare with; get the project by `git clone`, "
+                "or make a repository of this copy: git init && git add --all && git commit"
+            )
         shallow = SHALLOW if _is_shallow() else "; `git log --oneline --all` lists what is here"
         raise QcError(f"no revision {revision!r}{shallow}")
     return found.strip()
 
 
 def default_base() -> tuple[str, str]:
-    """What a change is usually held against: the merge base of HEAD with main, else HEAD.
+    """What a change is usually compared with: the merge base of HEAD with main.
 
     Returns:
         The commit; which one that is, in words.
 
     Raises:
-        QcError: As for `find_commit`; or main is here, but the merge base with it beyond the end of a shallow clone.
+        QcError: As for `find_commit`; or there is no main here, or no merge base with it.
     """
-    head = find_commit("HEAD")
+    find_commit("HEAD")
     for main in ("main", "origin/main"):
         if _git("rev-parse", "--verify", "--quiet", f"{main}^{{commit}}") is None:
             continue
         found = _git("merge-base", main, "HEAD")
         if found is not None:
             return found.strip(), f"the merge base with {main}"
-        if _is_shallow():
-            raise QcError(f"no merge base with {main}{SHALLOW}; or name what to compare with: --base REV")
-    return head, "HEAD, since no main is here that shares its history"
+        raise QcError(f"no merge base with {main}{SHALLOW if _is_shallow() else ''}; or name one: --base REV")
+    raise QcError(
+        f"no branch main is here to compare with{SHALLOW if _is_shallow() else ''}; a clone of one branch gets it by "
+        "`git fetch origin main:main`; or name what to compare with: --base REV"
+    )
 
 
 def read_at(commit: str, path: Path) -> str | None:
@@ -56,7 +62,13 @@ def _is_shallow() -> bool:
 def _git(*arguments: str) -> str | None:
     """What a git command prints; None where it fails."""
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True)
+        done = subprocess.run(["git", *arguments], capture_output=True, env={**os.environ, "LC_ALL": "C"})
     except FileNotFoundError:
         raise QcError("git not found; install it (Debian: apt-get install git)") from None
+    if b"dubious ownership" in done.stderr:
+        top = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".git").exists()), Path.cwd())
+        raise QcError(
+            f"git does not work in {top}, since another user owns it; if you trust what is in it: "
+            f"git config --global --add safe.directory {top}"
+        )
     return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else None

@@ -1,16 +1,23 @@
-"""What splitting and auditing know of every question: numbers, some 60 bytes of them, so that millions fit in memory.
+"""What splitting and auditing know of every question: numbers, some 80 bytes of them, so that millions fit in memory.
 
 Notable:
-- questions are the same where their texts are, up to case and space
+- questions are the same where their texts are, up to case, space and Unicode's forms, or where their token ids are:
+  what a model cannot tell apart must not stand on both sides of a split
 - what stands in which split is decided by SHA-256(seed, text) alone: not by the order of the rows, nor by the machine
 """
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 import pyarrow
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from qc.questions import strip_invisible
 
 COLUMNS = ("text", "partition", "coarse", "fine", "label", "input_ids")
 
@@ -20,7 +27,9 @@ class Rows:
     """Questions, all arrays (N,).
 
     Attributes:
-        groups: Number of the question's text; the same for equal texts, ascending with SHA-256(seed, text).
+        groups: Number of the group that the question is of, see `group_numbers`.
+        texts: Number of its text; the same for equal texts, ascending with SHA-256(seed, text).
+        ids: Number of its token ids; the same for equal ids.
         labels: Number of the coarse class.
         fine_labels: Number of the pair of coarse and fine class.
         official: Whether it stands in an official test file; bool.
@@ -30,6 +39,8 @@ class Rows:
     """
 
     groups: np.ndarray
+    texts: np.ndarray
+    ids: np.ndarray
     labels: np.ndarray
     fine_labels: np.ndarray
     official: np.ndarray
@@ -46,13 +57,22 @@ class Rows:
 
 
 def normalize(text: str) -> str:
-    """What makes two questions the same: the text without regard to case and space."""
-    return " ".join(text.casefold().split())
+    """What makes two texts the same: the text without regard to case, space and how Unicode writes it."""
+    return " ".join(unicodedata.normalize("NFC", strip_invisible(text)).casefold().split())
 
 
 def text_keys(texts: Iterable[str], seed: int) -> np.ndarray:
     """The first 128 bits of SHA-256(seed, text) of each text: (N, 2) uint64."""
-    digests = (hashlib.sha256(f"{seed}:{normalize(text)}".encode()).digest()[:16] for text in texts)
+    return _keys(f"{seed}:{normalize(text)}".encode() for text in texts)
+
+
+def id_keys(input_ids: Iterable[np.ndarray]) -> np.ndarray:
+    """The first 128 bits of SHA-256 of the token ids (T,) of each question: (N, 2) uint64."""
+    return _keys(ids.astype("<i8").tobytes() for ids in input_ids)
+
+
+def _keys(contents: Iterable[bytes]) -> np.ndarray:
+    digests = (hashlib.sha256(content).digest()[:16] for content in contents)
     return np.frombuffer(b"".join(digests), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
@@ -63,6 +83,25 @@ def number_keys(keys: np.ndarray) -> np.ndarray:
     numbers = np.empty(len(keys), dtype=np.int64)
     numbers[order] = np.cumsum(np.concatenate(([False], (ordered[1:] != ordered[:-1]).any(axis=1))))
     return numbers
+
+
+def group_numbers(texts: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Put questions together that share their text or their token ids, directly or by way of others.
+
+    Args:
+        texts: (N,) numbers of the texts, from `number_keys`.
+        ids: (N,) numbers of the token ids, likewise.
+
+    Returns:
+        (N,) numbers of the groups, without gaps; they ascend with the lowest text number of a group.
+    """
+    edges = coo_array((np.ones(len(texts), dtype=bool), (texts, ids)), shape=(texts.max() + 1, ids.max() + 1))
+    nodes = sum(edges.shape)  # texts first, then ids
+    links = coo_array((edges.data, (edges.row, edges.col + edges.shape[0])), shape=(nodes, nodes))
+    component = connected_components(links, directed=False)[1][texts]
+    lowest = np.full(nodes, len(texts), dtype=np.int64)
+    np.minimum.at(lowest, component, texts)
+    return np.unique(lowest[component], return_inverse=True)[1]
 
 
 def read_rows(pieces: Iterable[pyarrow.RecordBatch], seed: int) -> Rows:
@@ -82,6 +121,7 @@ def read_rows(pieces: Iterable[pyarrow.RecordBatch], seed: int) -> Rows:
         found.append(
             (
                 text_keys(column["text"].to_pylist(), seed),
+                id_keys(tokens[begin:end] for begin, end in pairwise(starts)),
                 column["label"].to_numpy().astype(np.int32),
                 np.array([pairs.setdefault(pair, len(pairs)) for pair in names], dtype=np.int32),
                 np.array([partition == "test" for partition in column["partition"].to_pylist()]),
@@ -90,5 +130,6 @@ def read_rows(pieces: Iterable[pyarrow.RecordBatch], seed: int) -> Rows:
                 tokens[starts[1:] - 1].astype(np.int32),
             )
         )
-    keys, *others = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    return Rows(number_keys(keys), *others)
+    keys, ids, *others = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    texts, ids = number_keys(keys), number_keys(ids)
+    return Rows(group_numbers(texts, ids), texts, ids, *others)

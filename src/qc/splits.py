@@ -2,7 +2,7 @@
 
 Notable:
 - a question's place depends on its text, its class and the seed alone: not on the order of the rows, nor on the machine
-- questions with the same text, up to case and space, are one group and stay together
+- questions that are the same, see `qc.rows`, are one group and stay together
 - each class is parted on its own, so that every split has the classes in the same shares
 """
 
@@ -23,7 +23,7 @@ def split_questions(
     several classes counts for its most frequent one, the first among equals.
 
     Args:
-        groups: (N,) the number of each question's text, see `qc.rows.Rows`.
+        groups: (N,) the number of each question's group, see `qc.rows.Rows`.
         labels: (N,) class numbers.
         classes: Names of the classes.
         shares: Share of the questions for each held-out split (`test`, `valid`), dealt out in this order.
@@ -57,9 +57,15 @@ def split_questions(
     for split, rows in splits.items():
         found = np.bincount(labels[rows], minlength=len(classes))
         for label in np.flatnonzero((counts > 0) & (found == 0)):
+            different = int(np.sum(class_of == label))
+            remedy = (
+                "a group of equal questions is larger than what is held out: raise the shares of split in params.yaml"
+                if different >= len(names)
+                else f"{', '.join(names)} need one each: add different ones, or remove the class"
+            )
             raise QcError(
-                f"class {classes[label]!r} is too rare to be in every split: {counts[label]} question(s), none for "
-                f"{split}; add questions of this class, remove it, or raise the shares under split in params.yaml"
+                f"class {classes[label]!r} is too rare to be in every split: {counts[label]} question(s), {different} "
+                f"that models can tell apart, none for {split}; {remedy}"
             )
     return splits
 
@@ -86,12 +92,42 @@ def official_split(
         Row numbers for train, valid and test, ascending; how many rows of the train file also stand in the test file.
 
     Raises:
-        QcError: As for `split_questions`.
+        QcError: As for `split_questions`; or too few questions of a class are left for train and valid.
     """
     shared = ~official & np.isin(groups, groups[official])
+    if drop_test_questions:
+        _check_left(groups, labels, classes, ~official, shared)
     train = np.flatnonzero(~official & ~shared if drop_test_questions else ~official)
     parts = split_questions(groups[train], labels[train], classes, {"valid": valid})
     return {**{name: train[rows] for name, rows in parts.items()}, "test": np.flatnonzero(official)}, int(shared.sum())
+
+
+def _check_left(
+    groups: np.ndarray, labels: np.ndarray, classes: Sequence[str], train: np.ndarray, shared: np.ndarray
+) -> None:
+    """Refuse an official test file that leaves a class of the train file without questions for train and valid.
+
+    Args:
+        groups: (N,) as for `split_questions`.
+        labels: (N,) class numbers.
+        classes: Names of the classes.
+        train: (N,) bool, whether a question stands in the train file.
+        shared: (N,) bool, whether one of those also stands in the test file.
+    """
+    left = train & ~shared
+    short = [
+        f"{name!r} ({np.sum(left & (labels == label))} of {np.sum(train & (labels == label))})"
+        for label, name in enumerate(classes)
+        if np.any(shared & (labels == label)) and len(np.unique(groups[left & (labels == label)])) < 2
+    ]
+    if short:
+        raise QcError(
+            f"{np.sum(shared)} of the {np.sum(train)} questions of fetch.train also stand in fetch.test, and were left "
+            "out of train and valid (split.drop_test_questions: true in params.yaml); too few different ones are left "
+            f"of class {', '.join(short)}: train and valid need one each. Name another fetch.test, add questions of "
+            "these classes, or set split.drop_test_questions: false, which trains on test questions, so that no test "
+            "score means anything"
+        )
 
 
 def most_frequent(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

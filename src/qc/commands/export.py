@@ -21,7 +21,7 @@ def run(arguments: Namespace) -> int:
     """Export, hold what was written against PyTorch on the validation split, print size and speed; the exit status."""
     predictor = load(MODELS / arguments.model)
     folder = arguments.out or Path("export") / arguments.model
-    if folder.exists() and not (folder / MODEL).is_file():
+    if folder.exists() and not (folder.is_dir() and ((folder / MODEL).is_file() or not any(folder.iterdir()))):
         raise QcError(f"{folder}: is there, and is no export; name another folder with --out")
     valid = read_table(VALID, "input_ids", "label").to_pydict()
     questions = predictor.encode(valid["input_ids"], valid["label"])

@@ -1,5 +1,6 @@
 """qc predict: tell the class of questions."""
 
+import codecs
 import json
 import sys
 from argparse import Namespace
@@ -8,10 +9,13 @@ from pathlib import Path
 
 from qc.artifacts import read_json
 from qc.commands import METRICS, MODELS
-from qc.errors import QcError, reason
+from qc.errors import QcError, from_the_top, reason
 from qc.prediction import Prediction, load
+from qc.questions import fault_of_text
 
 CHUNK = 2048  # questions that are classified at once
+TABLES = (".csv", ".tsv", ".label")  # files with more in a line than a question
+STANDARD_INPUT = "-"
 
 
 def run(arguments: Namespace) -> int:
@@ -36,14 +40,15 @@ def best_model() -> str:
         for path in sorted(MODELS.glob("*/config.json"))
     }
     if not found:
-        raise QcError(f"{MODELS}: no model is here; `dvc repro` trains them, `dvc pull` fetches them")
+        raise QcError(f"{MODELS}: no model is here; `dvc repro` trains them, `dvc pull` fetches them{from_the_top()}")
     return max(found, key=lambda name: (found[name]["accuracy"], -found[name]["loss"]))
 
 
 def as_text(found: Prediction, top: int) -> str:
-    """The most probable classes, and the question."""
+    """The most probable classes, and the question; on one line, whatever it holds."""
     ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])[:top]
-    return "  ".join([*(f"{name} {probability:.3f}" for name, probability in ranked), found.text])
+    line = "  ".join([*(f"{name} {probability:.3f}" for name, probability in ranked), found.text])
+    return "".join(each if each.isprintable() or each == "\t" else ascii(each)[1:-1] for each in line)
 
 
 def as_json(found: Prediction) -> str:
@@ -57,16 +62,22 @@ def read_questions(named: Sequence[str], file: Path | None) -> Iterator[str]:
     """The questions that were asked for: named ones, else those of a file, else of standard input."""
     if named and file:
         raise QcError("questions and --file: one of them at a time")
-    if named:
+    if named and list(named) != [STANDARD_INPUT]:
         for number, text in enumerate(named, start=1):
             yield _checked(text, f"question {number}")
         return
+    file = None if str(file) == STANDARD_INPUT else file
+    if file and file.suffix.lower() in TABLES:
+        raise QcError(
+            f"{file}: a line of a {file.suffix} file is more than a question; put the questions into a text file, "
+            'one a line, or into a .jsonl file of objects with a "text"'
+        )
     name = str(file) if file else "standard input"
     try:
         content = file.read_bytes() if file else sys.stdin.buffer.read()
     except OSError as error:
-        raise QcError(f"{name}: cannot be read: {reason(error)}") from None
-    lines = content.split(b"\n")
+        raise QcError(f"{name}: cannot be read: {reason(error)}{from_the_top()}") from None
+    lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
     if lines[-1] == b"":
         lines.pop()
     if not lines:
@@ -77,9 +88,9 @@ def read_questions(named: Sequence[str], file: Path | None) -> Iterator[str]:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise QcError(f"{where}: byte {error.start + 1} is {line[error.start]:#04x}, which is not UTF-8") from None
-        if file and file.suffix == ".jsonl":
+        if file and file.suffix.lower() == ".jsonl":
             text = _text_of(text, where)
-        yield _checked(text, where)
+        yield _checked(text.removesuffix("\r"), where)
 
 
 def _text_of(line: str, where: str) -> str:
@@ -93,11 +104,7 @@ def _text_of(line: str, where: str) -> str:
 
 
 def _checked(text: str, where: str) -> str:
-    """The question; QcError where it is empty, or not text."""
-    text = text.strip()
-    if not text:
-        raise QcError(f"{where}: empty; give it some words, or leave it out")
-    for character in text:
-        if (character < " " and character != "\t") or "\ud800" <= character <= "\udfff":
-            raise QcError(f"{where}: holds {character!r}, which is not text")
+    """The question; QcError where it cannot be used."""
+    if fault := fault_of_text(text):
+        raise QcError(f"{where}: {fault}; give it some words, or leave it out")
     return text
