@@ -4,14 +4,18 @@ Notable:
 - `transformers.Trainer` with `DataCollatorWithPadding`: the usual way to fine-tune
 - a plain loop over batches padded to one fixed length: the usual notebook
 - the encoder is transformers' own, frozen layers and all run in every step
+
+    python -m benchmarks.instead fp32      what train_distilbert does, with Trainer, from its start to weights on disk
 """
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
@@ -26,8 +30,12 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from qc.batching import Questions
 from qc.models.scratch import ScratchConfig, sinusoidal_positions
+from qc.settings import Settings
 from qc.training import Recipe
+from stages.entry import ENCODERS, load_settings
+from stages.training import TRAIN, VALID, describe_classes, load_split, load_vocabulary, recipe_of
 
 Rows = Sequence[tuple[list[int], int]]  # token ids with special tokens, and the class number
 
@@ -113,6 +121,21 @@ def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
 
 
+def rows_of(questions: Questions) -> Rows:
+    """Questions as most programs hold them: a list of ids and a label each."""
+    columns = (questions.starts, questions.lengths, questions.labels)
+    return [
+        (questions.values[start : start + length].tolist(), label)
+        for start, length, label in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def load_splits(settings: Settings) -> list[Questions]:
+    """Train and valid as the stages on an encoder read them."""
+    special = load_vocabulary()["special_ids"]
+    return [load_split(path, settings.max_length, (special["before"], special["after"])) for path in (TRAIN, VALID)]
+
+
 def fixed_batches(rows: Rows, batch_size: int, length: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
     """Random batches, every question padded with 0 or cut to `length` tokens."""
     for indices in torch.randperm(len(rows), generator=generator).split(batch_size):
@@ -190,9 +213,22 @@ class _Stopwatch(TrainerCallback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
-def trainer(model: nn.Module, rows: Rows, recipe: Recipe, tokenizer: Path, seed: int, bf16: bool) -> list[float]:
-    """Fine-tune with `transformers.Trainer` and dynamic padding; the seconds of each epoch."""
+def trainer(
+    model: nn.Module,
+    rows: Rows,
+    recipe: Recipe,
+    tokenizer: Path,
+    seed: int,
+    bf16: bool,
+    valid: Rows = (),
+) -> list[float]:
+    """Fine-tune with `transformers.Trainer` and dynamic padding; with `valid`, evaluate on it after each epoch.
+
+    Returns:
+        The seconds of each epoch, less evaluation.
+    """
     stopwatch = _Stopwatch()
+    train_set, valid_set = ([{"input_ids": ids, "labels": label} for ids, label in split] for split in (rows, valid))
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
@@ -206,6 +242,7 @@ def trainer(model: nn.Module, rows: Rows, recipe: Recipe, tokenizer: Path, seed:
             bf16=bf16,
             use_cpu=True,
             seed=seed,
+            eval_strategy="epoch" if valid else "no",
             save_strategy="no",
             logging_strategy="no",
             report_to="none",
@@ -214,10 +251,31 @@ def trainer(model: nn.Module, rows: Rows, recipe: Recipe, tokenizer: Path, seed:
         usual = Trainer(
             model=model,
             args=arguments,
-            train_dataset=[{"input_ids": ids, "labels": label} for ids, label in rows],
+            train_dataset=train_set,
+            eval_dataset=valid_set or None,
             data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(tokenizer)),
             callbacks=[stopwatch],
         )
         usual.remove_callback(PrinterCallback)
         usual.train()
     return stopwatch.seconds
+
+
+def main(precision: str) -> None:
+    """Fine-tune as params.yaml says, evaluate after each epoch, save the weights; prints the validation accuracy."""
+    settings = load_settings()
+    own = settings.train_distilbert
+    folder = ENCODERS / own.encoder
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    train, valid = (rows_of(split) for split in load_splits(settings))
+    classes = describe_classes(own)["classes"]
+    model = FineTuned(folder, own.trainable_layers, own.head_width, own.dropout, classes)
+    trainer(model, train, recipe_of(own), folder, settings.seed, precision == "bf16", valid)
+    with tempfile.TemporaryDirectory() as place:
+        save_file(model.head.state_dict(), Path(place) / "model.safetensors")
+    print(accuracy(model, valid, max(len(ids) for ids, _ in valid)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import instead, ours
-from qc.artifacts import read_json, write_json
+from qc.artifacts import read_json, read_table, write_json
 from qc.batching import Questions
 from qc.errors import QcError
 from qc.models.distilbert import DistilbertClassifier
@@ -37,13 +38,15 @@ from qc.pretrained import load_encoder
 from qc.settings import Settings, Training
 from qc.training import Precision, Recipe, autocast, fit, pick_device, pick_precision, seed_everything
 from stages.entry import ENCODERS, run
+from stages.folds import train as train_stage
 from stages.results import README, write_block
-from stages.training import TRAIN, VALID, describe_classes, load_split, load_vocabulary, recipe_of
+from stages.training import TRAIN, VALID, describe_classes, load_vocabulary, recipe_of
 
 RESULTS = Path("benchmarks/results.json")
 BEGIN, END = "<!-- benchmarks: written by `make bench` -->", "<!-- end of benchmarks -->"
 SEEDS = (1, 2, 3)
 EPOCHS = 5
+WHOLE_ROUNDS = 2  # of the whole stages, which take minutes
 GOAL = 0.9
 FINE_TUNING_LENGTH, PREFIX_LENGTH = 48, 36  # tokens that the notebook pads a question to
 LARGE = {"width": 512, "heads": 8, "ff_width": 2048, "layers": 12}
@@ -80,15 +83,6 @@ class Bench:
     valid: Questions
     classes: int
     precision: Precision
-
-
-def rows(questions: Questions) -> instead.Rows:
-    """Questions as most programs hold them: a list of ids and a label each."""
-    columns = (questions.starts, questions.lengths, questions.labels)
-    return [
-        (questions.values[start : start + length].tolist(), label)
-        for start, length, label in zip(*(column.tolist() for column in columns), strict=True)
-    ]
 
 
 def plain_recipe_of(own: Training, **changes: object) -> Recipe:
@@ -134,6 +128,47 @@ def ratios(found: Figures, *pairs: tuple[str, str]) -> Figures:
     }
 
 
+def whole_stage(bench: Bench) -> Figures:
+    """`train_distilbert` against the same with Trainer as a user waits for them: processes, from start to end."""
+    params = bench.settings.model_dump(mode="json")
+    params["train_distilbert"]["patience"] = params["train_distilbert"]["epochs"]
+    parts = {path: read_table(path) for path in (TRAIN, VALID)}
+
+    def ours_in(precision: str) -> float:
+        return train_stage("distilbert", {**params, "precision": precision}, parts)[0]
+
+    def trainer_in(precision: str) -> float:
+        command = [sys.executable, "-m", "benchmarks.instead", precision]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise QcError(f"`{' '.join(command)}` failed: {done.stderr}")
+        return float(done.stdout.split()[-1])
+
+    contenders = {
+        f"{name}_{precision}": partial(run_in, precision)
+        for name, run_in in (("ours", ours_in), ("trainer", trainer_in))
+        for precision in ("fp32", "bf16")
+    }
+    found: Figures = {name: {"seconds": [], "valid_accuracy": []} for name in contenders}
+    for number in range(WHOLE_ROUNDS):
+        for name, contender in contenders.items():
+            begin = time.perf_counter()
+            accuracy = contender()
+            found[name]["seconds"].append(time.perf_counter() - begin)
+            found[name]["valid_accuracy"].append(accuracy)
+            print(
+                f"  round {number + 1}  {name:<13} {found[name]['seconds'][-1]:7.1f} s, valid {accuracy:.3f}",
+                flush=True,
+            )
+    seconds = {name: statistics.median(each["seconds"]) for name, each in found.items()}
+    pairs = (("trainer_fp32", f"ours_{bench.precision}"), ("trainer_fp32", "ours_fp32"), ("trainer_bf16", "ours_bf16"))
+    return {
+        "epochs": params["train_distilbert"]["epochs"],
+        "contenders": found,
+        "ratios": {f"{slow} / {fast}": seconds[slow] / seconds[fast] for slow, fast in pairs},
+    }
+
+
 def fine_tuning(bench: Bench) -> Figures:
     """`train_distilbert` against Trainer and against a plain loop: seconds an epoch, validation accuracy."""
     own = bench.settings.train_distilbert
@@ -141,7 +176,7 @@ def fine_tuning(bench: Bench) -> Figures:
     recipe = plain_recipe_of(own, epochs=EPOCHS, patience=EPOCHS)
     full = dataclasses.replace(recipe_of(own), epochs=EPOCHS, patience=EPOCHS)
     sizes = (own.trainable_layers, own.head_width, own.dropout)
-    train_rows, valid_rows = rows(bench.train), rows(bench.valid)
+    train_rows, valid_rows = instead.rows_of(bench.train), instead.rows_of(bench.valid)
 
     def with_ours(seed: int, precision: Precision, recipe: Recipe) -> tuple[list[float], float, float]:
         coarse_of = describe_classes(own)["coarse_of"] if recipe.fine_weight else []
@@ -194,7 +229,7 @@ def prefix(bench: Bench) -> Figures:
     folder = ENCODERS / own.encoder
     length = own.prefix_length or 0
     recipe = plain_recipe_of(own, patience=own.epochs)
-    train_rows, valid_rows = rows(bench.train), rows(bench.valid)
+    train_rows, valid_rows = instead.rows_of(bench.train), instead.rows_of(bench.valid)
     until: dict[str, float | None] = {}
 
     def with_ours(seed: int) -> tuple[list[float], float, float]:
@@ -249,7 +284,7 @@ def scratch(bench: Bench, changes: dict[str, int], batch_size: int, count: int) 
     recipe = plain_recipe_of(bench.settings.train_scratch, epochs=1, patience=1, batch_size=batch_size)
     sizes = scratch_sizes(bench, **changes)
     some, few = ours.drawn(bench.train, count), ours.drawn(bench.valid, 2)
-    some_rows = rows(some)
+    some_rows = instead.rows_of(some)
     tokens = some.values.unique().tolist()
 
     def with_ours(seed: int, precision: Precision) -> tuple[list[float], float, float]:
@@ -372,9 +407,23 @@ def table(results: Figures) -> str:
         f"{about['cores']} cores ({about['processor']}; {about['matrix_gflops_fp32']:.0f} GFLOP/s in fp32, "
         f"{about['matrix_gflops_bf16']:.0f} in bf16), torch {about['torch']}, transformers {about['transformers']}:",
         "",
-        "| seconds an epoch (validation accuracy) | ours | instead | |",
-        "|---|---|---|---|",
     ]
+    if "stage" in results:
+        found = results["stage"]
+        lines += [
+            f"| seconds of the whole stage, {found['epochs']} epochs (validation accuracy) | ours | instead | |",
+            "|---|---|---|---|",
+        ]
+        for pair, times in found["ratios"].items():
+            slow, fast = pair.split(" / ")
+            theirs, own = (
+                f"{statistics.median(each['seconds']):.0f} ({statistics.median(each['valid_accuracy']):.3f})"
+                for each in (found["contenders"][slow], found["contenders"][fast])
+            )
+            precision = fast.removeprefix("ours_")
+            lines.append(f"| fine-tuning, {precision} | {own} | {CONTENDERS[slow]}: {theirs} | {times:.1f} x |")
+        lines.append("")
+    lines += ["| seconds an epoch (validation accuracy) | ours | instead | |", "|---|---|---|---|"]
     for name, title in COMPARISONS.items():
         for pair, times in results[name]["ratios"].items() if name in results else ():
             slow, fast = pair.split(" / ")
@@ -406,13 +455,11 @@ def main(settings: Settings) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(settings.threads)
-    special = load_vocabulary()["special_ids"]
-    train, valid = (
-        load_split(path, settings.max_length, (special["before"], special["after"])) for path in (TRAIN, VALID)
-    )
+    train, valid = instead.load_splits(settings)
     classes = describe_classes(settings.train_scratch)["classes"]
     bench = Bench(settings, train, valid, classes, pick_precision("auto", pick_device("cpu")))
     parts: dict[str, Callable[[], Figures]] = {
+        "stage": lambda: whole_stage(bench),
         "distilbert": lambda: fine_tuning(bench),
         "prefix": lambda: prefix(bench),
         "scratch": lambda: scratch(bench, {}, settings.train_scratch.batch_size, len(train)),

@@ -1,16 +1,20 @@
 """The benchmarks compare like with like, and the README's figures are those of the committed results."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import instead, ours
+from benchmarks import instead, ours, run, side_by_side
 from benchmarks.run import BEGIN, END, RESULTS, table
 from qc.batching import encode
+from qc.errors import QcError
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.pretrained import load_encoder
+from qc.schema import read
+from qc.settings import Settings
 from stages.results import with_block
 from tests.conftest import write_encoder
 from tests.test_readme import committed
@@ -72,3 +76,54 @@ def test_more_questions_than_there_are_repeat_some():
 def test_the_readmes_figures_are_the_committed_ones():
     readme = committed("README.md")
     assert with_block(readme, BEGIN, END, table(json.loads(committed(str(RESULTS))))) == readme
+
+
+@pytest.fixture
+def benched(finished, tmp_path, monkeypatch):
+    """A copy of the finished project, as the working directory, with benchmarks of a second each."""
+    project = finished.copy(tmp_path / "project")
+    project.set("train_distilbert.epochs", 2)
+    monkeypatch.chdir(project.root)
+    for name, value in {"SEEDS": (1,), "EPOCHS": 1, "WHOLE_ROUNDS": 1, "SIZES": (20,), "GOAL": 0.0}.items():
+        monkeypatch.setattr(run, name, value)
+    for name in ("FINE_TUNING_LENGTH", "PREFIX_LENGTH"):
+        monkeypatch.setattr(run, name, 14)
+    monkeypatch.setattr(run, "LARGE", {"width": 16, "heads": 2, "ff_width": 16, "layers": 2})
+    return project
+
+
+def test_every_part_of_the_benchmarks_runs_and_the_readme_has_what_they_found(benched, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmarks.run"])
+    run.main(read(Settings, benched.params, "params.yaml"))
+    results = json.loads((benched.root / RESULTS).read_text())
+    assert list(results) == ["machine", "stage", "distilbert", "prefix", "scratch", "scratch_large", "growth"]
+    for name in ("stage", "distilbert", "prefix", "scratch", "scratch_large"):
+        assert all(ratio > 0 for ratio in results[name]["ratios"].values())
+    whole = results["stage"]["contenders"]
+    assert whole.keys() == {"ours_fp32", "ours_bf16", "trainer_fp32", "trainer_bf16"}
+    assert all(0 <= accuracy <= 1 for found in whole.values() for accuracy in found["valid_accuracy"])
+    readme = (benched.root / "README.md").read_text()
+    assert with_block(readme, BEGIN, END, table(results)) == readme
+    assert "| seconds of the whole stage, 2 epochs (validation accuracy) |" in readme
+
+
+def test_a_part_of_the_benchmarks_that_there_is_not_is_refused(benched, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmarks.run", "scrath"])
+    with pytest.raises(QcError, match="'scrath' is not possible; allowed: stage, distilbert"):
+        run.main(read(Settings, benched.params, "params.yaml"))
+
+
+def test_processes_and_experiments_are_timed_side_by_side(benched, monkeypatch):
+    monkeypatch.setattr(side_by_side, "EPOCHS", 3)
+    monkeypatch.setattr(side_by_side, "ROUNDS", 1)
+    monkeypatch.setattr(side_by_side, "CASES", (("train_scratch", 32),))
+    queued = side_by_side.queued
+    monkeypatch.setattr(side_by_side, "queued", lambda folder, jobs: queued(folder, 2) if jobs == 2 else 1.0)
+    for name, value in benched.env.items():
+        monkeypatch.setenv(name, value)
+    side_by_side.main(read(Settings, benched.params, "params.yaml"))
+    results = json.loads(Path(side_by_side.RESULTS).read_text())
+    [seconds] = results["processes"].values()
+    assert seconds.keys() == side_by_side.WAYS.keys()
+    assert all(each > 0 for each in [*seconds.values(), *results["queue"].values()])
+    assert side_by_side.table(results) in (benched.root / "docs/scale.md").read_text()

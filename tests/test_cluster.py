@@ -1,6 +1,7 @@
 """The job files for clusters, run by the real things where they are: SLURM's daemons, and the pods' own script."""
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -101,6 +102,32 @@ def test_the_kubernetes_job_fits_its_schema():
         kubernetes_validate.validate(document, "1.30", strict=True)
 
 
+def test_the_pods_may_do_no_more_than_they_need_and_keep_no_secret_in_a_url():
+    pod = DOCUMENTS[1]["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    allowed = JOB["securityContext"]
+    assert allowed["allowPrivilegeEscalation"] is False
+    assert allowed["readOnlyRootFilesystem"] is True
+    assert allowed["capabilities"] == {"drop": ["ALL"]}
+    assert re.fullmatch(r"[\w.:-]+@sha256:[0-9a-f]{64}", JOB["image"])
+    assert not re.search(r"://[^/\s]*@", (ROOT / "cluster/kubernetes.yaml").read_text(encoding="utf-8"))
+
+
+def test_git_in_a_pod_gets_the_token_from_its_environment(tmp_path):
+    setup = JOB["args"][0].partition("git clone")[0]
+    environment = {**os.environ, "HOME": str(tmp_path), "GIT_USER": "somebody", "GIT_TOKEN": "secret"}
+    subprocess.run([*JOB["command"], setup], env=environment, check=True)
+    assert "secret" not in (tmp_path / ".gitconfig").read_text()
+    environment["GIT_CONFIG_GLOBAL"] = str(tmp_path / ".gitconfig")
+    asked = "protocol=https\nhost=localhost\n\n"
+    done = subprocess.run(
+        ["git", "credential", "fill"], input=asked, env=environment, check=True, capture_output=True, text=True
+    )
+    assert "username=somebody\npassword=secret\n" in done.stdout
+
+
 def test_the_pods_train_one_stage_and_leave_an_experiment(ready, tmp_path):
     ready.run("qc", "preset", "kubernetes")
     ready.run("git", "config", "receive.denyCurrentBranch", "ignore")
@@ -119,6 +146,7 @@ def test_the_pods_train_one_stage_and_leave_an_experiment(ready, tmp_path):
             **ready.env,
             **given,
             "PATH": f"{make.parent}{os.pathsep}{ready.env['PATH']}",
+            "HOME": str(folder / "home"),
             "REPOSITORY": str(ready.root),
             "JOB_COMPLETION_INDEX": str(index),
             "QC_HEAD": "127.0.0.1",

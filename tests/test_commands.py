@@ -91,7 +91,7 @@ def test_the_gate_is_given_its_base_and_a_place_for_the_table(tmp_path):
     assert make(folder, "check").stdout.splitlines()[-1] == "qc check"
     done = make(folder, "check", "BASE=HEAD", "MARKDOWN=check.md")
     assert done.stdout.splitlines()[-1] == "qc check --base HEAD --markdown check.md"
-    assert make(folder, "check", "BASE=").stdout.splitlines()[-1] == "qc check"
+    assert make(folder, "check", "BASE=", "SPLIT=test").stdout.splitlines()[-1] == "qc check --split test"
 
 
 def test_two_makes_at_once_set_up_one_environment(tmp_path):
@@ -115,3 +115,79 @@ def test_two_makes_at_once_set_up_one_environment(tmp_path):
     assert sum("is ready" in each.stdout for each in done) == 1
     assert log.read_text().splitlines()[0] == "venv"
     assert len(log.read_text().splitlines()) == 3  # and two calls of pip
+
+
+PIP = """
+case "$*" in
+    "install --quiet setuptools"*) echo "torch==2.13.0+cpu" >> installed; echo "qc==0.1.0" >> installed;;
+    *"[dev]") echo "Pytest==9.2.0" >> installed; test -z "$OTHER" || echo "torch==9" > installed;;
+    *) sort installed; echo pip==24;;
+esac
+"""
+
+
+def with_pip(tmp_path):
+    """A clone, and a Python whose venv has a pip that installs a line at a time."""
+    folder = clone(tmp_path)
+    pip = script(tmp_path / "pip", PIP)
+    return folder, script(tmp_path / "python", f'mkdir -p "$3/bin" && cp {pip} "$3/bin/pip"')
+
+
+def test_lock_parts_what_the_stages_run_with_from_what_tests_take(tmp_path):
+    folder, python = with_pip(tmp_path)
+    done = make(folder, "lock", f"PYTHON={python}")
+    assert done.returncode == 0, done.stderr
+    found = {name: (folder / name).read_text().splitlines() for name in ("requirements.txt", "requirements-dev.txt")}
+    assert [lines[1:] for lines in found.values()] == [["torch==2.13.0"], ["Pytest==9.2.0"]]
+    assert all(lines[0].endswith("Made by: make lock") for lines in found.values())
+
+
+def test_lock_leaves_the_files_where_the_tools_want_other_versions(tmp_path):
+    folder, python = with_pip(tmp_path)
+    before = (folder / "requirements.txt").read_text()
+    told = errors(make(folder, "lock", f"PYTHON={python}", OTHER="1"))
+    assert told == ["torch==2.13.0", "error: make lock: with [dev] these packages are of other versions"]
+    assert (folder / "requirements.txt").read_text() == before
+
+
+def test_licences_and_audit_ask_for_every_pinned_package(tmp_path):
+    folder = with_environment(tmp_path)
+    tools = folder / "build/tools/bin"
+    tools.mkdir(parents=True)
+    (folder / "build/tools/.ready").touch()
+    os.utime(folder / "build/tools/.ready", (2**31, 2**31))
+    for name in ("pip-licenses", "pip-audit"):
+        script(tools / name, f'echo {name} "$@"')
+    assert make(folder, "licences").stdout.splitlines()[-1] == (
+        "pip-licenses --python=.venv/bin/python --from=mixed --order=license"
+    )
+    assert (
+        make(folder, "audit")
+        .stdout.splitlines()[-1]
+        .endswith("--requirement requirements.txt --requirement requirements-dev.txt")
+    )
+    script(tools / "pip-audit", "exit 1")
+    assert errors(make(folder, "audit"))[0].startswith("error: make audit: not clean")
+
+
+def test_clean_removes_what_can_be_made_again_and_keeps_data_models_and_cache(tmp_path):
+    folder = with_environment(tmp_path)
+    gone = [".state/x", "report/index.html", "build/tools/x", "src/qc.egg-info/x", "src/qc/__pycache__/x", "logs/x"]
+    kept = ["data/raw/x", "models/scratch/x", ".dvc/cache/x", "metrics/x.json", "src/qc/x.py", "export/x", "tests/x.py"]
+    for name in [*gone, *kept]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    (folder / "stages").mkdir()
+    (folder / "benchmarks").mkdir()
+    assert make(folder, "clean").returncode == 0
+    assert not (folder / ".venv").exists()
+    assert [name for name in gone if (folder / name).exists()] == []
+    assert [name for name in kept if not (folder / name).exists()] == []
+
+
+def test_an_environment_that_is_a_link_is_ignored_by_git(tmp_path):
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    (tmp_path / ".venv").symlink_to("/tmp")
+    done = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout == "?? .gitignore\n"

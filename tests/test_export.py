@@ -1,18 +1,25 @@
 """Exported models, run without PyTorch, against the models they were exported from."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer
 
 from qc import load
 from qc.__main__ import main
 from qc.artifacts import read_table
 from qc.batching import encode
-from qc.export import INT8, MODEL, onnx_logits, open_onnx
+from qc.classifiers import Classifier
+from qc.export import INT8, MODEL, export_onnx, onnx_logits, open_onnx
+from qc.models.scratch import ScratchClassifier
+from qc.prediction import Predictor
+from qc.texts import load_tokenizer
 from qc.training import predict
 from tests.conftest import label_lines
+from tests.test_training import SIZES
 
 MODELS = ("scratch", "prefix", "distilbert")
 
@@ -65,6 +72,66 @@ def test_what_eight_bits_cost_is_told(here, tmp_path, capsys):
     assert onnx.split()[:2] == [MODEL, "accuracy"]
     assert int8.split()[:2] == [INT8, "accuracy"]
     assert all("MiB" in line and "questions a second" in line for line in (onnx, int8))
+
+
+@pytest.fixture
+def classifier():
+    """A way to make a model from scratch that reads up to a number of tokens."""
+
+    def make(max_length, mask_padding=True):
+        torch.manual_seed(0)
+        model = ScratchClassifier(replace(SIZES, max_length=max_length, mask_padding=mask_padding, pad_id=3))
+        special = {"pad": 3, "unknown": 1, "before": 2, "after": 4}
+        vocabulary = {"tokenizer": "x", "special_ids": special, "lowercase": True, "include_fine_label": False}
+        return Classifier(model, ["a", "b", "c"], max_length, None, vocabulary)
+
+    return make
+
+
+@pytest.mark.parametrize("mask_padding", [True, False])
+@pytest.mark.parametrize("max_length", [1, 2, 3, 8, 9, 12])
+def test_any_number_of_positions_is_exported_and_no_more_are_taken(
+    here, classifier, tmp_path, max_length, mask_padding
+):
+    tokenizer = load_tokenizer(here / "data/encoders/tiny-bert")
+    predictor = Predictor(classifier(max_length, mask_padding), tokenizer, "cpu")
+    export_onnx(predictor, tmp_path / "out", int8=False)
+    session = open_onnx(tmp_path / "out" / MODEL)
+    ids = [[5 + place % 20 for place in range(length)] for length in (1, max_length, max_length)]
+    questions = predictor.encode(ids, [0] * 3)
+    if max_length > 2:
+        found, _ = onnx_logits(session, questions)
+    else:  # the length is fixed then, so that padding to it is the caller's
+        mask = (torch.arange(max_length) < questions.lengths[:, None]).long()
+        padded = torch.tensor([row + [3] * (max_length - len(row)) for row in ids])
+        [found] = session.run(["logits"], {"input_ids": padded.numpy(), "attention_mask": mask.numpy()})
+    np.testing.assert_allclose(found, predict(predictor.model, questions).numpy(), atol=1e-4)
+    assert json.loads((tmp_path / "out/config.json").read_text())["pad_id"] == 3
+
+
+def test_the_exported_graph_names_no_more_positions_than_the_model_has(exported):
+    for name, longest in (("scratch", 12), ("prefix", 14), ("distilbert", 14)):
+        session = open_onnx(exported / name / MODEL)
+        ids = np.full((2, longest + 40), 5)
+        with pytest.raises(Exception, match=r"(?i)invalid|shape|out of"):
+            session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+
+
+def test_an_export_over_another_replaces_its_own_files_alone(here, tmp_path, capsys):
+    folder = tmp_path / "out"
+    assert main(["export", "--model", "prefix", "--out", str(folder), "--int8"]) == 0
+    (folder / "notes.txt").write_text("mine")
+    (folder / "sub").mkdir()
+    assert main(["export", "--model", "scratch", "--out", str(folder)]) == 0
+    assert {path.name for path in folder.iterdir()} == {MODEL, "config.json", "tokenizer.json", "notes.txt", "sub"}
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert json.loads((folder / "config.json").read_text())["special_ids"] is None
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_empty_folder_is_as_good_as_none(here, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert main(["export", "--model", "scratch", "--out", str(tmp_path / "out")]) == 0
 
 
 def test_a_folder_that_is_no_export_is_not_replaced(here, tmp_path, capsys):

@@ -76,6 +76,13 @@ def test_an_experiment_needs_no_git_identity(copied):
     assert "nobodys" in copied.run("dvc", "exp", "list", "--name-only")
 
 
+def test_a_copy_without_git_says_what_to_do(copied):
+    shutil.rmtree(copied.root / ".git")
+    told = copied.run(sys.executable, "-m", "stages.entry", status=1, GIT_CEILING_DIRECTORIES=str(copied.root.parent))
+    assert told.startswith("error: this folder is no git repository")
+    assert "git init && git add --all && git commit" in told
+
+
 def test_without_a_network_all_that_is_cached_comes_back_and_changes_are_trained(copied, expected):
     offline = {"QC_MIRROR": "", **dict.fromkeys(("HF_ENDPOINT", "http_proxy", "https_proxy"), "http://127.0.0.1:9")}
     for name in ("data/tokenized", "data/split", "models", "metrics", "plots"):
@@ -95,7 +102,7 @@ def test_what_may_not_be_written_is_said_and_reading_goes_on(copied, stage, expe
     assert outputs(copied) == expected
     if stage == "evaluate":
         assert copied.run(*AS_OTHERS, "qc", "predict", "who ?")
-        assert "metrics gate on valid: holds" in copied.run(*AS_OTHERS, "qc", "check")
+        assert "metrics gate on valid: holds" in copied.run(*AS_OTHERS, "qc", "check", "--base", "HEAD")
 
 
 def run_on_a_full_disk(place, command):

@@ -7,11 +7,12 @@ import json
 import pytest
 
 from qc import load
-from qc.artifacts import read_json, read_table
+from qc.artifacts import read_json, read_table, write_csv
 from stages.report import read_csv
-from tests.conftest import STAGES, label_lines, pin, serving
+from tests.conftest import FILLERS, STAGES, label_lines, outputs, pin, serving
 
 TICKETS = "data/own/tickets.csv"
+CLASS_NAMES = [("who", "$\\alpha$"), ("where", "=1+1"), ("why", "a_{b}^$")]
 
 
 def use(project, train, **columns):
@@ -131,6 +132,43 @@ def test_labels_may_hold_colons_and_anything_else(project):
     assert config["sizes"]["coarse_of"] == [0, 1, 2]
 
 
+FORMULA = '=HYPERLINK("http://x","who")'
+
+
+def test_whatever_is_accepted_can_be_read_by_all_that_comes_after(project):
+    """A text longer than DVC's reader of CSV takes, formulas, dollar signs: trained on, judged, reported, drawn."""
+    rows = [(f"{FILLERS[n % 11]} {FILLERS[n // 11]} {name}", label) for n in range(30) for name, label in CLASS_NAMES]
+    long = " ".join(["dog"] * 35_000)
+    rows += [(f"{long} {FILLERS[n]} {name}", label) for n in range(4) for name, label in CLASS_NAMES]
+    path = project.root / "data/own/odd.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+    use(project, "data/own/odd.jsonl")
+    project.set("split.test", 0.3)
+    assert project.repro() == STAGES
+    predictions = read_csv(project.root / "metrics/predictions.csv")
+    assert any("characters, SHA-256 " in row["text"] for row in predictions)
+    assert max(len(row["text"]) for row in predictions) < 11_000
+    assert {row["label"] for row in predictions} == {label for _, label in CLASS_NAMES}
+    for file in ("f1", "mistakes"):
+        cells = [cell for row in read_csv(project.root / f"plots/{file}.csv") for cell in row.values()]
+        assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+        assert any(cell.startswith("'=") for cell in cells)
+    project.commit("odd data")
+    assert "metrics gate on test: holds" in project.run("qc", "check", "--base", "HEAD", "--split", "test")
+    project.run("dvc", "plots", "show")
+    project.stage("report")
+    page = (project.root / "report/index.html").read_text()
+    assert "$\\alpha$" in page
+    assert "&#39;=HYPERLINK" not in page.partition("The most confident mistakes")[2].partition("Audit")[0]
+
+
+def test_a_text_in_a_spreadsheet_runs_nothing_and_numbers_stay(tmp_path):
+    write_csv(tmp_path / "x.csv", ["a"], [[FORMULA], ["+1"], ["-1"], ["@x"], [" =1"], ["a=1"], [-1.5]], inert=True)
+    assert [row["a"] for row in read_csv(tmp_path / "x.csv")] == [
+        f"'{FORMULA}", "'+1", "'-1", "'@x", "' =1", "a=1", "-1.5",
+    ]  # fmt: skip
+
+
 class Files(http.server.BaseHTTPRequestHandler):
     """Serves one file at any path."""
 
@@ -200,6 +238,38 @@ def test_a_file_that_is_not_what_it_must_be_is_refused(restored):
     assert f"{TICKETS}: SHA-256 {found}, but params.yaml has fetch.train_sha256: 000" in restored.stage(
         "fetch", status=1
     )
+
+
+def test_an_official_test_that_leaves_a_class_nothing_to_learn_from_is_refused(restored):
+    lines = [line for line in label_lines(100) if line.startswith("HUM:")]
+    (restored.root / "data/own/test.label").write_text("".join(f"{line}\n" for line in lines))
+    (restored.root / "data/own/train.label").write_text("".join(f"{line}\n" for line in label_lines(100)))
+    restored.set("fetch.train", "data/own/train.label")
+    restored.set("fetch.test", "data/own/test.label")
+    restored.stage("fetch")
+    assert "data/own/train.label: read as ASCII" in restored.stage("tokenize")
+    before = outputs(restored)
+    told = restored.stage("split", status=1)
+    assert told.startswith("error: 20 of the 100 questions of fetch.train also stand in fetch.test")
+    assert "class 'HUM' (0 of 20)" in told
+    assert outputs(restored) == before
+
+
+def test_questions_that_a_model_cannot_tell_apart_are_in_one_split(project):
+    """Accents and spaces that the tokenizer drops: the texts differ, the token ids do not."""
+    lines = [f"{line} house" for line in label_lines(60)]
+    parted = [line.partition(" ") for line in lines]
+    twins = [
+        f"{label} {text.replace('house', 'ho' + chr(0xFB) + 'se').replace(' ?', '?')}" for label, _, text in parted
+    ]
+    path = project.root / "data/own/twins.label"
+    path.write_text("".join(f"{line}\n" for line in [*lines, *twins]), encoding="utf-8")
+    use(project, str(path.relative_to(project.root)))
+    assert "data/own/twins.label: read as UTF-8" in project.run("dvc", "repro", "split")
+    figures = read_json(project.root / "metrics/data.json")
+    assert sum(figures["by_ids"]["duplicates"].values()) >= 60
+    assert set(figures["by_ids"]["overlap"].values()) == {0}
+    assert sum(figures["duplicates"].values()) < 30
 
 
 @pytest.mark.parametrize(

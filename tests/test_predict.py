@@ -15,7 +15,10 @@ from qc import load
 from qc.__main__ import main
 from qc.artifacts import read_json, write_json
 from qc.checkpoints import read_config, write_config
+from qc.commands.predict import as_text
 from qc.errors import QcError
+from qc.prediction import Prediction
+from qc.questions import parse
 from qc.texts import model_text, token_ids
 from qc.training import predict
 from stages.report import read_csv
@@ -103,6 +106,60 @@ def test_a_file_and_standard_input_hold_a_question_a_line(here, capsys, tmp_path
     assert said(capsys, "--file", objects) == expected
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\r\n".join(questions).encode())))
     assert said(capsys) == expected
+
+
+def test_a_dash_means_standard_input(here, capsys, monkeypatch):
+    expected = said(capsys, "who is it ?")
+    for arguments in (["-"], ["--file", "-"]):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"who is it ?\n")))
+        assert said(capsys, *arguments) == expected
+
+
+ODD = ["who\x0bis the\x0cking ?", "who\nis the\r\nking ?", "who\x00is the king ?", " who is the king ? "]
+
+
+def test_what_training_takes_is_taken_and_every_question_has_one_line(here, capsys, tmp_path):
+    path = tmp_path / "questions.jsonl"
+    content = "".join(json.dumps({"text": text, "label": "HUM"}) + "\n" for text in ODD)
+    path.write_text(content)
+    learned = [q.text for q in parse(io.BytesIO(content.encode()), ".jsonl", {"text": "text", "label": "label"}, "x")]
+    assert learned == ODD
+    for arguments in (ODD, ["--file", path]):
+        lines = said(capsys, *arguments)
+        assert len(lines) == len(ODD)
+        assert lines[1].endswith(r"  who\nis the\r\nking ?")
+        objects = [json.loads(line) for line in said(capsys, *arguments, "--json")]
+        assert [found["text"] for found in objects] == ODD
+    found = load(here / "models/prefix").predict(ODD)
+    assert [each.text for each in found] == ODD
+
+
+def test_a_label_that_holds_a_line_end_is_one_line(here):
+    assert as_text(Prediction("who ?", "a\nb", {"a\nb": 1.0}, False), 1) == r"a\nb 1.000  who ?"
+
+
+@pytest.mark.parametrize("name", ["asked.txt", "asked.jsonl"])
+def test_a_byte_order_mark_is_no_part_of_a_question(here, capsys, tmp_path, name):
+    text = "who is it ?" if name == "asked.txt" else json.dumps({"text": "who is it ?"})
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert said(capsys, "--file", tmp_path / name) == said(capsys, "who is it ?")
+
+
+@pytest.mark.parametrize("name", ["tickets.csv", "tickets.tsv", "train.label"])
+def test_a_table_is_not_taken_for_a_list_of_questions(here, capsys, tmp_path, name):
+    (tmp_path / name).write_text("message,topic\nwhere is it ?,delivery\n")
+    assert f"{name}: a line of a {Path(name).suffix} file is more than a question" in refused(
+        capsys, "--file", tmp_path / name
+    )
+
+
+def test_from_a_subfolder_it_is_said_where_to_run_it(here, capsys, monkeypatch):
+    monkeypatch.chdir(here / "src")
+    top = f"run this from the top of the repository: cd {here}"
+    assert f"models: no model is here; `dvc repro` trains them, `dvc pull` fetches them; {top}" in refused(capsys, "?")
+    assert f"models/prefix: no model is here; `dvc repro` trains one, `dvc pull` fetches one; {top}" in refused(
+        capsys, "who ?", "--model", "prefix"
+    )
 
 
 def test_the_best_model_by_validation_answers(copied, capsys):

@@ -1,6 +1,7 @@
 """Killed, continued, equal: a run that is ended at any moment goes on to the bytes of an undisturbed one."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import random
@@ -13,13 +14,18 @@ import time
 from multiprocessing import forkserver
 from pathlib import Path
 
+import numpy as np
+import pynvml
 import pytest
 import torch
 
 from qc.errors import QcError
 from qc.models.scratch import ScratchClassifier
 from qc.resume import StateFolder
+from qc.schema import read
+from qc.settings import Settings
 from qc.training import fit, seed_everything
+from stages.training import _run_key
 from tests.conftest import ROOT, file_size_limit, outputs
 from tests.test_training import RECIPE, SIZES, task, trained
 
@@ -264,6 +270,56 @@ def test_a_state_is_never_used_with_other_parameters_data_or_code(longer, change
     change(longer)
     assert ("resuming train_scratch from epoch" in longer.stage("train_scratch")) == (change is no_change)
     assert bool(list(longer.root.glob(".state/train_scratch/*/epoch-*"))) == (change is not no_change)
+
+
+def other_encoder_configuration(project):
+    path = project.root / "data/encoders/tiny-bert/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"layer_norm_eps": 1e-3}))
+
+
+def other_tokenizer(project):
+    path = project.root / "data/tokenized/vocabulary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_sha256": "0" * 64}))
+
+
+@pytest.mark.parametrize("change", [no_change, other_encoder_configuration, other_tokenizer])
+def test_a_state_is_never_used_with_another_encoder_or_tokenizer(longer, change):
+    longer.set("train_distilbert.epochs", 60)
+    longer.set("train_distilbert.patience", 60)
+    longer.leave_a_state("train_distilbert")
+    change(longer)
+    assert ("resuming train_distilbert from epoch" in longer.stage("train_distilbert")) == (change is no_change)
+
+
+def test_a_run_is_known_by_its_arithmetic(monkeypatch, here):
+    """Threads of the process, versions, and on a GPU the driver: what decides the bits beside parameters and data."""
+    settings = read(Settings, here / "params.yaml", "params.yaml")
+
+    def key(device="cpu"):
+        return _run_key({}, settings, settings.train_scratch, torch.device(device), "fp32")
+
+    before = key()
+    assert key() == before
+    for where, name, value in (
+        (torch, "get_num_threads", lambda: 7),
+        (np, "__version__", "0"),
+        (torch, "__version__", "0"),
+        (torch.cpu, "get_capabilities", lambda: {"avx2": False}),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, value)
+            assert key() != before, name
+    with monkeypatch.context() as patch:
+        patch.setenv("MKL_CBWR", "COMPATIBLE")
+        assert key() != before
+    facts = {"get_device_name": "card", "nvmlSystemGetDriverVersion": "1", "nvmlInit": None, "version": 9}
+    for where, name in ((torch.cuda, "get_device_name"), (pynvml, "nvmlInit"), (torch.backends.cudnn, "version")):
+        monkeypatch.setattr(where, name, lambda name=name: facts[name])
+    found = []
+    for driver in ("570.1", "570.2"):
+        monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", lambda driver=driver: driver)
+        found.append(key("cuda"))
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
