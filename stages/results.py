@@ -47,7 +47,19 @@ def result_table(scores: dict[str, Any], trainings: dict[str, dict[str, Any]]) -
         )
     for name, title in BASELINES.items():
         lines.append(f"| {title} | | | {accuracy_cell(scores['baselines'][name])} | | |")
+    lines += ["", against_tfidf(scores)]
     return "\n".join(lines)
+
+
+def against_tfidf(scores: dict[str, Any]) -> str:
+    """What the tests of each model against the TF-IDF baseline say, in a sentence."""
+    baseline = scores["baselines"]["tfidf_svm"]["accuracy"]
+    found = []
+    for name, title in MODELS.items():
+        accuracy = scores[name]["accuracy"]
+        side = "above" if accuracy > baseline else "below" if accuracy < baseline else "level with"
+        found.append(f"the {title} is {side} it (p = {scores['comparisons'][f'{name}_vs_tfidf_svm']['mcnemar_p']:.2g})")
+    return f"Against TF-IDF, by an exact McNemar test on the same questions: {'; '.join(found)}."
 
 
 def accuracy_cell(found: dict[str, Any]) -> str:

@@ -3,7 +3,8 @@
     features (B, H) -> logits (B, classes + fine classes) -> coarse logits (B, classes)
 
 The fine classes are a second task in training; in prediction their probabilities, summed by coarse class, are a second
-opinion on the coarse one, and the two opinions are averaged. Without fine classes this is a linear layer.
+opinion on the coarse one: the logits are those of the geometric mean of the two. Without fine classes this is a linear
+layer.
 
 Source: Caruana, "Multitask Learning", Machine Learning 1997.
 """
@@ -29,7 +30,7 @@ class OutputLayer(nn.Linear):
         self.register_buffer("coarse_of", torch.tensor(coarse_of, dtype=torch.long), persistent=False)
 
     def coarse_logits(self, logits: Tensor) -> Tensor:
-        """Average the two opinions on the coarse class, as log-probabilities.
+        """Log of the geometric mean of the two opinions' probabilities, that is the mean of their logs; not normalized.
 
         Args:
             logits: (B, classes + fine classes), fp32.
