@@ -23,6 +23,7 @@ def test_a_card_tells_the_models_own_facts(finished, name):
     assert "| seed | 1 |" in card
     assert "| epochs | 2 |" in card
     assert "- tiny.label: none" in card
+    assert "the error after dividing the logits by it, which may be lower or higher" in card
 
 
 def test_a_card_names_the_encoder_and_its_licence_where_there_is_one(finished):

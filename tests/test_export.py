@@ -95,6 +95,7 @@ def test_any_number_of_positions_is_exported_and_no_more_are_taken(
 ):
     tokenizer = load_tokenizer(here / "data/encoders/tiny-bert")
     predictor = Predictor(classifier(max_length, mask_padding), tokenizer, "cpu")
+    (tmp_path / "out").mkdir()
     export_onnx(predictor, tmp_path / "out", int8=False)
     session = open_onnx(tmp_path / "out" / MODEL)
     ids = [[5 + place % 20 for place in range(length)] for length in (1, max_length, max_length)]
@@ -109,12 +110,24 @@ def test_any_number_of_positions_is_exported_and_no_more_are_taken(
     assert json.loads((tmp_path / "out/config.json").read_text())["pad_id"] == 3
 
 
-def test_the_exported_graph_names_no_more_positions_than_the_model_has(exported):
-    for name, longest in (("scratch", 12), ("prefix", 14), ("distilbert", 14)):
-        session = open_onnx(exported / name / MODEL)
-        ids = np.full((2, longest + 40), 5)
-        with pytest.raises(Exception, match=r"(?i)invalid|shape|out of"):
-            session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+def test_the_exported_axis_ends_where_the_models_positions_do(here, exported, monkeypatch, tmp_path):
+    session = open_onnx(exported / "scratch" / MODEL)
+    for length in (12, 13):
+        ids = np.full((2, length), 5)
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        if length == 12:
+            assert session.run(["logits"], inputs)[0].shape == (2, 5)
+        else:
+            with pytest.raises(Exception, match="12 by 13"):  # the runtime raises nothing narrower
+                session.run(["logits"], inputs)
+    limits = {}
+    dimension = torch.export.Dim
+    monkeypatch.setattr(
+        torch.export, "Dim", lambda name, **bounds: limits.update({name: bounds}) or dimension(name, **bounds)
+    )
+    for name, longest in (("scratch", 12), ("prefix", 14)):
+        assert main(["export", "--model", name, "--out", str(tmp_path / name)]) == 0
+        assert limits["length"] == {"max": longest}
 
 
 def test_an_export_over_another_replaces_its_own_files_alone(here, tmp_path, capsys):
@@ -127,6 +140,16 @@ def test_an_export_over_another_replaces_its_own_files_alone(here, tmp_path, cap
     assert (folder / "notes.txt").read_text() == "mine"
     assert json.loads((folder / "config.json").read_text())["special_ids"] is None
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_export_that_is_not_the_model_leaves_the_earlier_one(here, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "out"
+    assert main(["export", "--model", "prefix", "--out", str(folder)]) == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr("qc.commands.export.TOLERANCE", -1.0)
+    assert main(["export", "--model", "scratch", "--out", str(folder)]) == 2
+    assert "model.onnx: its logits are up to" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_an_empty_folder_is_as_good_as_none(here, tmp_path):

@@ -3,12 +3,14 @@
 import io
 import os
 import shutil
+from xml.sax.saxutils import escape
 
 import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from qc.artifacts import read_json, write_json
+from qc.figures import class_bars, confusion_matrix
 from tests.conftest import CLASSES
 
 MODELS = ("scratch", "prefix", "distilbert")
@@ -173,3 +175,10 @@ def test_a_missing_record_is_named_and_the_earlier_page_stays(report, restored):
     assert said.startswith("error: plots/reliability.csv: cannot be read")
     assert "`dvc repro` makes it anew" in said
     assert report.read_bytes() == before
+
+
+def test_a_class_may_be_called_what_would_be_mathematics():
+    names = ["$\\alpha$", "$x_$", "a^b", "50 $"]
+    drawn = class_bars({"m": dict.fromkeys(names, 0.5)}, "F1")
+    assert all(escape(name) in drawn for name in names)
+    assert all(escape(name) in confusion_matrix([[1] * 4] * 4, names, "m") for name in names)

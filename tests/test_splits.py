@@ -121,10 +121,10 @@ def test_groups_larger_than_a_held_out_share_are_told_to_raise_it():
 
 
 def test_questions_are_one_group_by_text_or_by_ids_or_by_way_of_others():
-    texts = np.array([0, 0, 1, 2, 3, 4])
-    ids = np.array([5, 1, 1, 0, 0, 2])
-    assert group_numbers(texts, ids).tolist() == [0, 0, 0, 1, 1, 2]
-    assert group_numbers(texts[::-1], ids[::-1]).tolist() == [2, 1, 1, 0, 0, 0]
+    texts = np.array([0, 1, 1, 2, 3, 4, 5])
+    ids = np.array([3, 3, 1, 1, 0, 0, 2])  # the first and the fourth by way of the two between them
+    assert group_numbers(texts, ids).tolist() == [0, 0, 0, 0, 1, 1, 2]
+    assert group_numbers(texts[::-1], ids[::-1]).tolist() == [2, 1, 1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("same", ["Hamlet ?", "hamlet  ?", "HAMLET\t?", "Ham\u200blet ?", "\ufeffHamlet ?"])

@@ -15,6 +15,7 @@ from qc.frozen import lower_frozen
 from qc.models.output import OutputLayer
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.training import (
+    Epoch,
     Recipe,
     _epoch_seed,
     best_epoch,
@@ -137,6 +138,12 @@ def test_a_head_may_learn_at_another_rate():
 
 def test_the_loop_learns_a_task_in_bf16():
     assert trained(precision="bf16")[1].best.valid_accuracy > 0.95
+
+
+def test_the_best_epoch_is_that_of_highest_accuracy_then_of_lowest_loss_then_the_first():
+    found = [(0.8, 0.2), (0.9, 0.5), (0.9, 0.4), (0.9, 0.4)]  # accuracy, loss
+    curve = [Epoch(number, 0.0, 0.0, loss, accuracy) for number, (accuracy, loss) in enumerate(found, start=1)]
+    assert best_epoch(curve) is curve[2]
 
 
 def test_the_best_epoch_is_restored():

@@ -22,7 +22,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from qc.artifacts import replaced_files, write_json
+from qc.artifacts import write_json
 from qc.batching import Questions
 from qc.prediction import Predictor
 from qc.sources import CONFIG, TOKENIZER
@@ -44,11 +44,11 @@ class _Graph(nn.Module):
 
 
 def export_onnx(predictor: Predictor, folder: Path, int8: bool) -> None:
-    """Write model.onnx, tokenizer.json and config.json to a folder, in the place of an earlier export's.
+    """Write model.onnx, tokenizer.json and config.json to an empty folder.
 
     Args:
         predictor: The model; it is moved to the CPU.
-        folder: Where to; other files in it stay.
+        folder: Where to.
         int8: Write model.int8.onnx too: the same with matrices quantized to 8 bits, activations as they come.
     """
     graph = _Graph(predictor.model.cpu()).eval()
@@ -58,12 +58,12 @@ def export_onnx(predictor: Predictor, folder: Path, int8: bool) -> None:
     mask[1, (example + 1) // 2 :] = 0
     batch = torch.export.Dim("batch")
     length = torch.export.Dim("length", max=longest) if longest > 2 else longest
-    with replaced_files(folder, FILES) as temporary, _quiet():
+    with _quiet():
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             torch.onnx.export(
                 graph,
                 (ids, mask),
-                temporary / MODEL,
+                folder / MODEL,
                 input_names=["input_ids", "attention_mask"],
                 output_names=["logits"],
                 dynamic_shapes={name: {0: batch, 1: length} for name in ("input_ids", "attention_mask")},
@@ -72,10 +72,10 @@ def export_onnx(predictor: Predictor, folder: Path, int8: bool) -> None:
                 verbose=False,
             )
         if int8:
-            quantize_dynamic(temporary / MODEL, temporary / INT8, weight_type=QuantType.QInt8)
-        predictor.tokenizer.save(str(temporary / TOKENIZER))
+            quantize_dynamic(folder / MODEL, folder / INT8, weight_type=QuantType.QInt8)
+        predictor.tokenizer.save(str(folder / TOKENIZER))
         write_json(
-            temporary / CONFIG,
+            folder / CONFIG,
             {
                 "classes": predictor.classes,
                 "lowercase": predictor.lowercase,

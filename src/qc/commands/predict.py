@@ -85,12 +85,12 @@ def read_questions(named: Sequence[str], file: Path | None) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         where = f"{name}:{number}"
         try:
-            text = line.decode("utf-8")
+            text = line.decode("utf-8").removesuffix("\r")
         except UnicodeDecodeError as error:
             raise QcError(f"{where}: byte {error.start + 1} is {line[error.start]:#04x}, which is not UTF-8") from None
         if file and file.suffix.lower() == ".jsonl":
             text = _text_of(text, where)
-        yield _checked(text.removesuffix("\r"), where)
+        yield _checked(text, where)
 
 
 def _text_of(line: str, where: str) -> str:
