@@ -58,8 +58,8 @@ def against_tfidf(scores: dict[str, Any]) -> str:
     for name, title in MODELS.items():
         accuracy = scores[name]["accuracy"]
         side = "above" if accuracy > baseline else "below" if accuracy < baseline else "level with"
-        found.append(f"the {title} is {side} it (p = {scores['comparisons'][f'{name}_vs_tfidf_svm']['mcnemar_p']:.2g})")
-    return f"Against TF-IDF, by an exact McNemar test on the same questions: {'; '.join(found)}."
+        found.append(f"{title} {side} it (p = {scores['comparisons'][f'{name}_vs_tfidf_svm']['mcnemar_p']:.2g})")
+    return f"Beside TF-IDF, by an exact McNemar test: {', '.join(found)}."
 
 
 def accuracy_cell(found: dict[str, Any]) -> str:

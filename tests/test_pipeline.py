@@ -86,17 +86,27 @@ def test_evaluate_json_has_the_fixed_shape(finished):
     assert all(0 <= pair["mcnemar_p"] <= 1 for pair in found["comparisons"].values())
 
 
-def test_predictions_agree_with_the_scores(finished):
-    rows = read_csv(finished.root / "metrics/predictions.csv")
-    scores = read_json(finished.root / "metrics/evaluate.json")
-    test = read_table(finished.root / "data/split/test.parquet").to_pydict()
-    assert [int(row["id"]) for row in rows] == test["id"]
-    assert [row["text"] for row in rows] == test["text"]
-    assert [row["label"] for row in rows] == test["coarse"]
+@pytest.mark.parametrize(
+    ("split", "scores", "predictions"),
+    [("test", "evaluate.json", "predictions.csv"), ("valid", "validation.json", "validation_predictions.csv")],
+)
+def test_predictions_agree_with_the_scores(finished, split, scores, predictions):
+    rows = read_csv(finished.root / "metrics" / predictions)
+    found = read_json(finished.root / "metrics" / scores)
+    asked = read_table(finished.root / f"data/split/{split}.parquet").to_pydict()
+    assert found[f"n_{split}"] == len(rows)
+    assert [int(row["id"]) for row in rows] == asked["id"]
+    assert [row["text"] for row in rows] == asked["text"]
+    assert [row["label"] for row in rows] == asked["coarse"]
     for name in ("scratch", "prefix", "distilbert"):
         right = sum(row[name] == row["label"] for row in rows)
-        assert right / len(rows) == pytest.approx(scores[name]["accuracy"], abs=1e-6)
+        assert right / len(rows) == pytest.approx(found[name]["accuracy"], abs=1e-6)
         assert all(1 / len(CLASSES) <= float(row[f"{name}_probability"]) <= 1 for row in rows)
+        if split == "valid":  # the best epoch's, as the training stage saw them
+            trained = read_json(finished.root / f"metrics/train_{name}.json")["valid"]
+            assert found[name]["accuracy"] == pytest.approx(trained["accuracy"], abs=0.07)
+    right = sum(row["tfidf_svm"] == row["label"] for row in rows)
+    assert right / len(rows) == pytest.approx(found["baselines"]["tfidf_svm"]["accuracy"], abs=1e-6)
 
 
 def test_the_tables_of_the_plots_agree_with_the_predictions(finished):

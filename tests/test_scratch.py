@@ -181,3 +181,18 @@ def test_both_sums_of_a_layer_have_dropout():
         with torch.no_grad():
             for parameter, before in zip(silent.parameters(), weights, strict=True):
                 parameter.copy_(before)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_the_whole_model_is_what_its_parts_make(norm):
+    """Scaled embeddings plus positions, the layers, the last norm where there is one, the mean of what is real."""
+    torch.manual_seed(0)
+    model = ScratchClassifier(dataclasses.replace(SMALL, norm=norm)).eval()
+    ids, mask = torch.randint(0, 50, (3, 7)), torch.arange(7) < torch.tensor([7, 4, 5])[:, None]
+    hidden = model.embedding.weight[ids] * 16**0.5 + sinusoidal_positions(12, 16)[:7]
+    for layer in model.layers:
+        hidden = layer(hidden, attention_bias(mask, torch.float32))
+    if norm == "pre":
+        hidden = nn.functional.layer_norm(hidden, (16,))
+    means = torch.stack([row[real].mean(dim=0) for row, real in zip(hidden, mask, strict=True)])
+    torch.testing.assert_close(model(ids, mask), means @ model.head.weight.T + model.head.bias, atol=1e-5, rtol=1e-4)
