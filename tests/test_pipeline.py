@@ -152,6 +152,16 @@ def test_a_prefix_parameter_reruns_prefix_training_and_evaluation(restored):
     assert restored.repro() == ["train_prefix", "evaluate"]
 
 
+def test_a_model_may_keep_another_number_of_tokens(restored):
+    restored.set("train_scratch.max_length", 6)
+    restored.set("train_scratch.mask_padding", "false")
+    assert restored.repro() == ["train_scratch", "evaluate"]
+    config = read_json(restored.root / "models/scratch/config.json")
+    assert config["max_length"] == config["sizes"]["max_length"] == 6
+    assert read_json(restored.root / "models/prefix/config.json")["max_length"] == 12
+    assert "longer than 6 tokens, and was cut" in restored.run("qc", "predict", "--model", "scratch", "who " * 7)
+
+
 def test_a_split_parameter_reruns_the_split_and_everything_after(restored):
     restored.set("split.seed", 2)
     assert restored.repro() == ["split", *TRAINING, "evaluate"]

@@ -93,7 +93,7 @@ def read(kind: type[AnySection], path: Path, name: str) -> AnySection:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise QcError(f"{name}: no such file{from_the_top() or '; git checkout brings it back'}") from None
+        raise QcError(f"{name}: no such file{from_the_top() or '; run this from the top of the repository'}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise QcError(f"{name}: cannot be read: {error}") from None
     return parse(kind, text, name)
