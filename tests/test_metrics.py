@@ -141,6 +141,6 @@ def test_a_class_never_seen_nor_predicted_counts_as_zero():
 
 def test_the_baselines_learn_what_they_can():
     texts = ["who is it", "who was he", "where is it", "where was he", "who are they"]
-    found = predict_baselines(texts, [0, 0, 1, 1, 0], ["who is she", "where is she"])
-    assert found["majority"].tolist() == [0, 0]
-    assert found["tfidf_svm"].tolist() == [0, 1]
+    valid, test = predict_baselines(texts, [0, 0, 1, 1, 0], ["where is it"], ["who is she", "where is she"])
+    assert [found["majority"].tolist() for found in (valid, test)] == [[0], [0, 0]]
+    assert [found["tfidf_svm"].tolist() for found in (valid, test)] == [[1], [0, 1]]
