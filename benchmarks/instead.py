@@ -132,8 +132,8 @@ def rows_of(questions: Questions) -> Rows:
 
 def load_splits(settings: Settings) -> list[Questions]:
     """Train and valid as the stages on an encoder read them."""
-    special = load_vocabulary()["special_ids"]
-    return [load_split(path, settings.max_length, (special["before"], special["after"])) for path in (TRAIN, VALID)]
+    vocabulary = load_vocabulary(settings.train_distilbert.encoder)
+    return [load_split(path, vocabulary, settings.max_length, keep_special=True) for path in (TRAIN, VALID)]
 
 
 def fixed_batches(rows: Rows, batch_size: int, length: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:

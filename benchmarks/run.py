@@ -266,7 +266,7 @@ def prefix(bench: Bench) -> Figures:
 def scratch_sizes(bench: Bench, **changes: int) -> ScratchConfig:
     """The sizes of `train_scratch`, some of them changed."""
     own = bench.settings.train_scratch
-    vocabulary = load_vocabulary()
+    vocabulary = load_vocabulary(own.tokenizer)
     names = ("width", "heads", "ff_width", "layers", "dropout", "norm", "mask_padding")
     return ScratchConfig(
         **{name: getattr(own, name) for name in names} | changes,
@@ -274,8 +274,8 @@ def scratch_sizes(bench: Bench, **changes: int) -> ScratchConfig:
         classes=bench.classes,
         coarse_of=(),
         max_length=bench.settings.max_length + 2,
-        unknown_id=vocabulary["special_ids"]["unknown"],
-        pad_id=vocabulary["special_ids"]["pad"],
+        unknown_id=vocabulary["unknown_id"],
+        pad_id=vocabulary["pad_id"],
     )
 
 

@@ -57,7 +57,7 @@ def lay_out(folder: Path, count: int) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(yaml.safe_dump(params) if path == PARAMS else path.read_text(encoding="utf-8"))
     (folder / ENCODERS).symlink_to(ENCODERS.resolve())
-    vocabulary = read_json(ENCODERS / params["tokenize"]["encoder"] / TOKENIZER)["model"]["vocab"]
+    vocabulary = read_json(ENCODERS / params["train_scratch"]["tokenizer"] / TOKENIZER)["model"]["vocab"]
     words = [word for word in vocabulary if re.fullmatch("[a-z]{2,}", word)]
     (folder / RAW).mkdir()
     with (folder / RAW / "train.label").open("w", encoding="latin-1") as file:

@@ -25,6 +25,8 @@ RAW = Path("data/raw")
 FILES = RAW / "files.json"
 ENCODERS = Path("data/encoders")
 TOKENIZED = Path("data/tokenized")
+QUESTIONS, LABELS = TOKENIZED / "questions.parquet", TOKENIZED / "labels.json"
+INPUT_IDS, VOCABULARY = "input_ids.parquet", "vocabulary.json"  # in a folder of TOKENIZED for each encoder
 SPLIT = Path("data/split")
 MODELS = Path("models")
 METRICS = Path("metrics")
@@ -37,9 +39,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 def load_settings() -> Settings:
     """Read and check params.yaml, all of it, so that a bad value anywhere is refused before anything runs."""
-    settings = read(Settings, PARAMS, str(PARAMS))
-    load_sources().check_vocabularies(settings.pinned_encoders_used())
-    return settings
+    return read(Settings, PARAMS, str(PARAMS))
 
 
 def load_sources() -> Sources:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from qc.artifacts import read_json, read_table, shortened, write_csv, write_json
+from qc.artifacts import read_column, read_json, read_table, shortened, write_csv, write_json
 from qc.baselines import predict_baselines
-from qc.batching import encode
 from qc.classifiers import load_classifier
 from qc.errors import QcError
 from qc.metrics import (
@@ -30,7 +29,7 @@ from qc.metrics import (
 )
 from qc.settings import Settings
 from qc.training import pick_device, predict, seed_everything
-from stages.entry import ENCODERS, METRICS, MODELS, PLOTS, SPLIT, TOKENIZED, run
+from stages.entry import ENCODERS, INPUT_IDS, LABELS, METRICS, MODELS, PLOTS, SPLIT, TOKENIZED, run
 
 NAMES = ("scratch", "prefix", "distilbert")
 MISTAKES = 20
@@ -44,10 +43,9 @@ def main(settings: Settings) -> None:
     seed_everything(settings.seed, settings.threads)
     train = read_table(SPLIT / "train.parquet", "text", "label").to_pydict()
     valid, test = (
-        read_table(SPLIT / f"{name}.parquet", "id", "text", "label", "input_ids").to_pydict()
-        for name in ("valid", "test")
+        read_table(SPLIT / f"{name}.parquet", "id", "text", "label").to_pydict() for name in ("valid", "test")
     )
-    classes = read_json(TOKENIZED / "labels.json")["classes"]
+    classes = read_json(LABELS)["classes"]
     valid_labels, labels = (np.array(split["label"]) for split in (valid, test))
 
     logits = {name: list(predicted_logits(name, (valid, test), classes, settings.device)) for name in NAMES}
@@ -93,9 +91,9 @@ def predicted_logits(name: str, splits: Iterable[Columns], classes: list[str], d
     place = pick_device(device)
     model = classifier.model.to(place)
     for split in splits:
-        questions = encode(
-            split["input_ids"], split["label"], classifier.max_length, classifier.special_ids, pad_id=classifier.pad_id
-        )
+        tokenized = TOKENIZED / classifier.vocabulary.tokenizer / INPUT_IDS
+        input_ids = read_column(tokenized, np.array(split["id"]), "input_ids")
+        questions = classifier.encode(input_ids, split["label"])
         yield predict(model, questions.to(place)).double().numpy()
 
 

@@ -30,7 +30,6 @@ from tqdm import tqdm
 
 from qc.artifacts import read_table, write_table
 from qc.errors import QcError
-from qc.rows import read_rows
 from qc.schema import NOT_A_VALUE, check
 from qc.settings import Settings
 from stages.entry import ENCODERS, PARAMS, PLOTS, RAW, SOURCES, STATES, TOKENIZED, run
@@ -84,8 +83,7 @@ def changed(params: Mapping[str, Any], model: str, changes: Sequence[str]) -> di
 
 def deal(questions: pyarrow.Table, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The row numbers to learn from, and those to be told, of each fold."""
-    labels = questions["label"].to_numpy()
-    groups = read_rows(questions.to_batches(), seed).groups
+    labels, groups = questions["label"].to_numpy(), questions["group"].to_numpy()
     fewest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
     if not 2 <= folds <= fewest:
         raise QcError(f"--folds {folds} is not possible; allowed: 2 to {fewest}, the questions of the rarest class")

@@ -3,52 +3,51 @@
 from typing import Any
 
 from qc.errors import QcError
-from qc.models.encoder import Encoder
+from qc.models.encoder import Encoder, TrainableLayers
 from qc.pretrained import encoder_files, load_encoder
 from qc.settings import OnEncoder, Settings
-from qc.vocabulary import describe_vocabulary
-from stages.entry import ENCODERS
+from stages.entry import ENCODERS, PARAMS
 from stages.training import kept_tokens, load_vocabulary
 
 
-def load_pretrained(settings: Settings, own: OnEncoder, prefix_length: int = 0) -> tuple[Encoder, dict[str, Any]]:
+def load_pretrained(
+    settings: Settings, own: OnEncoder, trainable_layers: TrainableLayers = 0, prefix_length: int = 0
+) -> tuple[Encoder, dict[str, Any]]:
     """The encoder that a training section names.
 
     Args:
         settings: The whole of params.yaml.
         own: The section.
+        trainable_layers: How many of its last layers are trained.
         prefix_length: Vectors that stand before each question.
 
     Returns:
         The encoder; what `config.json` says of it.
 
     Raises:
-        QcError: It reads other or fewer token ids than the questions were turned into, or shorter sequences.
+        QcError: It has fewer layers, word vectors or positions than are asked of it.
     """
     folder = ENCODERS / own.encoder
-    vocabulary = load_vocabulary()
-    if describe_vocabulary(folder)["sha256"] != vocabulary["sha256"]:
+    vocabulary = load_vocabulary(own.encoder)
+    encoder = load_encoder(folder, trainable_layers)
+    if encoder.vocab_size < vocabulary["size"]:
         raise QcError(
-            f"params.yaml: encoder: {own.encoder!r} is not possible; allowed: an encoder with the vocabulary of "
-            f"{vocabulary['tokenizer']}, which tokenized the questions"
+            f"{PARAMS}: encoder: {own.encoder!r} is not possible: its tokenizer gives {vocabulary['size']} ids, its "
+            f"config.json has {encoder.vocab_size}; take one with embeddings for the added tokens"
         )
-    special = vocabulary["special_ids"]
-    encoder = load_encoder(folder)
-    if encoder.config.vocab_size < vocabulary["size"]:
-        raise QcError(
-            f"params.yaml: encoder: {own.encoder!r} is not possible: its tokenizer gives {vocabulary['size']} ids, its "
-            f"config.json has {encoder.config.vocab_size}; take one with embeddings for the added tokens"
-        )
-    max_length = kept_tokens(settings, own)
-    longest = encoder.config.max_positions - 2 - prefix_length
-    if max_length > longest:
-        prefix = f" and a prefix of {prefix_length}" if prefix_length else ""
-        raise QcError(
-            f"params.yaml: max_length: {max_length} is not possible; allowed: 1 to {longest}, the positions of "
-            f"{own.encoder} less two special tokens{prefix}"
-        )
+    if encoder.max_positions is not None:
+        special = len(vocabulary["before"]) + len(vocabulary["after"])
+        longest = encoder.max_positions - special - prefix_length
+        if kept_tokens(settings, own) > longest:
+            prefix = f" and a prefix of {prefix_length}" if prefix_length else ""
+            raise QcError(
+                f"{PARAMS}: max_length: {kept_tokens(settings, own)} is not possible; allowed: 1 to {longest}, the "
+                f"positions of {own.encoder} less {special} special tokens{prefix}"
+            )
     return encoder, {
         "encoder": own.encoder,
         "files": encoder_files(folder),
-        "special_ids": [special["before"], special["after"]],
+        "vocabulary": vocabulary,
+        "special_tokens": True,
+        "trainable_layers": trainable_layers,
     }

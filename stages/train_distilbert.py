@@ -3,7 +3,6 @@
 Figures go to metrics/train_distilbert.json and plots/train_distilbert.csv.
 """
 
-from qc.errors import QcError
 from qc.models.distilbert import DistilbertClassifier
 from qc.settings import Settings
 from qc.training import seed_everything
@@ -13,17 +12,11 @@ from stages.training import describe_classes, train
 
 
 def main(settings: Settings) -> None:
-    """Fine-tune the last layers of an encoder, and a head."""
+    """Fine-tune the last layers of an encoder, or all of it, and a head."""
     own = settings.train_distilbert
     seed_everything(settings.seed, settings.threads)
-    encoder, config = load_pretrained(settings, own)
-    if own.trainable_layers > len(encoder.layers):
-        raise QcError(
-            f"params.yaml: train_distilbert.trainable_layers: {own.trainable_layers} is not possible; "
-            f"allowed: 0 to {len(encoder.layers)}, the layers of {own.encoder}"
-        )
+    encoder, config = load_pretrained(settings, own, own.trainable_layers)
     sizes = {
-        "trainable_layers": own.trainable_layers,
         "head_width": own.head_width,
         "dropout": own.dropout,
         "pooling": own.pooling,

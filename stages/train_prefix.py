@@ -16,7 +16,7 @@ def main(settings: Settings) -> None:
     own = settings.train_prefix
     seed_everything(settings.seed, settings.threads)
     sizes = {"prefix_length": own.prefix_length or 0, **describe_classes(own)}
-    encoder, config = load_pretrained(settings, own, sizes["prefix_length"])
+    encoder, config = load_pretrained(settings, own, prefix_length=sizes["prefix_length"])
     model = PrefixClassifier(encoder, **sizes, prefix_std=own.prefix_std)
     train("prefix", model, {**config, "sizes": sizes}, settings, own)
 

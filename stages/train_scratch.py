@@ -17,7 +17,7 @@ def main(settings: Settings) -> None:
     """Train a transformer encoder from nothing."""
     own = settings.train_scratch
     seed_everything(settings.seed, settings.threads)
-    vocabulary = load_vocabulary()
+    vocabulary = load_vocabulary(own.tokenizer)
     sizes = ScratchConfig(
         vocab_size=vocabulary["size"],
         **describe_classes(own),
@@ -29,13 +29,14 @@ def main(settings: Settings) -> None:
         dropout=own.dropout,
         norm=own.norm,
         mask_padding=own.mask_padding,
-        unknown_id=vocabulary["special_ids"]["unknown"],
-        pad_id=vocabulary["special_ids"]["pad"],
+        unknown_id=vocabulary["unknown_id"],
+        pad_id=vocabulary["pad_id"],
     )
-    train_split = load_split(TRAIN, sizes.max_length, None)
+    train_split = load_split(TRAIN, vocabulary, sizes.max_length, keep_special=False)
     tokens = seen_tokens(train_split, own.min_count) if own.min_count else None
     model = ScratchClassifier(sizes, tokens)
-    train("scratch", model, {"special_ids": None, "files": {}, "sizes": asdict(sizes)}, settings, own)
+    config = {"vocabulary": vocabulary, "special_tokens": False, "files": {}, "sizes": asdict(sizes)}
+    train("scratch", model, config, settings, own)
 
 
 if __name__ == "__main__":

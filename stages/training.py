@@ -3,7 +3,7 @@
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pynvml
 import torch
 from torch import nn
 
-from qc.artifacts import file_sha256, read_json, read_table, write_csv, write_json
+from qc.artifacts import file_sha256, read_column, read_json, read_table, write_csv, write_json
 from qc.batching import Questions, encode
 from qc.cards import CardFacts, model_card
 from qc.checkpoints import save_model
@@ -24,21 +24,33 @@ from qc.resume import StateFolder
 from qc.settings import OnEncoder, Settings, Training
 from qc.sources import RECORD, TOKENIZER
 from qc.training import Epoch, Recipe, Result, State, best_epoch, fit, pick_device, pick_precision
-from stages.entry import ENCODERS, FILES, METRICS, MODELS, PLOTS, SPLIT, STATES, TOKENIZED
+from stages.entry import (
+    ENCODERS,
+    FILES,
+    INPUT_IDS,
+    LABELS,
+    METRICS,
+    MODELS,
+    PLOTS,
+    SPLIT,
+    STATES,
+    TOKENIZED,
+    VOCABULARY,
+)
 from stages.progress import live_curve
 
 ARITHMETIC = ("ATEN_", "CUBLAS_", "DNNL_", "MKL_", "ONEDNN_", "NVIDIA_TF32")  # variables that steer how sums are made
 TRAIN, VALID = SPLIT / "train.parquet", SPLIT / "valid.parquet"
 
 
-def load_vocabulary() -> dict[str, Any]:
-    """What the questions were tokenized with."""
-    return read_json(TOKENIZED / "vocabulary.json")
+def load_vocabulary(encoder: str) -> dict[str, Any]:
+    """What the ids of an encoder's tokenizer are, see `qc.texts.Vocabulary`, and how texts were treated."""
+    return read_json(TOKENIZED / encoder / VOCABULARY)
 
 
 def load_labels() -> dict[str, list]:
     """Names of the coarse classes, and the fine ones as [coarse, fine], each in label order."""
-    return read_json(TOKENIZED / "labels.json")
+    return read_json(LABELS)
 
 
 def describe_classes(own: Training) -> dict[str, Any]:
@@ -53,13 +65,20 @@ def kept_tokens(settings: Settings, own: Training) -> int:
     return own.max_length or settings.max_length
 
 
-def load_split(path: Path, max_length: int, special_ids: tuple[int, int] | None) -> Questions:
-    """Read a split; arguments are as for `encode`."""
-    table = read_table(path, "input_ids", "label", "fine").combine_chunks()
+def load_split(path: Path, vocabulary: Mapping[str, Any], max_length: int, keep_special: bool) -> Questions:
+    """Read a split as the tokenizer of `vocabulary` has it; the rest is as for `encode`."""
+    table = read_table(path, "id", "label", "fine").combine_chunks()
+    input_ids = read_column(TOKENIZED / vocabulary["tokenizer"] / INPUT_IDS, table["id"].to_numpy(), "input_ids")
     labels = table["label"].to_numpy()
-    fine_labels = fine_numbers(labels, table["fine"].chunk(0))
-    pad_id = load_vocabulary()["special_ids"]["pad"]
-    return encode(table["input_ids"].chunk(0), labels, max_length, special_ids, fine_labels, pad_id=pad_id)
+    return encode(
+        input_ids,
+        labels,
+        max_length,
+        (len(vocabulary["before"]), len(vocabulary["after"])),
+        fine_numbers(labels, table["fine"].chunk(0)),
+        keep_special=keep_special,
+        pad_id=vocabulary["pad_id"],
+    )
 
 
 def fine_numbers(labels: np.ndarray, fine: pyarrow.StringArray) -> np.ndarray | None:
@@ -101,14 +120,12 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
     stage = f"train_{name}"
     device = pick_device(settings.device)
     precision = pick_precision(settings.precision, device)
-    special_ids = tuple(config["special_ids"]) if config["special_ids"] else None
-    max_length, vocabulary = kept_tokens(settings, own), load_vocabulary()
-    splits = [load_split(path, max_length, special_ids) for path in (TRAIN, VALID)]
+    max_length, vocabulary = kept_tokens(settings, own), config["vocabulary"]
+    splits = [load_split(path, vocabulary, max_length, config["special_tokens"]) for path in (TRAIN, VALID)]
     tokenizer = {f"{vocabulary['tokenizer']}/{TOKENIZER}": vocabulary["tokenizer_sha256"]}
     config = {
         "model": name,
         "labels": load_labels(),
-        "vocabulary": vocabulary,
         "max_length": max_length,
         **config,
         "files": {**tokenizer, **config["files"]},
@@ -121,7 +138,7 @@ def train(name: str, model: nn.Module, config: dict[str, Any], settings: Setting
         model.to(device)
         lower_frozen(model, precision)
         prepared = [split.to(device) for split in splits]
-        if isinstance(own, OnEncoder) and own.cache_frozen:
+        if isinstance(own, OnEncoder) and own.cache_frozen and model.keeps_frozen:
             prepared = [cache_frozen(model, split, precision, own.cache_memory, states.stage) for split in prepared]
         return fit(
             model,

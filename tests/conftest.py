@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 from hypothesis import HealthCheck, settings
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+from transformers import CONFIG_MAPPING, AutoModel
 
 # The suite tries the same examples everywhere, so that it says the same of the same code; `make fuzz` tries others.
 HOWEVER_SLOW = {"deadline": None, "suppress_health_check": list(HealthCheck)}
@@ -31,6 +31,17 @@ ROOT = Path(__file__).resolve().parents[1]
 CLASSES = {"ABBR": "short", "DESC": "why", "HUM": "who", "LOC": "where", "NUM": "many"}
 FILLERS = ["is", "the", "a", "of", "in", "dog", "cat", "tree", "house", "river", "king", "book", "?"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *CLASSES.values(), *FILLERS]
+SPECIAL_TOKENS = {
+    "pad_token_id": "PAD",
+    "bos_token_id": "CLS",
+    "eos_token_id": "SEP",
+    "cls_token_id": "CLS",
+    "sep_token_id": "SEP",
+}
+TINY = {
+    "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
+    "max_position_embeddings": 40,
+}  # fmt: skip
 STAGES = ["fetch", "tokenize", "split", "train_scratch", "train_prefix", "train_distilbert", "evaluate"]
 # The files that take longest, longest first: begun first, none is left to a lone process at the end.
 LONG = [
@@ -61,10 +72,23 @@ def label_lines(count: int, seed: int = 1) -> list[str]:
     return lines
 
 
-SIZES = {
-    "bert": {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32},
-    "distilbert": {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32},
-}
+FAMILIES = [
+    "bert", "distilbert", "roberta", "xlm-roberta", "camembert", "mpnet", "electra", "deberta-v2", "modernbert",
+    "nomic_bert", "ernie", "mobilebert", "albert",
+]  # fmt: skip
+PAD_AFTER_UNKNOWN = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions begin after the id of padding
+# What makes a family what it is, beside its sizes.
+FEATURES = {
+    "distilbert": {"hidden_dim": 32},
+    "electra": {"embedding_size": 8},
+    "albert": {"embedding_size": 8},
+    "deberta-v2": {
+        "relative_attention": True, "position_buckets": 4, "pos_att_type": ["p2c", "c2p"], "share_att_key": True,
+        "norm_rel_ebd": "layer_norm", "position_biased_input": False, "conv_kernel_size": 3, "conv_act": "gelu",
+    },
+    "modernbert": {"local_attention": 4, "global_attn_every_n_layers": 2},
+    "mobilebert": {"embedding_size": 8, "intra_bottleneck_size": 8, "num_feedforward_networks": 2},
+}  # fmt: skip
 
 
 def write_encoder(
@@ -72,12 +96,13 @@ def write_encoder(
 ) -> None:
     """A random encoder as encoders are published: 3 layers of 16, or of its family's own size."""
     torch.manual_seed(seed)
-    vocabulary = vocabulary or VOCABULARY
-    config, model = (BertConfig, BertModel) if family == "bert" else (DistilBertConfig, DistilBertModel)
-    sizes = {} if full_size else {"max_position_embeddings": 40, **SIZES[family]}
-    model = model(config(vocab_size=len(vocabulary), **sizes))
+    vocabulary = list(vocabulary or VOCABULARY)
+    if family in PAD_AFTER_UNKNOWN:
+        vocabulary[:2] = "[UNK]", "[PAD]"
+    special = {name: vocabulary.index(f"[{token}]") for name, token in SPECIAL_TOKENS.items()}
+    sizes = {} if full_size else {**TINY, **FEATURES.get(family, {})}
+    model = AutoModel.from_config(CONFIG_MAPPING[family](vocab_size=len(vocabulary), **sizes, **special))
     model.save_pretrained(folder)
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary))
     tokenizer = {
         "version": "1.0",
         "truncation": None,
@@ -91,7 +116,7 @@ def write_encoder(
             "lowercase": True,
         },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": None,
+        "post_processor": around("[CLS]", 2, "[SEP]", 3),
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
         "model": {
             "type": "WordPiece",
@@ -103,6 +128,24 @@ def write_encoder(
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     write_record(folder)
+
+
+def around(before: str, before_id: int, after: str, after_id: int) -> dict:
+    """A post-processor of tokenizer.json that puts a special token before and after each text."""
+    template = [
+        {"SpecialToken": {"id": before, "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": after, "type_id": 0}},
+    ]
+    tokens = {before: before_id, after: after_id}
+    return {
+        "type": "TemplateProcessing",
+        "single": template,
+        "pair": [*template, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            token: {"id": token, "ids": [number], "tokens": [token]} for token, number in tokens.items()
+        },
+    }
 
 
 def write_record(folder: Path) -> None:
@@ -153,7 +196,7 @@ def free_port() -> int:
 # written out, since this file is copied into the projects that are searched.
 MARK = "dekraM7qZ"[::-1]
 MARKED = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "SECRET", "USER", "LOGNAME", "HOSTNAME", "MAIL")
-ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
+ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 class Project:
@@ -200,7 +243,7 @@ class Project:
         (self.mirror / "official.label").write_text("".join(f"{line}\n" for line in label_lines(25, seed=2)))
         write_encoder(self.mirror / "tiny-bert")
         write_encoder(self.mirror / "tiny-distilbert", seed=1, family="distilbert")
-        write_encoder(self.mirror / "other-vocabulary", vocabulary=[*VOCABULARY, "extra"])
+        write_encoder(self.mirror / "tiny-mpnet", family="mpnet", vocabulary=[*VOCABULARY, "extra"])
 
     def write_sources(self) -> None:
         """Pin what the mirror holds."""
@@ -216,7 +259,7 @@ class Project:
                     "revision": "0" * 40,
                     "files": {file: pin(self.mirror / name / file) for file in ENCODER_FILES},
                 }
-                for name in ("tiny-bert", "tiny-distilbert", "other-vocabulary")
+                for name in ("tiny-bert", "tiny-distilbert", "tiny-mpnet")
             },
         }  # fmt: skip
         (self.root / "data/sources.yaml").write_text(yaml.safe_dump(sources))
@@ -226,7 +269,8 @@ class Project:
         self.set("threads", 1)
         self.set("fetch.train", "tiny.label")
         self.set("fetch.encoders", "[tiny-bert]")
-        for key in ("tokenize", "train_prefix", "train_distilbert"):
+        self.set("train_scratch.tokenizer", "tiny-bert")
+        for key in ("train_prefix", "train_distilbert"):
             self.set(f"{key}.encoder", "tiny-bert")
         for key in ("train_scratch", "train_prefix", "train_distilbert"):
             self.set(f"{key}.epochs", 2)

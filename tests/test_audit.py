@@ -5,12 +5,12 @@ import pytest
 
 from qc.artifacts import read_json
 from qc.audit import audit_leaks, describe_splits, leak_suspected
-from qc.rows import read_rows
+from qc.rows import Tokenized, read_rows
 from tests.conftest import CLASSES, FILLERS
 
 
-def rows_of(*questions):
-    """Rows of (text, coarse, fine, input_ids)."""
+def rows_of(*questions, others=()):
+    """Rows of (text, coarse, fine, input_ids); `others` are the ids of more tokenizers."""
     texts, coarse, fine, input_ids = (list(column) for column in zip(*questions, strict=True))
     table = {
         "text": texts,
@@ -18,9 +18,11 @@ def rows_of(*questions):
         "coarse": coarse,
         "fine": fine,
         "label": [NAMES.index(name) for name in coarse],
-        "input_ids": input_ids,
     }
-    return read_rows(pyarrow.table(table).to_batches(max_chunksize=2), seed=1)
+    tokenized = [
+        Tokenized(pyarrow.table({"input_ids": ids}).to_batches(max_chunksize=3), 0, 0) for ids in (input_ids, *others)
+    ]
+    return read_rows(pyarrow.table(table).to_batches(max_chunksize=2), tokenized, seed=1)
 
 
 NAMES = ["X", "Y"]
@@ -52,6 +54,18 @@ def test_the_figures_count_duplicates_overlap_conflicts_and_cut_questions():
     assert figures["truncated"] == {"train": 1, "valid": 1, "test": 1}
     assert figures["truncated_share"]["train"] == pytest.approx(1 / 3)
     assert [figures["length"]["train"][key] for key in ("p0", "p50", "p100")] == [1, 1, 3]
+
+
+def test_questions_are_the_same_where_one_of_the_tokenizers_cannot_tell_them_apart():
+    questions = [(text, "X", "p", [number]) for number, text in enumerate("abcdA")]
+    assert len(set(rows_of(*questions).groups)) == 4  # "a" and "A"
+    rows = rows_of(*questions, others=[[[1], [2], [2], [3], [4]]])  # "b" and "c" as well
+    assert rows.groups[1] == rows.groups[2]
+    assert rows.ids[1] == rows.ids[2]
+    assert len(set(rows.groups)) == 3
+    rows = rows_of(*questions, others=[[[1], [2], [2], [3], [4]], [[1], [2], [3], [3], [3]]])
+    assert len(set(rows.groups)) == 1  # "b" is as "c", "c" as "d", "d" as "A", "A" as "a"
+    assert rows.lengths.tolist() == [1] * 5
 
 
 TRAIN = rows_of(

@@ -37,7 +37,7 @@ def logits(model, rows, length):
 
 def test_trainer_is_given_the_model_that_ours_trains(folder):
     theirs = instead.FineTuned(folder, 2, 8, 0.3, 5).eval()
-    model = DistilbertClassifier(load_encoder(folder), 2, 8, 0.3, "mean", 5).eval()
+    model = DistilbertClassifier(load_encoder(folder, 2), 8, 0.3, "mean", 5).eval()
     model.head.load_state_dict(theirs.head.state_dict())
     questions = encode([ids for ids, _ in ROWS], [label for _, label in ROWS], 12, pad_id=0)
     batch = questions.batch(torch.arange(3))

@@ -1,5 +1,6 @@
 """Pretrained encoders, and the two models that stand on them."""
 
+import dataclasses
 import json
 
 import pytest
@@ -12,18 +13,21 @@ from qc.batching import encode
 from qc.checkpoints import fill, read_config, read_weights, save_model, write_config
 from qc.classifiers import load_classifier
 from qc.errors import QcError
-from qc.frozen import cache_frozen
+from qc.export import MODEL, export_onnx, onnx_logits, open_onnx
+from qc.frozen import cache_frozen, lower_frozen
 from qc.models.distilbert import DistilbertClassifier
-from qc.models.encoder import Encoder, EncoderConfig
+from qc.models.encoder import Encoder
 from qc.models.prefix import PrefixClassifier
+from qc.prediction import Predictor
 from qc.pretrained import encoder_files, load_encoder
-from qc.training import predict
-from qc.vocabulary import describe_vocabulary
-from tests.conftest import VOCABULARY, file_size_limit, pin, write_encoder, write_record
+from qc.texts import Vocabulary, load_tokenizer
+from qc.training import fit, predict
+from tests.conftest import FAMILIES, file_size_limit, write_encoder, write_record
+from tests.test_training import RECIPE
 
 IDS = torch.tensor([[2, 5, 9, 11, 3, 0, 0], [2, 8, 7, 6, 10, 12, 3]])
-SPECIAL = {"pad": 0, "unknown": 1, "before": 2, "after": 3}
 MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1]]).bool()
+TEXTS = ["who is the king", "why", "where is the house of the dog", "many cat a river"]
 
 
 @pytest.fixture(params=["bert", "distilbert"])
@@ -32,9 +36,20 @@ def folder(request, tmp_path):
     return tmp_path / "encoder"
 
 
+@pytest.fixture(params=FAMILIES)
+def any_folder(request, tmp_path):
+    """An encoder of each family that is tried."""
+    write_encoder(tmp_path / "encoder", family=request.param)
+    return tmp_path / "encoder"
+
+
+def family_of(folder):
+    return read_json(folder / "config.json")["model_type"]
+
+
 def distilbert(folder, trainable_layers=2, pooling="mean"):
     torch.manual_seed(3)
-    return DistilbertClassifier(load_encoder(folder), trainable_layers, 8, 0.3, pooling, classes=5)
+    return DistilbertClassifier(load_encoder(folder, trainable_layers), 8, 0.3, pooling, classes=5)
 
 
 def prefix(folder, prefix_length=4):
@@ -46,59 +61,141 @@ MODELS = {
     "distilbert mean": distilbert,
     "distilbert cls": lambda folder: distilbert(folder, pooling="cls"),
     "distilbert all layers": lambda folder: distilbert(folder, trainable_layers=3),
+    "distilbert all": lambda folder: distilbert(folder, trainable_layers="all"),
+    "distilbert head alone": lambda folder: distilbert(folder, trainable_layers=0),
     "prefix": prefix,
     "head alone": lambda folder: prefix(folder, prefix_length=0),
 }
 every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
 
 
-def test_the_encoder_equals_transformers(folder):
-    reference = AutoModel.from_pretrained(folder).eval()
-    expected = reference(IDS, attention_mask=MASK.long()).last_hidden_state
-    found = load_encoder(folder).eval()(IDS, MASK)
-    torch.testing.assert_close(found[MASK], expected[MASK], atol=1e-5, rtol=1e-4)
+def trainable_of(folder):
+    """What may be asked of a family: ALBERT's layers share their weights."""
+    return (0, "all") if family_of(folder) == "albert" else (0, 1, 2, 3, "all")
 
 
-def test_older_published_names_are_understood(folder):
-    expected = load_encoder(folder).eval()(IDS, MASK)
-    family = read_json(folder / "config.json")["model_type"]
+def reference_of(folder):
+    """The encoder as `transformers` alone has it."""
+    return AutoModel.from_pretrained(folder).eval()
+
+
+def test_the_encoder_in_two_halves_equals_transformers(any_folder):
+    reference = reference_of(any_folder)
+    ids = IDS.where(MASK, reference.config.pad_token_id)
+    with torch.no_grad():
+        expected = reference(ids, attention_mask=MASK.long()).last_hidden_state
+        for trainable in trainable_of(any_folder):
+            encoder = load_encoder(any_folder, trainable)
+            lower = encoder.lower(encoder.words(ids, MASK), MASK)
+            assert torch.equal(encoder.upper(lower, MASK)[MASK], expected[MASK]), trainable
+
+
+def test_a_layer_runs_in_one_half_alone(any_folder):
+    if family_of(any_folder) == "albert":
+        pytest.skip("shares the weights of its layers")
+    encoder, ran = load_encoder(any_folder, 1), []
+    for number, layer in enumerate(encoder.model.get_submodule(encoder._layers_name())):
+        layer.register_forward_hook(lambda *_, number=number: ran.append(number))
+    hidden = encoder.lower(encoder.words(IDS, MASK), MASK)
+    assert ran == [0, 1]
+    encoder.upper(hidden, MASK)
+    assert ran == [0, 1, 2]
+
+
+def test_layers_that_share_their_weights_cannot_be_parted(tmp_path):
+    write_encoder(tmp_path, family="albert")
+    with pytest.raises(QcError, match=r"trainable_layers: 1 is not possible; allowed: 0 or all, .*'albert'"):
+        load_encoder(tmp_path, 1)
+
+
+def test_more_layers_than_there_are_cannot_be_trained(folder):
+    with pytest.raises(QcError, match=r"train_distilbert\.trainable_layers: 4 is not possible; allowed: 0 to 3"):
+        load_encoder(folder, 4)
+
+
+@pytest.mark.parametrize(("family", "longest"), [("bert", 40), ("roberta", 38), ("mpnet", 38), ("modernbert", 40)])
+def test_the_longest_sequence_is_what_the_position_table_allows(tmp_path, family, longest):
+    write_encoder(tmp_path, family=family)
+    encoder = load_encoder(tmp_path)
+    assert encoder.max_positions == longest
+    ids = torch.full((1, longest), 5)
+    assert encoder(encoder.words(ids, None), None).shape == (1, longest, 16)
+    if family != "modernbert":  # which has no table
+        with pytest.raises((IndexError, RuntimeError)):
+            encoder(encoder.words(torch.full((1, longest + 1), 5), None), None)
+
+
+def test_older_published_names_are_understood(tmp_path):
+    write_encoder(tmp_path)
+    expected = load_encoder(tmp_path)(IDS.float()[..., None].expand(-1, -1, 16), MASK)
     tensors = {
-        f"{family}.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
-        for name, t in load_file(folder / "model.safetensors").items()
+        f"bert.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+        for name, t in load_file(tmp_path / "model.safetensors").items()
     }
-    save_file({**tensors, "cls.predictions.bias": torch.zeros(3)}, folder / "model.safetensors")
-    assert torch.equal(load_encoder(folder).eval()(IDS, MASK), expected)
+    save_file({**tensors, "cls.predictions.bias": torch.zeros(3)}, tmp_path / "model.safetensors", {"format": "pt"})
+    assert torch.equal(load_encoder(tmp_path)(IDS.float()[..., None].expand(-1, -1, 16), MASK), expected)
 
 
 def test_weights_of_another_shape_are_refused(folder):
     tensors = load_file(folder / "model.safetensors")
     name = next(name for name in tensors if name.endswith("word_embeddings.weight"))
-    save_file({**tensors, name: torch.zeros(3, 16)}, folder / "model.safetensors")
-    with pytest.raises(QcError, match=r"embeddings\.words\.weight has shape \(3, 16\)"):
+    save_file({**tensors, name: torch.zeros(3, 16)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(QcError, match=r"encoder/config\.json: transformers cannot build this encoder: .*size"):
         load_encoder(folder)
 
 
 def test_missing_weights_are_refused(folder):
     tensors = load_file(folder / "model.safetensors")
-    save_file({name: t for name, t in tensors.items() if "layer.2" not in name}, folder / "model.safetensors")
-    with pytest.raises(QcError, match=r"no weights for layers\.2"):
+    kept = {name: t for name, t in tensors.items() if "layer.2" not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(QcError, match=r"no weights for .*layer\.2"):
+        load_encoder(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors", None])
+def test_broken_weights_are_refused(folder, content):
+    path = folder / "model.safetensors"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(QcError, match=r"model\.safetensors: (no such|cannot be read).* fetch stage brings it back"):
+        load_encoder(folder)
+
+
+def test_a_pickle_is_never_read(folder):
+    torch.save({}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(QcError, match=r"model\.safetensors: no such file"):
         load_encoder(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "roberta"}, "model_type 'roberta' is not supported; allowed: bert, distilbert"),
-        ({"hidden_size": None}, "hidden_size missing"),
-        ({"hidden_act": "swish"}, "activation 'swish' is not supported; allowed: relu, gelu"),
-        ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
+        ({"model_type": "gpt2"}, "'gpt2' is a decoder, or does not read text; take an encoder such as BERT"),
+        ({"model_type": "llama"}, "'llama' is a decoder"),
+        ({"model_type": "vit"}, "'vit' is a decoder, or does not read text"),
+        ({"is_decoder": True}, "'bert' is a decoder"),
+        ({"model_type": "bart"}, "'bart' is an encoder-decoder; take an encoder such as BERT"),
+        ({"model_type": "t5"}, "'t5' is an encoder-decoder"),
+        ({"model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}}, "takes code of its own repository"),
+        ({"model_type": "mine"}, "'mine' is unknown to this version of transformers"),
+        ({"model_type": None}, "None is unknown"),
+        ({"hidden_act": "none such"}, "transformers cannot build this encoder"),
+        ({"hidden_size": 17}, "transformers cannot build this encoder"),
     ],
 )
-def test_an_unsupported_architecture_is_refused(tmp_path, change, message):
+def test_what_is_no_encoder_is_refused(tmp_path, change, message):
     write_encoder(tmp_path)
-    config = read_json(tmp_path / "config.json") | change
+    (tmp_path / "config.json").write_text(json.dumps(read_json(tmp_path / "config.json") | change))
     with pytest.raises(QcError, match=message):
-        EncoderConfig.from_published({key: value for key, value in config.items() if value is not None})
+        load_encoder(tmp_path)
+
+
+def test_loading_draws_nothing_from_the_generator_of_what_follows(folder):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    load_encoder(folder, 1)
+    assert torch.equal(torch.rand(2), expected)
 
 
 @every_model
@@ -106,19 +203,23 @@ def test_logits_have_one_row_a_question_and_one_column_a_class(folder, make):
     assert make(folder).eval()(IDS, MASK).shape == (2, 5)
 
 
-@every_model
-def test_padding_never_changes_logits(folder, make):
-    model = make(folder).eval()
+@pytest.mark.parametrize("make", [prefix, MODELS["head alone"], lambda folder: distilbert(folder, "all", "cls")])
+def test_padding_never_changes_logits(any_folder, make):
+    model = make(any_folder).eval()
     torch.testing.assert_close(model(IDS, MASK)[:1], model(IDS[:1, :5], None), atol=1e-5, rtol=1e-4)
     other = torch.where(MASK, IDS, 13)
-    torch.testing.assert_close(model(other, MASK), model(IDS, MASK))
+    assert torch.equal(model(other, MASK), model(IDS, MASK))
 
 
 @every_model
 @pytest.mark.parametrize("memory", [1, 0])
 def test_the_frozen_part_can_be_run_once_and_kept_in_memory_or_on_disk(folder, make, memory, tmp_path):
     model = make(folder)
-    questions = encode([[5, 9, 11], [8, 7, 6, 10, 12], [4], [9] * 8], [0, 1, 2, 3], 30, (2, 3), pad_id=0)
+    if not model.keeps_frozen:
+        pytest.skip("has nothing to keep")
+    questions = encode(
+        [[2, *ids, 3] for ids in ([5, 9, 11], [8, 7, 6, 10, 12], [4], [9] * 8)], [0, 1, 2, 3], 30, (1, 1), pad_id=0
+    )
     cached = cache_frozen(model, questions, "fp32", memory, tmp_path / "state")
     torch.testing.assert_close(predict(model, cached), predict(model, questions))
     assert (tmp_path / "state").exists() == (memory == 0)
@@ -127,34 +228,40 @@ def test_the_frozen_part_can_be_run_once_and_kept_in_memory_or_on_disk(folder, m
 
 def test_without_a_prefix_the_pooled_vectors_are_what_is_kept(folder, tmp_path):
     model = PrefixClassifier(load_encoder(folder), 0, 5)
-    questions = encode([[5, 9, 11], [8, 7, 6, 10, 12]], [0, 1], 30, (2, 3), pad_id=0)
+    questions = encode([[2, 5, 9, 11, 3], [2, 8, 7, 6, 10, 12, 3]], [0, 1], 30, (1, 1), pad_id=0)
     assert cache_frozen(model, questions, "fp32", 1, tmp_path).values.shape == (2, 16)
 
 
 def test_no_room_for_the_frozen_parts_output_is_an_error_that_names_the_remedy(folder, tmp_path):
-    model = PrefixClassifier(load_encoder(folder), 2, 5)
-    questions = encode([[5] * 20] * 50, [0] * 50, 30, (2, 3), pad_id=0)
+    model = distilbert(folder, 1)
+    questions = encode([[5] * 20] * 50, [0] * 50, 30, pad_id=0)
     with file_size_limit(10_000), pytest.raises(QcError, match="File too large; free some, or set cache_frozen: false"):
         cache_frozen(model, questions, "fp32", 0, tmp_path / "state")
     assert not list(tmp_path.glob("state/*"))
 
 
-def test_only_prefix_and_head_learn(folder):
-    model = prefix(folder)
-    model(IDS, MASK).sum().backward()
-    learning = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert learning == {"prefix", "head.weight", "head.bias"}
+def learning(model):
+    """Names of the parameters that a step would change."""
+    model.train()(IDS, MASK).sum().backward()
+    return {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def test_only_prefix_and_head_learn(any_folder):
+    model = prefix(any_folder)
+    assert learning(model) == {"prefix", "head.weight", "head.bias"}
     assert model.prefix.grad.abs().sum(dim=1).min() > 0
 
 
-def test_the_prefix_stands_before_the_word_embeddings_as_more_words_would(folder):
-    model = prefix(folder).eval()
-    reference = AutoModel.from_pretrained(folder).eval()
-    vectors = torch.cat((model.prefix.expand(2, -1, -1), reference.get_input_embeddings()(IDS)), dim=1)
-    seen = torch.cat((torch.ones(2, 4, dtype=torch.long), MASK.long()), dim=1)
-    hidden = reference(inputs_embeds=vectors, attention_mask=seen).last_hidden_state[:, 4:]
-    means = torch.stack([row[real].mean(dim=0) for row, real in zip(hidden, MASK, strict=True)])
-    torch.testing.assert_close(model(IDS, MASK), model.head(means), atol=1e-5, rtol=1e-4)
+@pytest.mark.parametrize("length", [0, 4])
+def test_the_prefix_stands_before_the_word_vectors_as_more_words_would(any_folder, length):
+    model = prefix(any_folder, length).eval()
+    reference = reference_of(any_folder)
+    for row, real in zip(IDS, MASK, strict=True):
+        words = reference.get_input_embeddings()(row[real])[None]
+        vectors = torch.cat((model.prefix[None], words), dim=1) if length else words
+        hidden = reference(inputs_embeds=vectors).last_hidden_state[:, length:]
+        expected = model.head(hidden.mean(dim=1))
+        torch.testing.assert_close(model(row[None], real[None])[:1], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_every_token_sees_the_prefix_but_the_mean_leaves_it_out(folder):
@@ -165,10 +272,9 @@ def test_every_token_sees_the_prefix_but_the_mean_leaves_it_out(folder):
     assert not torch.allclose(model(IDS, MASK), before)
     # With all attention and feed-forward outputs at zero, positions do not mix: then the prefix must not matter.
     with torch.no_grad():
-        for layer in model.encoder.layers:
-            for part in (layer.attention.out, layer.feed_forward.outer):
-                part.weight.zero_()
-                part.bias.zero_()
+        for name, parameter in model.encoder.named_parameters():
+            if any(part in name for part in ("output.dense", "attention.out_lin", "ffn.lin2")):
+                parameter.zero_()
     isolated = model(IDS, MASK)
     with torch.no_grad():
         model.prefix.normal_()
@@ -181,74 +287,115 @@ def test_the_prefix_starts_with_the_asked_spread(folder):
     assert model.prefix.std().item() == pytest.approx(0.1, rel=0.05)
 
 
-def test_only_the_last_layers_and_the_head_learn(folder):
-    model = distilbert(folder, trainable_layers=1)
-    model.train()(IDS, MASK).sum().backward()
-    learning = {
-        name.split(".")[0] + "." + name.split(".")[2] for name, p in model.named_parameters() if p.grad is not None
-    }
-    assert {name for name in learning if name.startswith("encoder")} == {"encoder.2"}
-    assert all(parameter.grad is not None for parameter in model.head.parameters())
+def test_only_what_is_to_be_trained_learns(any_folder):
+    for trainable in trainable_of(any_folder):
+        model = distilbert(any_folder, trainable)
+        found = {name.removeprefix("encoder.model.") for name in learning(model) if name.startswith("encoder.")}
+        layers = {name for name in found if "layer" in name.lower().partition(".norm")[0]}
+        if trainable == "all":
+            assert any("embeddings" in name for name in found)
+        elif trainable == 0:
+            assert not found
+        else:
+            name = model.encoder._layers_name()
+            wanted = tuple(f"{name}.{number}." for number in range(3 - trainable, 3))
+            assert found
+            assert all(each.startswith((*wanted, "final_norm")) for each in found)
+            assert {each[: len(wanted[0])] for each in layers} >= set(wanted)
+        assert all(parameter.grad is not None for parameter in model.head.parameters())
 
 
-def test_what_is_frozen_runs_without_dropout_while_training(folder):
-    model = distilbert(folder, trainable_layers=1).train()
-    assert torch.equal(model.frozen(IDS, MASK), model.frozen(IDS, MASK))
-    assert not torch.equal(model(IDS, MASK), model(IDS, MASK))
-    frozen = prefix(folder).train()
+def test_what_is_frozen_runs_without_dropout_while_training(any_folder):
+    frozen = prefix(any_folder).train()
     assert torch.equal(frozen(IDS, MASK), frozen(IDS, MASK))
+    for trainable in trainable_of(any_folder)[1:-1]:
+        model = distilbert(any_folder, trainable).train()
+        if trainable < 3:
+            assert torch.equal(model.frozen(IDS, MASK), model.frozen(IDS, MASK))
+        embeddings = model.encoder.model.embeddings
+        assert not any(module.training for module in embeddings.modules())
 
 
-@pytest.mark.parametrize("place", ["attention", "residuals", "head"])
-def test_every_dropout_of_what_is_fine_tuned_drops_while_training(folder, place):
-    model = distilbert(folder, trainable_layers=1).train()
-    layer, head = model.encoder.layers[-1], model.head[3]
-    layer.attention.dropout, layer.dropout.p, head.p = (
-        0.5 if place == each else 0.0 for each in ("attention", "residuals", "head")
-    )
+def test_every_dropout_of_what_is_trained_drops(any_folder):
+    model = distilbert(any_folder, trainable_of(any_folder)[-1]).train()
+    dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert model.head[3] in dropouts
+    assert all(module.training for module in dropouts)
     assert not torch.equal(model(IDS, MASK), model(IDS, MASK))
-    layer.attention.dropout = layer.dropout.p = head.p = 0.0
-    assert torch.equal(model(IDS, MASK), model(IDS, MASK))
 
 
-def test_an_added_token_counts_in_the_vocabulary(folder):
-    path = folder / "tokenizer.json"
-    content = read_json(path)
-    content["added_tokens"] = [{"id": len(VOCABULARY), "content": "[NEW]", "special": True}]
-    path.write_text(json.dumps(content))
-    found = describe_vocabulary(folder)
-    assert found["size"] == len(VOCABULARY) + 1
-    assert found["sha256"] != pin(folder / "vocab.txt")["sha256"]
-    assert found["special_ids"] == SPECIAL
+@pytest.mark.parametrize("name", ["prefix", "distilbert"])
+def test_every_family_is_trained_saved_loaded_and_exported(any_folder, tmp_path, name):
+    trainable = trainable_of(any_folder)[1] if name == "distilbert" else 0
+    tokenizer = load_tokenizer(any_folder)
+    vocabulary = Vocabulary.of_encoder(any_folder, tokenizer)
+    sizes = DISTILBERT_SIZES if name == "distilbert" else {"prefix_length": 3, "classes": 5}
+    kind = DistilbertClassifier if name == "distilbert" else PrefixClassifier
+    model = kind(load_encoder(any_folder, trainable), **sizes)
+    ids = [found.ids for found in tokenizer.encode_batch(TEXTS)]
+    assert all(row[:1] == vocabulary.before and row[-1:] == vocabulary.after for row in ids)
+    questions = encode(ids, [2, 1, 3, 4], 10, (1, 1), pad_id=vocabulary.pad_id)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    fit(model, questions, questions, dataclasses.replace(RECIPE, epochs=1), seed=1)
+    trained = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert trained
+    assert all(model.get_parameter(name).requires_grad for name in trained)
+
+    save_model(tmp_path / "m", model, about(any_folder, name, trainable, sizes, vocabulary), "a card")
+    classifier = load_classifier(tmp_path / "m", tmp_path)
+    logits = predict(model, questions)
+    torch.testing.assert_close(predict(classifier.model, questions), logits)
+    predictor = Predictor(classifier, tokenizer, "cpu")
+    found = predictor.predict(TEXTS)
+    expected = logits.double().softmax(dim=1)
+    for row, one in zip(expected, found, strict=True):
+        assert list(one.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-6)
+
+    (tmp_path / "onnx").mkdir()
+    export_onnx(predictor, tmp_path / "onnx", int8=False)
+    exported, _ = onnx_logits(open_onnx(tmp_path / "onnx" / MODEL), questions)
+    torch.testing.assert_close(torch.from_numpy(exported), logits, atol=1e-4, rtol=1e-3)
 
 
-def saved(make, folder, tmp_path, name, sizes):
-    """Save a model beside its encoder; the model folder."""
-    config = {
+@pytest.mark.parametrize("trained", [prefix, lambda folder: distilbert(folder, "all")])
+def test_every_family_runs_in_bf16_with_frozen_matrices_kept_in_it(any_folder, trained):
+    model = trained(any_folder).eval()
+    expected = model(IDS, MASK)
+    lower_frozen(model, "bf16")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(IDS, MASK)
+    torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.1)
+
+
+def about(folder, name, trainable_layers, sizes, vocabulary):
+    """A model's config.json."""
+    return {
         "model": name,
         "labels": {"classes": list("abcde")},
-        "vocabulary": {
-            "tokenizer": folder.name,
-            "special_ids": SPECIAL,
-            "lowercase": True,
-            "include_fine_label": False,
-        },
+        "vocabulary": {**vocabulary.record(), "lowercase": False, "include_fine_label": False},
         "max_length": 10,
-        "special_ids": [2, 3],
+        "special_tokens": True,
+        "trainable_layers": trainable_layers,
         "encoder": folder.name,
         "files": encoder_files(folder),
         "sizes": sizes,
     }
+
+
+def saved(make, folder, tmp_path, name, sizes):
+    """Save a model beside its encoder; the model folder."""
     model = make(folder)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
+    vocabulary = Vocabulary.of_encoder(folder, load_tokenizer(folder))
+    config = about(folder, name, model.encoder.trainable_layers, sizes, vocabulary)
     save_model(tmp_path / name, model, config, "a card")
     return tmp_path / name, model.eval()
 
 
-DISTILBERT_SIZES = {"trainable_layers": 2, "head_width": 8, "dropout": 0.3, "pooling": "mean", "classes": 5}
+DISTILBERT_SIZES = {"head_width": 8, "dropout": 0.3, "pooling": "mean", "classes": 5}
 
 
 @pytest.mark.parametrize(
@@ -317,16 +464,9 @@ def test_tensors_of_another_model_are_refused(folder):
         fill(model, {"head.weight": model.head.weight}, folder)
 
 
-def test_the_vocabularys_hash_is_that_of_the_published_file(folder):
-    found = describe_vocabulary(folder)
-    assert found["sha256"] == pin(folder / "vocab.txt")["sha256"]
-    assert found["size"] == len(VOCABULARY)
-    assert found["special_ids"] == SPECIAL
-
-
 def test_the_notebooks_fine_tuning_has_the_notebooks_sizes(tmp_path):
-    config = EncoderConfig.from_published(DistilBertConfig().to_dict())
-    model = DistilbertClassifier(Encoder(config), 2, 256, 0.3, "cls", classes=6)
+    encoder = Encoder(AutoModel.from_config(DistilBertConfig()).eval(), 2)
+    model = DistilbertClassifier(encoder, 256, 0.3, "cls", classes=6)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert sum(parameter.numel() for parameter in model.parameters()) == 66_561_798
     assert sum(parameter.numel() for parameter in trainable) == 14_374_662

@@ -16,7 +16,7 @@ from qc.classifiers import Classifier
 from qc.export import INT8, MODEL, export_onnx, onnx_logits, open_onnx
 from qc.models.scratch import ScratchClassifier
 from qc.prediction import Predictor
-from qc.texts import load_tokenizer
+from qc.texts import Vocabulary, load_tokenizer
 from qc.training import predict
 from tests.conftest import label_lines
 from tests.test_training import SIZES
@@ -42,9 +42,9 @@ def test_the_logits_are_pytorchs(here, exported, name):
     texts = [line.partition(" ")[2] for line in label_lines(200, seed=5)]
     config = json.loads((exported / name / "config.json").read_text())
     tokenizer = Tokenizer.from_file(str(exported / name / "tokenizer.json"))
-    ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-    special = tuple(config["special_ids"]) if config["special_ids"] else None
-    questions = encode(ids, [0] * len(ids), config["max_length"], special, pad_id=config["pad_id"])
+    tokenizer.enable_truncation(config["max_length"] + config["special_tokens"])
+    ids = [tokenizer.encode(text, add_special_tokens=config["add_special_tokens"]).ids for text in texts]
+    questions = encode(ids, [0] * len(ids), 100, pad_id=config["pad_id"])
     found, _ = onnx_logits(open_onnx(exported / name / MODEL), questions)
     np.testing.assert_allclose(found, predict(predictor.model, questions).numpy(), atol=1e-4)
     labels = [config["classes"][row] for row in found.argmax(axis=1)]
@@ -81,9 +81,8 @@ def classifier():
     def make(max_length, mask_padding=True):
         torch.manual_seed(0)
         model = ScratchClassifier(replace(SIZES, max_length=max_length, mask_padding=mask_padding, pad_id=3))
-        special = {"pad": 3, "unknown": 1, "before": 2, "after": 4}
-        vocabulary = {"tokenizer": "x", "special_ids": special, "lowercase": True, "include_fine_label": False}
-        return Classifier(model, ["a", "b", "c"], max_length, None, vocabulary)
+        vocabulary = Vocabulary("x", 30, 3, 1, [], [], "")
+        return Classifier(model, ["a", "b", "c"], max_length, False, vocabulary, True, False)
 
     return make
 
@@ -99,7 +98,7 @@ def test_any_number_of_positions_is_exported_and_no_more_are_taken(
     export_onnx(predictor, tmp_path / "out", int8=False)
     session = open_onnx(tmp_path / "out" / MODEL)
     ids = [[5 + place % 20 for place in range(length)] for length in (1, max_length, max_length)]
-    questions = predictor.encode(ids, [0] * 3)
+    questions = predictor.classifier.encode(ids, [0] * 3)
     if max_length > 2:
         found, _ = onnx_logits(session, questions)
     else:  # the length is fixed then, so that padding to it is the caller's
@@ -138,7 +137,7 @@ def test_an_export_over_another_replaces_its_own_files_alone(here, tmp_path, cap
     assert main(["export", "--model", "scratch", "--out", str(folder)]) == 0
     assert {path.name for path in folder.iterdir()} == {MODEL, "config.json", "tokenizer.json", "notes.txt", "sub"}
     assert (folder / "notes.txt").read_text() == "mine"
-    assert json.loads((folder / "config.json").read_text())["special_ids"] is None
+    assert json.loads((folder / "config.json").read_text())["add_special_tokens"] is False
     assert list(tmp_path.iterdir()) == [folder]
 
 

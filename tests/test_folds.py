@@ -49,7 +49,7 @@ def test_a_fold_is_trained_as_the_stage_does_and_its_last_epoch_is_scored(here):
 
 
 def questions_table(texts, labels):
-    """Questions as a split holds them; texts that differ have other token ids."""
+    """Questions as a split holds them; texts that differ are of other groups."""
     different = sorted(map(normalize, texts))
     rows = {
         "text": texts,
@@ -57,7 +57,7 @@ def questions_table(texts, labels):
         "coarse": [str(label) for label in labels],
         "fine": [""] * len(texts),
         "label": labels,
-        "input_ids": [[different.index(normalize(text))] for text in texts],
+        "group": [different.index(normalize(text)) for text in texts],
     }
     return pyarrow.table(rows)
 

@@ -20,9 +20,9 @@ def large(finished, tmp_path_factory):
     for name in PARAMETERS:
         write_encoder(project.root / "data/own" / name, vocabulary=WORDS, family=name.split("-")[0], full_size=True)
     project.set("fetch.encoders", "[data/own/bert-base-uncased, data/own/distilbert-base-uncased]")
-    for section in ("tokenize", "train_prefix", "train_distilbert"):
-        project.set(f"{section}.encoder", "bert-base-uncased")
+    project.set("train_scratch.tokenizer", "bert-base-uncased")
     for section in ("train_prefix", "train_distilbert"):
+        project.set(f"{section}.encoder", "bert-base-uncased")
         project.set(f"{section}.batch_size", 120)
         project.set(f"{section}.epochs", 1)
     for stage in ("fetch", "tokenize", "split"):

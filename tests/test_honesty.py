@@ -65,10 +65,14 @@ def test_the_labels_of_test_change_no_prediction_no_temperature_and_no_baseline(
 def test_the_questions_of_test_change_no_byte_of_what_training_writes(copied):
     before = outputs(copied)
     size = len(read_table(copied.root / "data/split/test.parquet"))
-    poison = [[4 + place % 5] * 9 for place in range(size)]
-    change_test(copied, text=["poison"] * size, input_ids=poison, fine=["poison"] * size, **permuted(copied))
+    change_test(copied, text=["poison"] * size, fine=["poison"] * size, **permuted(copied))
+    path = copied.root / "data/tokenized/tiny-bert/input_ids.parquet"
+    ids, rows = read_table(path)["input_ids"].to_pylist(), read_table(copied.root / "data/split/test.parquet")["id"]
+    for row in rows.to_pylist():
+        ids[row] = [2, *[4 + row % 5] * 9, 3]
+    write_table(path, [pyarrow.table({"input_ids": pyarrow.array(ids, pyarrow.list_(pyarrow.int32()))})])
     changed = {name for name, found in outputs(copied).items() if found != before[name]}
-    assert changed == {"data/split/test.parquet"}
+    assert changed == {"data/split/test.parquet", "data/tokenized/tiny-bert/input_ids.parquet"}
     for stage in TRAINING:
         name = stage.removeprefix("train_")
         shutil.rmtree(copied.root / f"models/{name}")

@@ -271,7 +271,7 @@ def test_a_folder_is_an_encoder_too(published):
     assert "`mine`, from a local folder" in card
     assert "- mine: not stated" in card
     write_encoder(folder, seed=8, family="distilbert")
-    assert published.repro("train_distilbert") == ["fetch", "train_distilbert"]
+    assert published.repro("train_distilbert") == ["fetch", "tokenize", "train_distilbert"]
 
 
 def test_a_folder_elsewhere_is_taken_with_a_word_on_what_dvc_sees(published, tmp_path):
@@ -339,12 +339,11 @@ def test_a_cased_tokenizer_keeps_its_case(project, tmp_path):
     tokenizer["normalizer"]["lowercase"] = False
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     project.set("fetch.encoders", "[data/own/cased]")
-    for section in ("tokenize", "train_prefix", "train_distilbert"):
-        project.set(f"{section}.encoder", "cased")
-    project.set("tokenize.lowercase", "false")
+    for key in ("train_scratch.tokenizer", "train_prefix.encoder", "train_distilbert.encoder"):
+        project.set(key, "cased")
     (project.root / "data/own/cased.label").write_text("A:x The King\nB:y the king\n" * 20)
     project.set("fetch.train", "data/own/cased.label")
     project.repro("tokenize")
-    ids = read_table(project.root / "data/tokenized/questions.parquet", "input_ids").to_pydict()["input_ids"]
+    ids = read_table(project.root / "data/tokenized/cased/input_ids.parquet").to_pydict()["input_ids"]
     names = len(VOCABULARY)
-    assert ids[:2] == [[names, names + 1], [VOCABULARY.index("the"), VOCABULARY.index("king")]]
+    assert [row[1:-1] for row in ids[:2]] == [[names, names + 1], [VOCABULARY.index("the"), VOCABULARY.index("king")]]

@@ -19,7 +19,6 @@ from qc.commands.predict import as_text
 from qc.errors import QcError
 from qc.prediction import Prediction
 from qc.questions import parse
-from qc.texts import model_text, token_ids
 from qc.training import predict
 from stages.report import read_csv
 from tests.conftest import CLASSES, write_record
@@ -219,11 +218,11 @@ def test_a_missing_or_foreign_model_is_refused(copied, capsys):
     assert "models: no model is here" in refused(capsys, "who ?")
 
 
-def test_a_missing_encoder_or_another_vocabulary_is_refused(copied, capsys, finished):
+def test_a_missing_encoder_or_another_tokenizer_is_refused(copied, capsys, finished):
     tokenizer = copied / "data/encoders/tiny-bert/tokenizer.json"
     cased = json.loads(tokenizer.read_text())
     cased["normalizer"]["lowercase"] = False
-    for content in ((finished.mirror / "other-vocabulary/tokenizer.json").read_text(), json.dumps(cased)):
+    for content in ((finished.mirror / "tiny-mpnet/tokenizer.json").read_text(), json.dumps(cased)):
         tokenizer.write_text(content)
         write_record(tokenizer.parent)  # that the record beside it fits is no excuse
         for name in MODELS:
@@ -273,8 +272,8 @@ def test_a_question_has_the_same_logits_in_any_company(here, name, mask_padding,
     asked = "who is the king ?"
 
     def logits(*texts):
-        ids = token_ids(predictor.tokenizer, [model_text(text, predictor.lowercase) for text in texts])
-        return predict(predictor.model, predictor.encode(ids, [0] * len(ids)), precision)[texts.index(asked)]
+        questions = predictor.classifier.encode(predictor.tokenize(texts), [0] * len(texts))
+        return predict(predictor.model, questions, precision)[texts.index(asked)]
 
     alone = logits(asked)
     for company in ((asked, "why ?"), ("why ?", asked), (asked, LONG), (LONG, "a dog", asked)):

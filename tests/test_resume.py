@@ -278,7 +278,7 @@ def other_encoder_configuration(project):
 
 
 def other_tokenizer(project):
-    path = project.root / "data/tokenized/vocabulary.json"
+    path = project.root / "data/tokenized/tiny-bert/vocabulary.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_sha256": "0" * 64}))
 
 

@@ -50,7 +50,7 @@ def test_the_committed_file_is_valid(tmp_path):
         ("fetch.encoders", "[.hidden]", "begins with a letter or digit"),
         ("fetch.encoders", "all-MiniLM-L6-v2", "list"),
         ("fetch.encoders", "[all-MiniLM-L6-v2, all-MiniLM-L6-v2]", "each encoder named once"),
-        ("tokenize.encoder", "bert-base-uncased", "an encoder of fetch.encoders: all-MiniLM-L6-v2"),
+        ("train_scratch.tokenizer", "bert-base-uncased", "an encoder of fetch.encoders: all-MiniLM-L6-v2"),
         ("tokenize.lowercase", '"yes"', "boolean"),
         ("split.valid", "0", "greater than 0"),
         ("split.test", "0.95", "less than 0.9"),

@@ -15,7 +15,7 @@ from qc.artifacts import read_chosen, read_pieces, write_table
 from qc.batching import encode
 from qc.errors import QcError
 from qc.questions import LabelledQuestion
-from qc.rows import COLUMNS, read_rows
+from qc.rows import COLUMNS, Tokenized, read_rows
 from qc.tokens import question_tables, take_inventory
 from stages import split
 from tests.conftest import ROOT, label_lines
@@ -34,6 +34,13 @@ def table():
         for questions in question_tables(QUESTIONS, take_inventory(QUESTIONS).classes)
     )
     return found.append_column("input_ids", [[list(range(3, 4 + number % 7)) for number in range(len(found))]])
+
+
+def rows_of(pieces, size=100):
+    """What is read of the questions, whose ids have a special token before them and two after."""
+    ids = [[1, *row, 2, 2] for row in table()["input_ids"].to_pylist()]
+    ids = pyarrow.table({"input_ids": pyarrow.array(ids, pyarrow.list_(pyarrow.int32()))})
+    return read_rows(pieces, [Tokenized(ids.to_batches(size), 1, 2)], seed=1)
 
 
 def test_a_table_is_the_same_in_pieces_of_any_size(monkeypatch):
@@ -57,32 +64,36 @@ def test_chosen_rows_and_traits_are_the_same_in_pieces_of_any_size(monkeypatch, 
     path, whole = tmp_path / "questions.parquet", table()
     write_table(path, (whole.slice(start, 30) for start in range(0, 100, 30)))
     chosen = np.array([0, 3, 4, 29, 30, 31, 64, 99])
-    traits = read_rows(read_pieces(path, *COLUMNS), seed=1)
+    traits = rows_of(read_pieces(path, *COLUMNS))
     monkeypatch.setattr("qc.artifacts.PIECE", 9)
     assert pyarrow.concat_tables(read_chosen(path, chosen)) == whole.take(chosen)
     for name, expected in vars(traits).items():
-        np.testing.assert_array_equal(getattr(read_rows(read_pieces(path, *COLUMNS), seed=1), name), expected)
+        np.testing.assert_array_equal(getattr(rows_of(read_pieces(path, *COLUMNS), 11), name), expected)
     assert traits.official.sum() == 10
     assert traits.lengths.tolist() == [1 + number % 7 for number in range(100)]
     assert set(traits.first_tokens) == {3}
     assert (traits.last_tokens == traits.lengths + 2).all()
 
 
-@pytest.mark.parametrize("special_ids", [None, (101, 102)])
-def test_questions_are_laid_end_to_end_alike_from_lists_and_from_slices_of_arrow(monkeypatch, special_ids):
-    column = table()["input_ids"].combine_chunks().slice(20, 50)
+@pytest.mark.parametrize("keep_special", [True, False])
+@pytest.mark.parametrize("special", [(0, 0), (1, 1), (2, 1), (0, 2), (1, 0)])
+def test_questions_are_laid_end_to_end_alike_from_lists_and_from_slices_of_arrow(monkeypatch, special, keep_special):
+    before, after = [100] * special[0], [200, 201][: special[1]]
+    texts = table()["input_ids"].to_pylist()
+    column = pyarrow.array([[*before, *ids, *after] for ids in texts], pyarrow.list_(pyarrow.int32())).slice(20, 50)
     rows = column.to_pylist()
-    expected = [[*(special_ids or ())[:1], *ids[:4], *(special_ids or ())[1:]] for ids in rows]
+    around = (before, after) if keep_special else ((), ())
+    expected = [[*around[0], *ids[:4], *around[1]] for ids in texts[20:70]]
     monkeypatch.setattr("qc.batching.PIECE", 8)
     for input_ids in (column, rows):
-        found = encode(input_ids, [0] * 50, 4, special_ids, pad_id=0)
+        found = encode(input_ids, [0] * 50, 4, special, keep_special=keep_special, pad_id=0)
         assert found.values.tolist() == list(itertools.chain.from_iterable(expected))
         assert found.lengths.tolist() == [len(ids) for ids in expected]
 
 
 def test_the_audits_sample_is_blind_to_the_order_of_rows(monkeypatch):
     monkeypatch.setattr(split, "AUDITED", 10)
-    rows = read_rows(table().to_batches(), seed=1)
+    rows = rows_of(table().to_batches())
     chosen = np.arange(0, 100, 2)
     order = np.random.default_rng(1).permutation(100)
     sample = split.first_by_group(rows, chosen)

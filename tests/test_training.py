@@ -75,7 +75,7 @@ def test_batches_differ_between_epochs_and_hold_little_padding():
 
 
 def test_a_batch_is_padded_to_its_own_longest():
-    questions = encode([[7, 8], [9], [10, 11, 12, 13]], [0, 1, 2], max_length=3, special_ids=(2, 3), pad_id=29)
+    questions = encode([[2, 7, 8, 3], [2, 9, 3], [2, 10, 11, 12, 13, 3]], [0, 1, 2], 3, (1, 1), pad_id=29)
     batch = questions.batch(torch.tensor([1, 0]))
     assert batch.mask.tolist() == [[True, True, True, False], [True, True, True, True]]
     assert batch.inputs[0].tolist() == [2, 9, 3, 29]  # not some word of the split

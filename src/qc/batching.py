@@ -104,45 +104,47 @@ def encode(
     input_ids: Sequence[Sequence[int]] | pyarrow.Array,
     labels: Sequence[int] | np.ndarray,
     max_length: int,
-    special_ids: tuple[int, int] | None = None,
+    special: tuple[int, int] = (0, 0),
     fine_labels: Sequence[int] | np.ndarray | None = None,
     *,
+    keep_special: bool = True,
     pad_id: int,
 ) -> Questions:
     """Lay questions end to end.
 
     Args:
-        input_ids: The token ids of each question, without special tokens; none may be empty. A list column of Arrow's
-            is read as it lies, without an object per token.
+        input_ids: The token ids of each question, special tokens included; beside those, none may be empty. A list
+            column of Arrow's is read as it lies, without an object per token.
         labels: The class number of each question.
         max_length: Tokens kept of a question, special tokens not counted.
-        special_ids: Ids put before and after each question ([CLS] and [SEP]); None for none.
+        special: Number of special tokens before and after each question.
         fine_labels: The class number of each question in a second task; None for none.
+        keep_special: Whether the special tokens are kept.
         pad_id: The tokenizer's id of padding.
     """
     if not isinstance(input_ids, pyarrow.Array):
-        input_ids = pyarrow.array(input_ids, pyarrow.list_(pyarrow.int64()))
+        input_ids = pyarrow.array(input_ids, pyarrow.list_(pyarrow.int32()))
     offsets = torch.from_numpy(input_ids.offsets.to_numpy().astype(np.int64))
-    tokens = torch.from_numpy(input_ids.values.to_numpy().astype(np.int64))
-    kept = offsets.diff().clamp_max(max_length)  # (N,)
-    shift = 1 if special_ids else 0
-    ends = (kept + 2 * shift).cumsum(0)
-    starts = ends - kept - 2 * shift
+    tokens = torch.from_numpy(np.array(input_ids.values))  # a copy: what Arrow holds cannot be written to
+    before, after = special
+    kept = (offsets.diff() - before - after).clamp_max(max_length)  # (N,)
+    if keep_special:
+        begins, heads, lengths = offsets[:-1], kept + before, kept + before + after  # the first `heads` lie together
+    else:
+        begins, heads, lengths = offsets[:-1] + before, kept, kept
+    ends = lengths.cumsum(0)
     values = torch.empty(int(ends[-1]), dtype=torch.long)
     for piece in torch.arange(len(kept)).split(PIECE):
-        counts = kept[piece]
-        place = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(
-            counts
-        )  # in its question
-        values[(starts[piece] + shift).repeat_interleave(counts) + place] = tokens[
-            offsets[piece].repeat_interleave(counts) + place
-        ]
-    if special_ids:
-        values[starts], values[ends - 1] = special_ids
+        counts = lengths[piece]
+        first, last = int(ends[piece[0]] - counts[0]), int(ends[piece[-1]])
+        own = piece.repeat_interleave(counts)  # the question that each token is of
+        place = torch.arange(first, last) - (ends - lengths)[own]  # in its question
+        from_end = offsets[1:][own] - (lengths[own] - place)
+        values[first:last] = tokens[torch.where(place < heads[own], begins[own] + place, from_end)].long()
     return Questions(
         values=values,
         labels=torch.tensor(labels, dtype=torch.long),
-        lengths=ends - starts,
+        lengths=lengths,
         pad_id=pad_id,
         fine_labels=None if fine_labels is None else torch.tensor(fine_labels, dtype=torch.long),
     )

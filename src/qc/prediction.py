@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from qc.batching import Questions, encode
 from qc.checkpoints import CONFIG
 from qc.classifiers import Classifier, load_classifier
 from qc.errors import QcError, from_the_top
@@ -60,15 +59,10 @@ class Predictor:
         """Class names in label order."""
         return self.classifier.classes
 
-    @property
-    def lowercase(self) -> bool:
-        """Whether questions are lower-cased first, as in training."""
-        return self.classifier.vocabulary["lowercase"]
-
-    def encode(self, ids: Sequence[Sequence[int]], labels: Sequence[int]) -> Questions:
-        """Token ids of questions, without special tokens, and their class numbers as the model takes them."""
-        longest, special_ids = self.classifier.max_length, self.classifier.special_ids
-        return encode(ids, labels, longest, special_ids, pad_id=self.classifier.pad_id)
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of questions, as in training."""
+        treated = [model_text(text, self.classifier.lowercase) for text in texts]
+        return token_ids(self.tokenizer, treated, self.classifier.vocabulary)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Classify questions, in their order.
@@ -81,9 +75,10 @@ class Predictor:
         for number, text in enumerate(texts, start=1):
             if fault := fault_of_text(text):
                 raise QcError(f"question {number} {fault}; give it some words, or leave it out")
-        ids = token_ids(self.tokenizer, [model_text(text, self.lowercase) for text in texts])
-        longest = self.classifier.max_length
-        questions = self.encode(ids, [0] * len(ids)).to(self.device)
+        classifier = self.classifier
+        ids = self.tokenize(texts)
+        longest = classifier.max_length + len(classifier.vocabulary.before) + len(classifier.vocabulary.after)
+        questions = classifier.encode(ids, [0] * len(ids)).to(self.device)
         probabilities = predict(self.model, questions).double().softmax(dim=1).numpy()
         return [
             Prediction(
@@ -112,10 +107,9 @@ def load(folder: str | Path, encoders: str | Path | None = None, device: str = "
     if not (folder / CONFIG).is_file():
         raise QcError(f"{folder}: no model is here; `dvc repro` trains one, `dvc pull` fetches one{from_the_top()}")
     classifier = load_classifier(folder, encoders)
-    vocabulary = classifier.vocabulary
-    if vocabulary["include_fine_label"]:
+    if classifier.include_fine_label:
         raise QcError(
             f"{folder}: trained with the fine label before each question (tokenize.include_fine_label), which a new "
             "question has not; train one without: dvc repro"
         )
-    return Predictor(classifier, load_tokenizer(encoders / vocabulary["tokenizer"]), device)
+    return Predictor(classifier, load_tokenizer(encoders / classifier.vocabulary.tokenizer), device)

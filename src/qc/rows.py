@@ -8,9 +8,8 @@ Notable:
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 
 import numpy as np
 import pyarrow
@@ -19,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from qc.questions import strip_invisible
 
-COLUMNS = ("text", "partition", "coarse", "fine", "label", "input_ids")
+COLUMNS = ("text", "partition", "coarse", "fine", "label")
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,13 @@ class Rows:
     Attributes:
         groups: Number of the group that the question is of, see `group_numbers`.
         texts: Number of its text; the same for equal texts, ascending with SHA-256(seed, text).
-        ids: Number of its token ids; the same for equal ids.
+        ids: Number of its token ids; the same where one of the tokenizers in use gives equal ids.
         labels: Number of the coarse class.
         fine_labels: Number of the pair of coarse and fine class.
         official: Whether it stands in an official test file; bool.
-        lengths: Tokens, before any cut.
-        first_tokens: Id of the first token.
-        last_tokens: Id of the last token.
+        lengths: Tokens, before any cut, special ones not counted.
+        first_tokens: Id of the first token that is not special.
+        last_tokens: Id of the last one.
     """
 
     groups: np.ndarray
@@ -104,32 +103,63 @@ def group_numbers(texts: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return np.unique(lowest[component], return_inverse=True)[1]
 
 
-def read_rows(pieces: Iterable[pyarrow.RecordBatch], seed: int) -> Rows:
+@dataclass(frozen=True)
+class Tokenized:
+    """The questions as a tokenizer has them.
+
+    Attributes:
+        pieces: Parts of a table with the column `input_ids`, special tokens included.
+        before: Number of special tokens before each question.
+        after: Number of those after it.
+    """
+
+    pieces: Iterable[pyarrow.RecordBatch]
+    before: int
+    after: int
+
+
+def read_rows(pieces: Iterable[pyarrow.RecordBatch], tokenized: Sequence[Tokenized], seed: int) -> Rows:
     """Read what is needed of a table of questions.
 
     Args:
         pieces: Parts of the table, with `COLUMNS`.
+        tokenized: The same questions as each tokenizer in use has them; lengths and tokens are those of the first.
         seed: Another one, another order of the groups.
     """
     pairs: dict[tuple[str, str], int] = {}
-    found: list[tuple[np.ndarray, ...]] = []
+    found = []
     for piece in pieces:
         column = {name: piece.column(name) for name in COLUMNS}
-        starts = column["input_ids"].offsets.to_numpy()
-        tokens = column["input_ids"].values.to_numpy()
         names = zip(column["coarse"].to_pylist(), column["fine"].to_pylist(), strict=True)
         found.append(
             (
                 text_keys(column["text"].to_pylist(), seed),
-                id_keys(tokens[begin:end] for begin, end in pairwise(starts)),
                 column["label"].to_numpy().astype(np.int32),
                 np.array([pairs.setdefault(pair, len(pairs)) for pair in names], dtype=np.int32),
                 np.array([partition == "test" for partition in column["partition"].to_pylist()]),
-                np.diff(starts).astype(np.int32),
-                tokens[starts[:-1]].astype(np.int32),
-                tokens[starts[1:] - 1].astype(np.int32),
             )
         )
-    keys, ids, *others = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    texts, ids = number_keys(keys), number_keys(ids)
-    return Rows(group_numbers(texts, ids), texts, ids, *others)
+    keys, *others = _joined(found)
+    (ids, *tokens), *rest = (_read_ids(each) for each in tokenized)
+    for other, *_ in rest:
+        ids = group_numbers(ids, other)
+    texts = number_keys(keys)
+    return Rows(group_numbers(texts, ids), texts, ids, *others, *tokens)
+
+
+def _read_ids(tokenized: Tokenized) -> Sequence[np.ndarray]:
+    """Numbers (N,) of the token ids of questions, their lengths, first and last tokens, special ones left out."""
+    found = []
+    for piece in tokenized.pieces:
+        column = piece.column("input_ids")
+        offsets, tokens = column.offsets.to_numpy(), column.values.to_numpy()
+        starts, ends = offsets[:-1] + tokenized.before, offsets[1:] - tokenized.after
+        keys = id_keys(tokens[start:end] for start, end in zip(starts, ends, strict=True))
+        found.append((keys, (ends - starts).astype(np.int32), tokens[starts], tokens[ends - 1]))
+    keys, *others = _joined(found)
+    return number_keys(keys), *others
+
+
+def _joined(pieces: Iterable[Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
+    """Pieces of some arrays, each put end to end."""
+    return [np.concatenate(arrays) for arrays in zip(*pieces, strict=True)]

@@ -68,9 +68,8 @@ class Fetch(Section):
 
 
 class Tokenize(Section):
-    """How label files become token ids."""
+    """How questions become token ids."""
 
-    encoder: Name
     lowercase: bool
     include_fine_label: bool
 
@@ -123,6 +122,7 @@ class TrainScratch(Training):
     norm: Literal["post", "pre"]
     mask_padding: bool
     min_count: Annotated[int, Field(ge=0)]
+    tokenizer: Name
     dropout: Fraction
 
     @model_validator(mode="after")
@@ -150,7 +150,7 @@ class TrainPrefix(OnEncoder):
 class TrainDistilbert(OnEncoder):
     """What of an encoder is fine-tuned, and the head on it."""
 
-    trainable_layers: Annotated[int, Field(ge=0)]
+    trainable_layers: Annotated[int, Field(ge=0)] | Literal["all"]
     head_width: Positive
     dropout: Fraction
     pooling: Literal["cls", "mean"]
@@ -205,10 +205,9 @@ class Settings(Section):
         return self
 
     def encoders_used(self) -> dict[str, str]:
-        """Name of every encoder that a stage after fetch asks for, by key."""
-        sections = ("tokenize", "train_prefix", "train_distilbert")
-        return {f"{section}.encoder": getattr(self, section).encoder for section in sections}
-
-    def pinned_encoders_used(self) -> dict[str, str]:
-        """Those of them that data/sources.yaml pins."""
-        return {key: name for key, name in self.encoders_used().items() if name in self.fetch.encoders}
+        """Name of every encoder that a training stage asks for, by key."""
+        return {
+            "train_scratch.tokenizer": self.train_scratch.tokenizer,
+            "train_prefix.encoder": self.train_prefix.encoder,
+            "train_distilbert.encoder": self.train_distilbert.encoder,
+        }

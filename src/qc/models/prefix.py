@@ -1,9 +1,9 @@
 """Prefix tuning: a frozen encoder, a few trainable vectors before the question, and a linear head.
 
-    [prefix (P, H); word embeddings (T, H)] -> positions, norm, frozen layers -> mean over the question -> logits
+    [prefix (P, E); word vectors (T, E)] -> positions, norm, frozen layers -> mean over the question -> logits
 
-Only `prefix` and `head` are trained. The prefix vectors stand before the word embeddings like P more words: they take
-the first P positions and pass the embeddings' norm. Every layer attends to them, and the mean leaves them out.
+Only `prefix` and `head` are trained. The prefix vectors stand before the word vectors like P more words: they take the
+first P positions and pass whatever the family does with words. Every layer attends to them; the mean leaves them out.
 
 Source: Li and Liang, "Prefix-Tuning", ACL 2021; vectors at the input alone as in Lester et al., "The Power of Scale for
 Parameter-Efficient Prompt Tuning", EMNLP 2021.
@@ -40,14 +40,19 @@ class PrefixClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
-        width = encoder.config.width
-        self.prefix = nn.Parameter(prefix_std * torch.randn(prefix_length, width)) if prefix_length else None
-        self.head = OutputLayer(width, classes, coarse_of)
+        prefix = prefix_std * torch.randn(prefix_length, encoder.embedding_size)
+        self.prefix = nn.Parameter(prefix) if prefix_length else None
+        self.head = OutputLayer(encoder.hidden_size, classes, coarse_of)
 
     @property
     def output_layer(self) -> OutputLayer:
         """Where the logits come from."""
         return self.head
+
+    @property
+    def keeps_frozen(self) -> bool:
+        """Whether there is something for `frozen` to run: every layer attends to a prefix."""
+        return self.prefix is None
 
     def train(self, mode: bool = True) -> "PrefixClassifier":
         """Switch the head's mode; the frozen encoder stays in evaluation mode."""
@@ -57,18 +62,8 @@ class PrefixClassifier(nn.Module):
 
     @torch.no_grad()
     def frozen(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
-        """The part that training never changes.
-
-        Args:
-            input_ids: (B, T) ids with special tokens.
-            mask: (B, T) bool, True where a token is real; None when nothing is padded.
-
-        Returns:
-            The embedded question (B, T, H); without a prefix the pooled vector as a sequence of one, (B, 1, H).
-        """
-        if self.prefix is None:
-            return masked_mean(self.encoder(input_ids, mask), mask)[:, None]
-        return self.encoder.embeddings(input_ids, first=len(self.prefix))
+        """The pooled output of the encoder without a prefix: ids (B, T), mask (B, T) bool or None -> (B, 1, H)."""
+        return masked_mean(self.encoder(self.encoder.words(input_ids, mask), mask), mask)[:, None]
 
     def forward(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         """Classify a batch.
@@ -80,12 +75,10 @@ class PrefixClassifier(nn.Module):
         Returns:
             logits (B, classes + fine classes)
         """
-        hidden = inputs if inputs.is_floating_point() else self.frozen(inputs, mask)
         if self.prefix is None:
+            hidden = inputs if inputs.is_floating_point() else self.frozen(inputs, mask)
             return self.head(hidden[:, 0])
         P = len(self.prefix)
-        prefix = self.encoder.embeddings.place(self.prefix.to(hidden.dtype))  # (P, H)
-        hidden = torch.cat((prefix.expand(hidden.shape[0], -1, -1), hidden), dim=1)  # (B, P + T, H)
-        seen = None if mask is None else nn.functional.pad(mask, (P, 0), value=True)
-        hidden = self.encoder.run_layers(hidden, seen)
-        return self.head(masked_mean(hidden[:, P:], mask))
+        words = torch.cat((self.prefix.expand(inputs.shape[0], -1, -1), self.encoder.words(inputs, mask)), dim=1)
+        seen = None if mask is None else nn.functional.pad(mask, (P, 0), value=True)  # (B, P + T)
+        return self.head(masked_mean(self.encoder(words, seen)[:, P:], mask))

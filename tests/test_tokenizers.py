@@ -1,0 +1,147 @@
+"""Each encoder's own tokenizer: whatever its kind, and in whatever script the questions are."""
+
+import json
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from qc.errors import QcError
+from qc.texts import Vocabulary, load_tokenizer, token_ids
+
+TEXTS = [
+    "Who wrote Hamlet ?",
+    "Wer schrieb den größten Roman über die Straße ?",
+    "Ποιος έγραψε την Οδύσσεια ;",
+    "谁写了这本书",
+    "من كتب هذه القصة ؟",
+    "what does 🎉 mean ? 👩‍🚀",
+]
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]  # padding is not 0
+
+
+def trained(kind: str) -> Tokenizer:
+    """A small tokenizer that knows `TEXTS`, as the published ones of its kind are built."""
+    common = {"vocab_size": 400, "special_tokens": SPECIAL, "show_progress": False}
+    if kind == "WordPiece":
+        tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(**common)
+    elif kind == "BPE":
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        trainer = trainers.BpeTrainer(**common)
+    elif kind == "byte-level BPE":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(**common, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(**common, unk_token="<unk>")
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    )
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
+    return tokenizer
+
+
+KINDS = ["WordPiece", "BPE", "byte-level BPE", "Unigram"]
+
+
+@pytest.fixture(params=KINDS)
+def folder(request, tmp_path):
+    trained(request.param).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text("{}")
+    return tmp_path
+
+
+def test_ids_are_those_of_the_tokenizer_with_its_own_special_tokens(folder):
+    tokenizer = load_tokenizer(folder)
+    vocabulary = Vocabulary.of_encoder(folder, tokenizer)
+    assert (vocabulary.before, vocabulary.after, vocabulary.pad_id) == ([0], [2], 1)
+    reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    reference.no_truncation()
+    reference.no_padding()
+    found = token_ids(tokenizer, TEXTS, vocabulary)
+    assert found == [reference.encode(text).ids for text in TEXTS]
+    assert all(ids[0] == 0 and ids[-1] == 2 and len(ids) > 2 for ids in found)
+    assert max(max(ids) for ids in found) < vocabulary.size
+    assert len({tuple(ids) for ids in found}) == len(TEXTS)
+    assert len(found[0]) > 4  # what the file says of truncation is not followed
+
+
+def test_what_no_token_stands_for_is_unknown(folder):
+    tokenizer = load_tokenizer(folder)
+    vocabulary = Vocabulary.of_encoder(folder, tokenizer)
+    (found,) = token_ids(tokenizer, ["ħ"], vocabulary)
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    if model["type"] == "BPE" and model["unk_token"] is None:
+        assert vocabulary.unknown_id == vocabulary.pad_id
+        assert len(found) > 3  # its bytes
+    else:
+        assert vocabulary.unknown_id == 3
+        assert 3 in found
+
+
+def test_a_text_of_which_nothing_is_left_is_one_unknown_token(tmp_path):
+    tokenizer = trained("WordPiece")
+    tokenizer.normalizer = normalizers.Replace("x", "")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text("{}")
+    tokenizer = load_tokenizer(tmp_path)
+    assert token_ids(tokenizer, ["x x"], Vocabulary.of_encoder(tmp_path, tokenizer)) == [[0, 3, 2]]
+
+
+@pytest.mark.parametrize(
+    ("config", "padding", "expected"), [({"pad_token_id": 2}, 1, 2), ({"pad_token_id": None}, 3, 3), ({}, None, 1)]
+)
+def test_padding_is_the_encoders_then_the_tokenizers_then_the_token_of_that_name(tmp_path, config, padding, expected):
+    tokenizer = trained("BPE")
+    if padding is None:
+        tokenizer.no_padding()
+    else:
+        tokenizer.enable_padding(pad_id=padding)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Vocabulary.of_encoder(tmp_path, load_tokenizer(tmp_path)).pad_id == expected
+
+
+def test_a_tokenizer_without_padding_is_refused_with_what_to_do(tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(QcError, match=r"nothing tells its id of padding; write it into .*config\.json as pad_token_id"):
+        Vocabulary.of_encoder(tmp_path, load_tokenizer(tmp_path))
+
+
+def test_an_added_token_counts_in_the_vocabulary(folder):
+    tokenizer = load_tokenizer(folder)
+    before = Vocabulary.of_encoder(folder, tokenizer)
+    tokenizer.add_tokens(["one more"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    found = Vocabulary.of_encoder(folder, load_tokenizer(folder))
+    assert found.size == before.size + 1
+    assert found.tokenizer_sha256 != before.tokenizer_sha256
+
+
+def test_a_tokenizer_without_special_tokens_puts_none(tmp_path):
+    tokenizer = trained("Unigram")
+    tokenizer.post_processor = processors.Sequence([])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text("{}")
+    tokenizer = load_tokenizer(tmp_path)
+    vocabulary = Vocabulary.of_encoder(tmp_path, tokenizer)
+    assert (vocabulary.before, vocabulary.after) == ([], [])
+    assert token_ids(tokenizer, TEXTS, vocabulary) == [found.ids for found in tokenizer.encode_batch(TEXTS)]
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[1]", '{"model": {"type": "None such"}}'])
+def test_a_broken_tokenizer_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(QcError, match=r"tokenizer\.json: cannot be read: .*; run the fetch stage again"):
+        load_tokenizer(tmp_path)
