@@ -57,6 +57,8 @@ def load_encoder(folder: Path, trainable_layers: TrainableLayers = 0) -> Encoder
             f"{folder / WEIGHTS}: no weights for {', '.join(missing[:3])} ({len(missing)} missing in all); take an "
             "encoder whose config.json and weights belong together"
         )
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()  # memory of its own, not a part of the file
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # not used here
     return Encoder(model.eval(), trainable_layers)
