@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from qc.adamw import AdamW, Group
 from qc.batching import Batch, Questions, padding_share, plan_batches
 from qc.errors import QcError
 from qc.processes import (
@@ -45,6 +44,7 @@ EVALUATION_BATCH = 64
 # has no kernel on a CPU. MATH casts bf16 to fp32 and multiplies in that.
 ATTENTION = SDPBackend.MATH
 WEIGHTS = "weights."  # the kind of tensor in a state that is not the optimizer's
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # those that are
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def fit(
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimizer = _optimizer(trained, recipe)
     steps = math.ceil(len(train) / recipe.batch_size)
-    rate = _learning_rate(recipe, steps)
+    factor = _schedule(recipe, steps)
     forward = averaging_gradients(model)
     if compiled:
         torch.use_deterministic_algorithms(True)  # says it to the compiler, too
@@ -248,7 +248,8 @@ def fit(
     curve, shares, best_weights = [], [], {}
     if start is not None:
         curve, shares, best_weights = list(start.curve), list(start.padding_shares), start.best_weights
-        _restore(start.tensors, _tensors(trained, optimizer))
+        _restore(start.tensors, trained, optimizer)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor, last_epoch=len(curve) * steps - 1)
     while not _finished(curve, recipe):
         number = len(curve) + 1
         generator = torch.Generator().manual_seed(_epoch_seed(seed, number))
@@ -258,7 +259,7 @@ def fit(
         model.train()
         total = torch.zeros((), device=device)
         bar = tqdm(plan, desc=f"epoch {number}", unit="batch", leave=False, disable=None if is_first() else True)
-        for step, indices in enumerate(bar, start=len(curve) * steps):
+        for indices in bar:
             own = share(indices)
             batch = train.batch(own if len(own) else indices[:1])  # with nothing to do, take part with weight 0
             with autocast(device, precision), sdpa_kernel(ATTENTION):
@@ -267,13 +268,17 @@ def fit(
             (loss * (len(own) * count() / len(indices))).backward()
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained.values(), recipe.clip_norm)
-            optimizer.step(rate(step))
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
             total += loss.detach() * len(own)
         train_loss = summed(total).item() / len(train)
         _check_finite(number, "training", train_loss)
         scores = score(model, valid, precision)
         _check_finite(number, "validation", scores.loss)  # the epoch's last step may have ruined the weights
-        curve.append(Epoch(number, rate(number * steps), train_loss, scores.loss, scores.accuracy))
+        curve.append(
+            Epoch(number, recipe.learning_rate * factor(number * steps), train_loss, scores.loss, scores.accuracy)
+        )
         if best_epoch(curve) is curve[-1]:
             best_weights = {name: parameter.detach().clone() for name, parameter in trained.items()}
         report(State(curve, shares, _tensors(trained, optimizer), best_weights))
@@ -296,16 +301,20 @@ def _finished(curve: Sequence[Epoch], recipe: Recipe) -> bool:
     return bool(curve) and (len(curve) == recipe.epochs or len(curve) - best_epoch(curve).epoch >= recipe.patience)
 
 
-def _tensors(trained: Mapping[str, nn.Parameter], optimizer: AdamW) -> dict[str, Tensor]:
+def _tensors(trained: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
     """What is trained, and what the optimizer knows of it, each under its kind and name; not copies."""
-    return {f"{WEIGHTS}{name}": parameter for name, parameter in trained.items()} | optimizer.tensors
+    return {f"{WEIGHTS}{name}": parameter for name, parameter in trained.items()} | {
+        f"{kind}.{name}": optimizer.state[parameter][kind] for name, parameter in trained.items() for kind in MOMENTS
+    }
 
 
-def _restore(saved: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+def _restore(saved: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW) -> None:
     """Put back what `_tensors` held."""
     with torch.no_grad():
-        for name, tensor in tensors.items():
-            tensor.copy_(saved[name])
+        for name, parameter in trained.items():
+            parameter.copy_(saved[f"{WEIGHTS}{name}"])
+            moments = ((kind, saved[f"{kind}.{name}"]) for kind in MOMENTS)
+            optimizer.state[parameter] = {kind: found.to(parameter.device, copy=True) for kind, found in moments}
 
 
 def _loss(logits: Tensor, batch: Batch, classes: int, recipe: Recipe) -> Tensor:
@@ -322,26 +331,36 @@ def _epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
     return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _optimizer(trained: Mapping[str, nn.Parameter], recipe: Recipe) -> AdamW:
-    head_factor = 1.0 if recipe.head_learning_rate is None else recipe.head_learning_rate / recipe.learning_rate
-    groups: dict[tuple[float, float], Group] = {}
+def _optimizer(trained: Mapping[str, nn.Parameter], recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, ICLR 2019), the head with a rate of its own, biases and norms without decay."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in trained.items():
-        factor = head_factor if name.startswith("head.") else 1.0
+        rate = recipe.learning_rate
+        if name.startswith("head.") and recipe.head_learning_rate is not None:
+            rate = recipe.head_learning_rate
         decay = recipe.weight_decay if parameter.dim() > 1 else 0.0
-        groups.setdefault((factor, decay), Group(factor, decay)).parameters[name] = parameter
-    return AdamW(list(groups.values()), recipe.betas, recipe.eps)
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": each, "lr": rate, "initial_lr": rate, "weight_decay": decay}
+            for (rate, decay), each in groups.items()
+        ],
+        betas=tuple(recipe.betas),
+        eps=recipe.eps,
+        fused=True,
+    )
 
 
-def _learning_rate(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
-    """The learning rate at a step: rising over the warm-up, then constant or falling in a line to 0."""
+def _schedule(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
+    """The factor of the learning rates at a step: rising over the warm-up, then 1 or falling in a line to 0."""
     total = recipe.epochs * steps_per_epoch
     warmup = round(recipe.warmup * total)
 
-    def rate(step: int) -> float:
+    def factor(step: int) -> float:
         if step < warmup:
-            return recipe.learning_rate * ((step + 1) / (warmup + 1))
+            return (step + 1) / (warmup + 1)
         if recipe.schedule == "constant":
-            return recipe.learning_rate
-        return recipe.learning_rate * ((total - step) / max(1, total - warmup))
+            return 1.0
+        return (total - step) / max(1, total - warmup)
 
-    return rate
+    return factor
