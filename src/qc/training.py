@@ -157,7 +157,7 @@ def seed_everything(seed: int, threads: int) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.set_num_threads(local_threads(threads))
-    torch.set_deterministic_debug_mode("error")  # `use_deterministic_algorithms`, without importing the compiler
+    torch.set_deterministic_debug_mode("error")  # `use_deterministic_algorithms`
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory it has not written
 
 
