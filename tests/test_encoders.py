@@ -458,6 +458,25 @@ def test_a_broken_model_folder_is_refused(folder, tmp_path):
         load_classifier(path, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("make", "name", "sizes"),
+    [
+        (distilbert, "distilbert", {**DISTILBERT_SIZES, "trainable_layers": 2}),
+        (prefix, "prefix", {"prefix_length": 4, "classes": 5}),
+    ],
+)
+def test_a_model_of_before_encoders_had_tokenizers_of_their_own_is_refused_with_what_to_do(
+    folder, tmp_path, make, name, sizes
+):
+    path, _ = saved(make, folder, tmp_path, name, sizes)
+    config = read_config(path)
+    old = {key: config[key] for key in config if key not in ("special_tokens", "trainable_layers")}
+    vocabulary = {"tokenizer": "encoder", "special_ids": {"pad": 0, "unknown": 1, "before": 2, "after": 3}}
+    write_config(path, old | {"special_ids": [2, 3], "vocabulary": vocabulary})
+    with pytest.raises(QcError, match=r"config\.json: not a model of this version: .*; `dvc repro` makes it anew"):
+        load_classifier(path, tmp_path)
+
+
 def test_tensors_of_another_model_are_refused(folder):
     model = prefix(folder)
     with pytest.raises(QcError, match="does not fit"):
