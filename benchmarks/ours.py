@@ -23,7 +23,7 @@ def prepare(model: nn.Module, splits: Sequence[Questions], precision: Precision)
     """Run once what is frozen in a model, if anything is; the splits to train on, and the seconds it took."""
     begin = time.perf_counter()
     lower_frozen(model, precision)
-    if hasattr(model, "frozen"):
+    if getattr(model, "keeps_frozen", False):
         splits = [cache_frozen(model, split, precision, float("inf"), Path()) for split in splits]
     return list(splits), time.perf_counter() - begin
 

@@ -175,22 +175,23 @@ def fine_tuning(bench: Bench) -> Figures:
     folder = ENCODERS / own.encoder
     recipe = plain_recipe_of(own, epochs=EPOCHS, patience=EPOCHS)
     full = dataclasses.replace(recipe_of(own), epochs=EPOCHS, patience=EPOCHS)
-    sizes = (own.trainable_layers, own.head_width, own.dropout)
+    sizes = (own.head_width, own.dropout)
     train_rows, valid_rows = instead.rows_of(bench.train), instead.rows_of(bench.valid)
 
     def with_ours(seed: int, precision: Precision, recipe: Recipe) -> tuple[list[float], float, float]:
         coarse_of = describe_classes(own)["coarse_of"] if recipe.fine_weight else []
-        model = DistilbertClassifier(load_encoder(folder), *sizes, own.pooling, bench.classes, coarse_of)
+        encoder = load_encoder(folder, own.trainable_layers)
+        model = DistilbertClassifier(encoder, *sizes, own.pooling, bench.classes, coarse_of)
         once, seconds, accuracy = ours.train(model, bench.train, bench.valid, recipe, seed, precision)
         return seconds, once, accuracy
 
     def with_trainer(seed: int, bf16: bool) -> tuple[list[float], float, float]:
-        model = instead.FineTuned(folder, *sizes, bench.classes)
+        model = instead.FineTuned(folder, own.trainable_layers, *sizes, bench.classes)
         seconds = instead.trainer(model, train_rows, recipe, folder, seed, bf16)
         return seconds, 0.0, instead.accuracy(model, valid_rows, FINE_TUNING_LENGTH)
 
     def plain(seed: int) -> tuple[list[float], float, float]:
-        model = instead.FineTuned(folder, *sizes, bench.classes)
+        model = instead.FineTuned(folder, own.trainable_layers, *sizes, bench.classes)
         seconds = instead.plain_loop(model, train_rows, recipe, FINE_TUNING_LENGTH, seed)
         return seconds, 0.0, instead.accuracy(model, valid_rows, FINE_TUNING_LENGTH)
 
@@ -343,8 +344,8 @@ def grown(bench: Bench, name: str, size: int, sender: Connection) -> None:
     elif name == "prefix":
         model = PrefixClassifier(load_encoder(ENCODERS / own.encoder), own.prefix_length or 0, bench.classes)
     else:
-        sizes = (own.trainable_layers, own.head_width, own.dropout, own.pooling)
-        model = DistilbertClassifier(load_encoder(ENCODERS / own.encoder), *sizes, bench.classes)
+        encoder = load_encoder(ENCODERS / own.encoder, own.trainable_layers)
+        model = DistilbertClassifier(encoder, own.head_width, own.dropout, own.pooling, bench.classes)
     recipe = plain_recipe_of(own, epochs=3, patience=3)
     splits, _ = ours.prepare(model, (ours.drawn(bench.train, size), ours.drawn(bench.valid, 2)), bench.precision)
     moments = [time.perf_counter()]
