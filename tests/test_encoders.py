@@ -57,6 +57,9 @@ def prefix(folder, prefix_length=4):
     return PrefixClassifier(load_encoder(folder), prefix_length, classes=5)
 
 
+EXPORTED_WITH_PREFIX = ("bert", "mpnet", "deberta-v2", "modernbert")  # an export takes seconds
+
+
 MODELS = {
     "distilbert mean": distilbert,
     "distilbert cls": lambda folder: distilbert(folder, pooling="cls"),
@@ -351,6 +354,8 @@ def test_every_family_is_trained_saved_loaded_and_exported(any_folder, tmp_path,
     for row, one in zip(expected, found, strict=True):
         assert list(one.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-6)
 
+    if name == "prefix" and family_of(any_folder) not in EXPORTED_WITH_PREFIX:
+        return
     (tmp_path / "onnx").mkdir()
     export_onnx(predictor, tmp_path / "onnx", int8=False)
     exported, _ = onnx_logits(open_onnx(tmp_path / "onnx" / MODEL), questions)

@@ -593,7 +593,7 @@ def test_the_fetch_stage_takes_an_encoder_from_the_hub_it_is_pointed_at(project,
     source.rename(project.mirror / "elsewhere")
     output = project.stage("fetch", HF_ENDPOINT=server.url, HF_TOKEN="hf_secret")
     encoder = project.root / "data/encoders/tiny-bert"
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt"):
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
         address = f"/nobody/tiny-bert/resolve/{'0' * 40}/{name}"
         assert f"{server.url}{address}" in output
         assert pin(encoder / name) == pin(project.mirror / "elsewhere" / name)

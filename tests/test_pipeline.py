@@ -188,12 +188,6 @@ def test_the_prefix_models_code_reruns_prefix_training_and_evaluation(restored):
     assert restored.repro() == ["train_prefix", "evaluate"]
 
 
-def test_another_encoder_reruns_fetch_alone(restored):
-    restored.set("fetch.encoders", "[tiny-bert, tiny-distilbert]")
-    assert restored.repro() == ["fetch"]
-    assert (restored.root / "data/encoders/tiny-distilbert/model.safetensors").is_file()
-
-
 def test_going_back_takes_results_from_the_run_cache(restored):
     restored.set("train_prefix.epochs", 1)
     assert restored.repro() == ["train_prefix", "evaluate"]

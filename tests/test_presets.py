@@ -34,7 +34,7 @@ def values(path):
 
 
 def test_there_are_these_presets():
-    assert NAMES == ["hub", "kubernetes", "notebook", "notebook-mini", "slurm", "trec"]
+    assert NAMES == ["accurate", "hub", "kubernetes", "notebook", "notebook-mini", "slurm", "trec", "trec-accurate"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,7 +119,4 @@ def test_a_bad_preset_is_refused_and_params_stay(folder, capsys, content, told):
 
 def test_an_unknown_name_is_refused_with_those_there_are(folder, capsys):
     assert main(["preset", "../params"]) == 2
-    assert (
-        "no preset '../params'; there are: hub, kubernetes, notebook, notebook-mini, slurm, trec"
-        in capsys.readouterr().err
-    )
+    assert f"no preset '../params'; there are: {', '.join(NAMES)}" in capsys.readouterr().err
