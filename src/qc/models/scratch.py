@@ -6,7 +6,6 @@ Notable:
 - post-norm as published, or pre-norm; padding masked, or attended to and averaged in as some notebooks do
 - one fused projection for queries, keys and values; attention itself is PyTorch's `scaled_dot_product_attention`
 - rows of the embedding table only for tokens that the training split holds; every other token shares [UNK]'s row
-- `EncoderLayer` is also what the pretrained encoders in `encoder.py` are made of
 
 Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 """
@@ -21,8 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qc.models.output import OutputLayer
-
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
 
 
 @dataclass(frozen=True)
@@ -113,17 +110,16 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a non-linearity between, applied at every position (section 3.3)."""
+    """Two linear layers with a ReLU between, applied at every position (section 3.3)."""
 
-    def __init__(self, width: int, ff_width: int, activation: str) -> None:
+    def __init__(self, width: int, ff_width: int) -> None:
         super().__init__()
         self.inner = nn.Linear(width, ff_width)
         self.outer = nn.Linear(ff_width, width)
-        self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, width) -> (B, T, width)."""
-        return self.outer(self.activation(self.inner(x)))
+        return self.outer(F.relu(self.inner(x)))
 
 
 class EncoderLayer(nn.Module):
@@ -136,17 +132,14 @@ class EncoderLayer(nn.Module):
         ff_width: int,
         *,
         dropout: float,
-        attention_dropout: float | None = None,
         norm: Literal["post", "pre"] = "post",
-        norm_eps: float = 1e-5,
-        activation: str = "relu",
     ) -> None:
         super().__init__()
         self.pre_norm = norm == "pre"
-        self.attention = MultiHeadAttention(width, heads, dropout if attention_dropout is None else attention_dropout)
-        self.attention_norm = nn.LayerNorm(width, eps=norm_eps)
-        self.feed_forward = FeedForward(width, ff_width, activation)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=norm_eps)
+        self.attention = MultiHeadAttention(width, heads, dropout)
+        self.attention_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, ff_width)
+        self.feed_forward_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
