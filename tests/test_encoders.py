@@ -60,6 +60,7 @@ def prefix(folder, prefix_length=4):
 EXPORTED_WITH_PREFIX = ("bert", "mpnet", "deberta-v2", "modernbert")  # an export takes seconds
 
 
+NOTHING_FROZEN = ("distilbert all layers", "distilbert all", "prefix")  # every layer is trained, or attends to a prefix
 MODELS = {
     "distilbert mean": distilbert,
     "distilbert cls": lambda folder: distilbert(folder, pooling="cls"),
@@ -70,6 +71,7 @@ MODELS = {
     "head alone": lambda folder: prefix(folder, prefix_length=0),
 }
 every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+KEEPING = {name: make for name, make in MODELS.items() if name not in NOTHING_FROZEN}
 
 
 def trainable_of(folder):
@@ -93,10 +95,10 @@ def test_the_encoder_in_two_halves_equals_transformers(any_folder):
             assert torch.equal(encoder.upper(lower, MASK)[MASK], expected[MASK]), trainable
 
 
-def test_a_layer_runs_in_one_half_alone(any_folder):
-    if family_of(any_folder) == "albert":
-        pytest.skip("shares the weights of its layers")
-    encoder, ran = load_encoder(any_folder, 1), []
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "albert"])
+def test_a_layer_runs_in_one_half_alone(tmp_path, family):
+    write_encoder(tmp_path, family=family)
+    encoder, ran = load_encoder(tmp_path, 1), []
     for number, layer in enumerate(encoder.model.get_submodule(encoder._layers_name())):
         layer.register_forward_hook(lambda *_, number=number: ran.append(number))
     hidden = encoder.lower(encoder.words(IDS, MASK), MASK)
@@ -214,12 +216,11 @@ def test_padding_never_changes_logits(any_folder, make):
     assert torch.equal(model(other, MASK), model(IDS, MASK))
 
 
-@every_model
+@pytest.mark.parametrize("make", KEEPING.values(), ids=KEEPING.keys())
 @pytest.mark.parametrize("memory", [1, 0])
 def test_the_frozen_part_can_be_run_once_and_kept_in_memory_or_on_disk(folder, make, memory, tmp_path):
     model = make(folder)
-    if not model.keeps_frozen:
-        pytest.skip("has nothing to keep")
+    assert model.keeps_frozen
     questions = encode(
         [[2, *ids, 3] for ids in ([5, 9, 11], [8, 7, 6, 10, 12], [4], [9] * 8)], [0, 1, 2, 3], 30, (1, 1), pad_id=0
     )
@@ -227,6 +228,11 @@ def test_the_frozen_part_can_be_run_once_and_kept_in_memory_or_on_disk(folder, m
     torch.testing.assert_close(predict(model, cached), predict(model, questions))
     assert (tmp_path / "state").exists() == (memory == 0)
     assert not list(tmp_path.glob("state/*"))
+
+
+@pytest.mark.parametrize("name", NOTHING_FROZEN)
+def test_a_model_with_nothing_frozen_keeps_nothing(folder, name):
+    assert not MODELS[name](folder).keeps_frozen
 
 
 def test_without_a_prefix_the_pooled_vectors_are_what_is_kept(folder, tmp_path):

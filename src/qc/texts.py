@@ -58,14 +58,14 @@ class Vocabulary:
             QcError: Nothing tells its id of padding.
         """
         content = (folder / TOKENIZER).read_bytes()
-        known = tokenizer.get_vocab(with_added_tokens=True)
-        pad_id = _find_padding(json.loads(content), read_json(folder / CONFIG), known)
+        described, known = json.loads(content), tokenizer.get_vocab(with_added_tokens=True)
+        pad_id = _find_padding(described, read_json(folder / CONFIG), known)
         if pad_id is None:
             raise QcError(
                 f"{folder / TOKENIZER}: nothing tells its id of padding; write it into {folder / CONFIG} as "
                 f"pad_token_id, or name the token one of {', '.join(PADDING)}"
             )
-        model = json.loads(content)["model"]
+        model = described["model"]
         unknown_id = model["unk_id"] if model.get("unk_id") is not None else known.get(model.get("unk_token"), pad_id)
         before, after = _special_ids(tokenizer)
         size, digest = max(known.values()) + 1, hashlib.sha256(content).hexdigest()

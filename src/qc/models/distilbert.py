@@ -75,6 +75,10 @@ class DistilbertClassifier(nn.Module):
     @torch.no_grad()
     def frozen(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
         """Embeddings and frozen layers: ids (B, T), mask (B, T) bool or None -> (B, T, H)."""
+        return self._lower(input_ids, mask)
+
+    def _lower(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """What `upper` takes, with gradients where word vectors are trained; arguments are as for `frozen`."""
         return self.encoder.lower(self.encoder.words(input_ids, mask), mask)
 
     def forward(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
@@ -87,9 +91,6 @@ class DistilbertClassifier(nn.Module):
         Returns:
             logits (B, classes + fine classes)
         """
-        if inputs.is_floating_point():
-            hidden = inputs
-        else:
-            hidden = self.frozen(inputs, mask) if self.keeps_frozen else self.encoder.words(inputs, mask)
+        hidden = inputs if inputs.is_floating_point() else self._lower(inputs, mask)
         hidden = self.encoder.upper(hidden, mask)
         return self.head(hidden[:, 0] if self.pooling == "cls" else masked_mean(hidden, mask))
