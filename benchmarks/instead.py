@@ -3,7 +3,7 @@
 Notable:
 - `transformers.Trainer` with `DataCollatorWithPadding`: the usual way to fine-tune
 - a plain loop over batches padded to one fixed length: the usual notebook
-- the encoder is transformers' own, frozen layers and all run in every step
+- the encoder is transformers' section, frozen layers and all run in every step
 
     python -m benchmarks.instead fp32      what train_distilbert does, with Trainer, from its start to weights on disk
 """
@@ -30,12 +30,14 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from qc.batching import Questions
+from qc.config.settings import Settings
+from qc.config.training import TrainingConfig
+from qc.data.labels import Labels
+from qc.data.packed import PackedDataset, pack_ids
 from qc.models.scratch import ScratchConfig, sinusoidal_positions
-from qc.settings import Settings
-from qc.training import Recipe
-from stages.entry import ENCODERS, load_settings
-from stages.training import TRAIN, VALID, describe_classes, load_split, load_vocabulary, recipe_of
+from qc.paths import ENCODERS, LABELS, Folders
+from qc.stage import load_settings
+from qc.training.data import load_training_data
 
 Rows = Sequence[tuple[list[int], int]]  # token ids with special tokens, and the class number
 
@@ -43,19 +45,19 @@ Rows = Sequence[tuple[list[int], int]]  # token ids with special tokens, and the
 class FineTuned(nn.Module):
     """The encoder's last layers and the head of `qc.models.distilbert`, on transformers' encoder."""
 
-    def __init__(self, folder: Path, trainable_layers: int, head_width: int, dropout: float, classes: int) -> None:
+    def __init__(self, folder: Path, layers: int, head_hidden_size: int, dropout: float, classes: int) -> None:
         super().__init__()
         self.encoder: PreTrainedModel = AutoModel.from_pretrained(folder, add_pooling_layer=False)
         self.encoder.requires_grad_(False)
-        for layer in self.encoder.encoder.layer[len(self.encoder.encoder.layer) - trainable_layers :]:
+        for layer in self.encoder.encoder.layer[len(self.encoder.encoder.layer) - layers :]:
             layer.requires_grad_(True)
         width = self.encoder.config.hidden_size
         self.head = nn.Sequential(
-            nn.Linear(width, head_width),
-            nn.LayerNorm(head_width),
+            nn.Linear(width, head_hidden_size),
+            nn.LayerNorm(head_hidden_size),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(head_width, classes),
+            nn.Linear(head_hidden_size, classes),
         )
 
     def forward(
@@ -99,13 +101,18 @@ class FromNothing(nn.Module):
 
     def __init__(self, sizes: ScratchConfig) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(sizes.vocab_size, sizes.width)
-        self.register_buffer("positions", sinusoidal_positions(sizes.max_length, sizes.width))
+        self.embedding = nn.Embedding(sizes.vocab_size, sizes.hidden_size)
+        self.register_buffer("positions", sinusoidal_positions(sizes.max_length, sizes.hidden_size))
         layer = nn.TransformerEncoderLayer(
-            sizes.width, sizes.heads, sizes.ff_width, sizes.dropout, batch_first=True, norm_first=sizes.norm == "pre"
+            sizes.hidden_size,
+            sizes.heads,
+            sizes.ffn_size,
+            sizes.dropout,
+            batch_first=True,
+            norm_first=sizes.norm == "pre",
         )
         self.encoder = nn.TransformerEncoder(layer, sizes.layers, enable_nested_tensor=False)
-        self.head = nn.Linear(sizes.width, sizes.classes)
+        self.head = nn.Linear(sizes.hidden_size, sizes.classes)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> SequenceClassifierOutput:
         """(B, T) ids and 0/1 mask, labels (B,) -> the loss, and logits (B, classes)."""
@@ -121,7 +128,7 @@ def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
 
 
-def rows_of(questions: Questions) -> Rows:
+def rows_of(questions: PackedDataset) -> Rows:
     """Questions as most programs hold them: a list of ids and a label each."""
     columns = (questions.starts, questions.lengths, questions.labels)
     return [
@@ -130,10 +137,20 @@ def rows_of(questions: Questions) -> Rows:
     ]
 
 
-def load_splits(settings: Settings) -> list[Questions]:
-    """Train and valid as the stages on an encoder read them."""
-    vocabulary = load_vocabulary(settings.train_distilbert.encoder)
-    return [load_split(path, vocabulary, settings.max_length, keep_special=True) for path in (TRAIN, VALID)]
+def load_splits(settings: Settings) -> list[PackedDataset]:
+    """Read train and valid as train_distilbert does."""
+    data = load_training_data("distilbert", settings, Folders())
+    return [
+        pack_ids(
+            data.vocabulary,
+            split.input_ids,
+            split.labels,
+            settings.max_length,
+            keep_special=True,
+            fine_labels=split.fine_labels,
+        )
+        for split in (data.train, data.valid)
+    ]
 
 
 def fixed_batches(rows: Rows, batch_size: int, length: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
@@ -162,7 +179,7 @@ def accuracy(model: nn.Module, rows: Rows, length: int) -> float:
 def plain_loop(
     model: nn.Module,
     rows: Rows,
-    recipe: Recipe,
+    config: TrainingConfig,
     length: int,
     seed: int,
     enough: Callable[[], bool] = lambda: False,
@@ -172,24 +189,24 @@ def plain_loop(
     Args:
         model: Gives a loss for a batch of `fixed_batches`.
         rows: What it learns from.
-        recipe: Epochs, batch size and AdamW's settings are taken from it; a linear schedule with warm-up.
+        config: Epochs, batch size and AdamW's settings are taken from it; a linear schedule with warm-up.
         length: Tokens a question is padded to.
         seed: Decides the order of the questions.
         enough: Asked after every epoch; True ends training.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, recipe.learning_rate, recipe.betas, recipe.eps, recipe.weight_decay)
-    total = recipe.epochs * -(-len(rows) // recipe.batch_size)
-    warmup = max(1, round(recipe.warmup * total))
+    optimizer = torch.optim.AdamW(trained, config.learning_rate, config.betas, config.eps, config.weight_decay)
+    total = config.epochs * -(-len(rows) // config.batch_size)
+    warmup = max(1, round(config.warmup * total))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (total - step) / max(1, total - warmup))
     )
     generator = torch.Generator().manual_seed(seed)
     seconds = []
-    for _ in range(recipe.epochs):
+    for _ in range(config.epochs):
         start = time.perf_counter()
         model.train()
-        for batch in fixed_batches(rows, recipe.batch_size, length, generator):
+        for batch in fixed_batches(rows, config.batch_size, length, generator):
             optimizer.zero_grad()
             model(**batch).loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
@@ -216,7 +233,7 @@ class _Stopwatch(TrainerCallback):
 def trainer(
     model: nn.Module,
     rows: Rows,
-    recipe: Recipe,
+    config: TrainingConfig,
     tokenizer: Path,
     seed: int,
     bf16: bool,
@@ -232,13 +249,13 @@ def trainer(
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
-            num_train_epochs=recipe.epochs,
-            per_device_train_batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            warmup_steps=recipe.warmup,
+            num_train_epochs=config.epochs,
+            per_device_train_batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            warmup_steps=config.warmup,
             lr_scheduler_type="linear",
-            max_grad_norm=recipe.clip_norm or 0.0,
+            max_grad_norm=config.clip_norm or 0.0,
             bf16=bf16,
             use_cpu=True,
             seed=seed,
@@ -264,14 +281,14 @@ def trainer(
 def main(precision: str) -> None:
     """Fine-tune as params.yaml says, evaluate after each epoch, save the weights; prints the validation accuracy."""
     settings = load_settings()
-    own = settings.train_distilbert
-    folder = ENCODERS / own.encoder
+    section = settings.train_distilbert
+    folder = ENCODERS / section.encoder
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     train, valid = (rows_of(split) for split in load_splits(settings))
-    classes = describe_classes(own)["classes"]
-    model = FineTuned(folder, own.trainable_layers, own.head_width, own.dropout, classes)
-    trainer(model, train, recipe_of(own), folder, settings.seed, precision == "bf16", valid)
+    classes = len(Labels.read(LABELS).classes)
+    model = FineTuned(folder, section.trainable_layers, section.head_hidden_size, section.dropout, classes)
+    trainer(model, train, section, folder, settings.seed, precision == "bf16", valid)
     with tempfile.TemporaryDirectory() as place:
         save_file(model.head.state_dict(), Path(place) / "model.safetensors")
     print(accuracy(model, valid, max(len(ids) for ids, _ in valid)))

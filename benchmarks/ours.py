@@ -1,38 +1,51 @@
-"""Ours, timed: the training stages' own models, caching and loop, without the files around them."""
+"""Ours, timed: the models, precomputed features and loop of the training stages, without the files around them.
+
+python -m benchmarks.ours fp32      the whole of train_distilbert, in a temporary folder; prints its accuracy
+"""
 
 import contextlib
 import itertools
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from qc.batching import Questions
-from qc.frozen import cache_frozen, lower_frozen
-from qc.training import Epoch, Precision, Recipe, State, fit
+from qc.config.training import TrainingConfig
+from qc.data.packed import PackedDataset
+from qc.files import read_csv
+from qc.models.classifier import Classifier
+from qc.paths import Folders
+from qc.runtime.device import Precision
+from qc.stage import load_settings
+from qc.training.loop import Checkpoint, Epoch, fit
+from qc.training.precomputed import cast_frozen, precompute_frozen
+from qc.training.run import run_training
 
 
 class Reached(Exception):
-    """Ends a run that has come as far as was asked."""
+    """Ends a run that has reached its goal."""
 
 
-def prepare(model: nn.Module, splits: Sequence[Questions], precision: Precision) -> tuple[list[Questions], float]:
-    """Run once what is frozen in a model, if anything is; the splits to train on, and the seconds it took."""
+def prepare(
+    model: Classifier, splits: Sequence[PackedDataset], precision: Precision
+) -> tuple[list[PackedDataset], float]:
+    """Precompute the features of the frozen part, if there is one; the splits to train on, and the seconds it took."""
     begin = time.perf_counter()
-    lower_frozen(model, precision)
-    if getattr(model, "keeps_frozen", False):
-        splits = [cache_frozen(model, split, precision, float("inf"), Path()) for split in splits]
+    cast_frozen(model, precision)
+    if model.has_frozen_part:
+        splits = [precompute_frozen(model, split, precision, float("inf"), Path()) for split in splits]
     return list(splits), time.perf_counter() - begin
 
 
 def train(
-    model: nn.Module,
-    train_split: Questions,
-    valid_split: Questions,
-    recipe: Recipe,
+    model: Classifier,
+    train_split: PackedDataset,
+    valid_split: PackedDataset,
+    config: TrainingConfig,
     seed: int,
     precision: Precision,
     enough: Callable[[Epoch], bool] = lambda epoch: False,
@@ -43,7 +56,7 @@ def train(
         model: Untrained.
         train_split: Token ids.
         valid_split: Token ids.
-        recipe: How.
+        config: How.
         seed: Decides the order of the questions.
         precision: What the matrices are multiplied in.
         enough: Told of every epoch; True ends training.
@@ -55,18 +68,18 @@ def train(
     splits, once = prepare(model, (train_split, valid_split), precision)
     moments, accuracies = [time.perf_counter()], []
 
-    def report(state: State) -> None:
+    def report(state: Checkpoint) -> None:
         moments.append(time.perf_counter())
         accuracies.append(state.curve[-1].valid_accuracy)
         if enough(state.curve[-1]):
             raise Reached
 
     with contextlib.suppress(Reached):
-        fit(model, *splits, recipe, seed, precision, report=report)
+        fit(model, *splits, config, seed, precision, report=report)
     return once, [later - earlier for earlier, later in itertools.pairwise(moments)], accuracies[-1]
 
 
-def drawn(questions: Questions, count: int) -> Questions:
+def drawn(questions: PackedDataset, count: int) -> PackedDataset:
     """`count` random questions of a split, some of them more than once where it has fewer."""
     generator = torch.Generator().manual_seed(count)
     order = torch.cat([torch.randperm(len(questions), generator=generator) for _ in range(-(-count // len(questions)))])
@@ -79,3 +92,20 @@ def drawn(questions: Questions, count: int) -> Questions:
         labels=questions.labels[chosen],
         fine_labels=None if questions.fine_labels is None else questions.fine_labels[chosen],
     )
+
+
+def main(precision: str) -> None:
+    """Run train_distilbert to its last epoch in a temporary folder; print the last epoch's validation accuracy."""
+    settings = load_settings()
+    section = settings.train_distilbert
+    section = section.model_copy(update={"patience": section.epochs})
+    changed = settings.model_copy(update={"precision": precision, "train_distilbert": section})
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        folders = Folders(models=place, metrics=place, plots=place, checkpoints=place, live=place / "live")
+        run_training("distilbert", changed, folders)
+        print(read_csv(place / "train_distilbert.csv")[-1]["valid_accuracy"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,7 +1,8 @@
 """Time ours against what one would run instead; run by `make bench` after `make run`.
 
 All contenders of a comparison take turns in one process, round by round, so that a slow minute of the machine hits all
-of them; figures are medians, and what counts are their ratios. Writes benchmarks/results.json and the README's table.
+of them; figures are medians, and what counts are their ratios. Writes benchmarks/results.json and the table of
+docs/performance.md.
 
     python -m benchmarks.run                    everything
     python -m benchmarks.run scratch growth     parts of it; the others' results stay as they are
@@ -28,28 +29,31 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import instead, ours
-from qc.artifacts import read_json, read_table, write_json
-from qc.batching import Questions
+from qc.config.settings import Settings
+from qc.config.training import TrainingConfig
+from qc.data.labels import Labels
+from qc.data.packed import PackedDataset
+from qc.data.tokenizers import Vocabulary
 from qc.errors import QcError
+from qc.files import read_json, write_json
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.prefix import PrefixClassifier
+from qc.models.pretrained import load_encoder
 from qc.models.scratch import ScratchClassifier, ScratchConfig
-from qc.pretrained import load_encoder
-from qc.settings import Settings, Training
-from qc.training import Precision, Recipe, autocast, fit, pick_device, pick_precision, seed_everything
-from stages.entry import ENCODERS, run
-from stages.folds import train as train_stage
-from stages.results import README, write_block
-from stages.training import TRAIN, VALID, describe_classes, load_vocabulary, recipe_of
+from qc.paths import ENCODERS, LABELS, TOKENIZED, VOCABULARY
+from qc.report.tables import write_block
+from qc.runtime.device import Precision, autocast, pick_device, pick_precision, seed_everything
+from qc.stage import run
+from qc.training.loop import fit
 
-RESULTS = Path("benchmarks/results.json")
+RESULTS, PAGE = Path("benchmarks/results.json"), Path("docs/performance.md")
 BEGIN, END = "<!-- benchmarks: written by `make bench` -->", "<!-- end of benchmarks -->"
 SEEDS = (1, 2, 3)
 EPOCHS = 5
 WHOLE_ROUNDS = 1  # of the whole stages, which take five minutes
 GOAL = 0.9
 FINE_TUNING_LENGTH, PREFIX_LENGTH = 48, 36  # tokens that the notebook pads a question to
-LARGE = {"width": 512, "heads": 8, "ff_width": 2048, "layers": 12}
+LARGE = {"hidden_size": 512, "heads": 8, "ffn_size": 2048, "layers": 12}
 SIZES = (500, 1000, 2000, 5452)
 COMPARISONS = {
     "distilbert": "fine-tuning",
@@ -74,21 +78,26 @@ class Bench:
         settings: params.yaml.
         train: The training split with special tokens.
         valid: The validation split with special tokens.
-        classes: Number of coarse classes.
+        labels: Class names.
         precision: What `precision: auto` means on this machine.
     """
 
     settings: Settings
-    train: Questions
-    valid: Questions
-    classes: int
+    train: PackedDataset
+    valid: PackedDataset
+    labels: Labels
     precision: Precision
 
+    @property
+    def classes(self) -> int:
+        """Number of coarse classes."""
+        return len(self.labels.classes)
 
-def plain_recipe_of(own: Training, **changes: object) -> Recipe:
-    """A section's recipe without what is ours alone: the second task, a rate for the head, smoothed labels."""
+
+def plain_config(section: TrainingConfig, **changes: object) -> TrainingConfig:
+    """A section without what is ours alone: the second task, a rate for the head, smoothed labels."""
     plain = {"fine_weight": 0.0, "head_learning_rate": None, "label_smoothing": 0.0}
-    return dataclasses.replace(recipe_of(own), **plain | changes)
+    return section.model_copy(update=plain | changes)
 
 
 # A contender trains with a seed, and says: seconds of each epoch, seconds before the first, validation accuracy.
@@ -130,23 +139,17 @@ def ratios(found: Figures, *pairs: tuple[str, str]) -> Figures:
 
 def whole_stage(bench: Bench) -> Figures:
     """`train_distilbert` against the same with Trainer as a user waits for them: processes, from start to end."""
-    params = bench.settings.model_dump(mode="json")
-    params["train_distilbert"]["patience"] = params["train_distilbert"]["epochs"]
-    parts = {path: read_table(path) for path in (TRAIN, VALID)}
 
-    def ours_in(precision: str) -> float:
-        return train_stage("distilbert", {**params, "precision": precision}, parts)[0]
-
-    def trainer_in(precision: str) -> float:
-        command = [sys.executable, "-m", "benchmarks.instead", precision]
+    def run_in(module: str, precision: str) -> float:
+        command = [sys.executable, "-m", module, precision]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise QcError(f"`{' '.join(command)}` failed: {done.stderr}")
         return float(done.stdout.split()[-1])
 
     contenders = {
-        f"{name}_{precision}": partial(run_in, precision)
-        for name, run_in in (("ours", ours_in), ("trainer", trainer_in))
+        f"{name}_{precision}": partial(run_in, module, precision)
+        for name, module in (("ours", "benchmarks.ours"), ("trainer", "benchmarks.instead"))
         for precision in ("fp32", "bf16")
     }
     found: Figures = {name: {"seconds": [], "valid_accuracy": []} for name in contenders}
@@ -163,7 +166,7 @@ def whole_stage(bench: Bench) -> Figures:
     seconds = {name: statistics.median(each["seconds"]) for name, each in found.items()}
     pairs = (("trainer_fp32", f"ours_{bench.precision}"), ("trainer_fp32", "ours_fp32"), ("trainer_bf16", "ours_bf16"))
     return {
-        "epochs": params["train_distilbert"]["epochs"],
+        "epochs": bench.settings.train_distilbert.epochs,
         "contenders": found,
         "ratios": {f"{slow} / {fast}": seconds[slow] / seconds[fast] for slow, fast in pairs},
     }
@@ -171,35 +174,35 @@ def whole_stage(bench: Bench) -> Figures:
 
 def fine_tuning(bench: Bench) -> Figures:
     """`train_distilbert` against Trainer and against a plain loop: seconds an epoch, validation accuracy."""
-    own = bench.settings.train_distilbert
-    folder = ENCODERS / own.encoder
-    recipe = plain_recipe_of(own, epochs=EPOCHS, patience=EPOCHS)
-    full = dataclasses.replace(recipe_of(own), epochs=EPOCHS, patience=EPOCHS)
-    sizes = (own.head_width, own.dropout)
+    section = bench.settings.train_distilbert
+    folder = ENCODERS / section.encoder
+    config = plain_config(section, epochs=EPOCHS, patience=EPOCHS)
+    full = section.model_copy(update={"epochs": EPOCHS, "patience": EPOCHS})
+    sizes = (section.head_hidden_size, section.dropout)
     train_rows, valid_rows = instead.rows_of(bench.train), instead.rows_of(bench.valid)
 
-    def with_ours(seed: int, precision: Precision, recipe: Recipe) -> tuple[list[float], float, float]:
-        coarse_of = describe_classes(own)["coarse_of"] if recipe.fine_weight else []
-        encoder = load_encoder(folder, own.trainable_layers)
-        model = DistilbertClassifier(encoder, *sizes, own.pooling, bench.classes, coarse_of)
-        once, seconds, accuracy = ours.train(model, bench.train, bench.valid, recipe, seed, precision)
+    def with_ours(seed: int, precision: Precision, config: TrainingConfig) -> tuple[list[float], float, float]:
+        coarse_of = bench.labels.coarse_of() if config.fine_weight else []
+        encoder = load_encoder(folder, section.trainable_layers)
+        model = DistilbertClassifier(encoder, *sizes, section.pooling, bench.classes, coarse_of)
+        once, seconds, accuracy = ours.train(model, bench.train, bench.valid, config, seed, precision)
         return seconds, once, accuracy
 
     def with_trainer(seed: int, bf16: bool) -> tuple[list[float], float, float]:
-        model = instead.FineTuned(folder, own.trainable_layers, *sizes, bench.classes)
-        seconds = instead.trainer(model, train_rows, recipe, folder, seed, bf16)
+        model = instead.FineTuned(folder, section.trainable_layers, *sizes, bench.classes)
+        seconds = instead.trainer(model, train_rows, config, folder, seed, bf16)
         return seconds, 0.0, instead.accuracy(model, valid_rows, FINE_TUNING_LENGTH)
 
     def plain(seed: int) -> tuple[list[float], float, float]:
-        model = instead.FineTuned(folder, own.trainable_layers, *sizes, bench.classes)
-        seconds = instead.plain_loop(model, train_rows, recipe, FINE_TUNING_LENGTH, seed)
+        model = instead.FineTuned(folder, section.trainable_layers, *sizes, bench.classes)
+        seconds = instead.plain_loop(model, train_rows, config, FINE_TUNING_LENGTH, seed)
         return seconds, 0.0, instead.accuracy(model, valid_rows, FINE_TUNING_LENGTH)
 
     found = in_turns(
         {
-            "ours_fp32": partial(with_ours, precision="fp32", recipe=full),
-            "ours_bf16": partial(with_ours, precision="bf16", recipe=full),
-            "ours_one_task_fp32": partial(with_ours, precision="fp32", recipe=recipe),
+            "ours_fp32": partial(with_ours, precision="fp32", config=full),
+            "ours_bf16": partial(with_ours, precision="bf16", config=full),
+            "ours_one_task_fp32": partial(with_ours, precision="fp32", config=config),
             "trainer_fp32": partial(with_trainer, bf16=False),
             "trainer_bf16": partial(with_trainer, bf16=True),
             "fixed_length_fp32": plain,
@@ -207,9 +210,9 @@ def fine_tuning(bench: Bench) -> Figures:
         SEEDS,
     )
     return {
-        "trainable_layers": own.trainable_layers,
-        "batch_size": own.batch_size,
-        "learning_rate": recipe.learning_rate,
+        "trainable_layers": section.trainable_layers,
+        "batch_size": section.batch_size,
+        "learning_rate": config.learning_rate,
         "epochs": EPOCHS,
         "contenders": found,
         "ratios": ratios(
@@ -226,17 +229,18 @@ def fine_tuning(bench: Bench) -> Figures:
 
 def prefix(bench: Bench) -> Figures:
     """`train_prefix` against a plain loop: seconds an epoch, and seconds until `GOAL` in validation accuracy."""
-    own = bench.settings.train_prefix
-    folder = ENCODERS / own.encoder
-    length = own.prefix_length or 0
-    recipe = plain_recipe_of(own, patience=own.epochs)
+    section = bench.settings.train_prefix
+    folder = ENCODERS / section.encoder
+    length = section.prefix_length or 0
+    config = plain_config(section, patience=section.epochs)
     train_rows, valid_rows = instead.rows_of(bench.train), instead.rows_of(bench.valid)
     until: dict[str, float | None] = {}
 
     def with_ours(seed: int) -> tuple[list[float], float, float]:
         begin = time.perf_counter()
-        model = PrefixClassifier(load_encoder(folder), length, **describe_classes(own), prefix_std=own.prefix_std)
-        full = dataclasses.replace(recipe_of(own), patience=own.epochs)
+        coarse_of = bench.labels.coarse_of() if section.fine_weight else []
+        model = PrefixClassifier(load_encoder(folder), length, bench.classes, coarse_of, section.prefix_std)
+        full = section.model_copy(update={"patience": section.epochs})
         once, seconds, accuracy = ours.train(
             model, bench.train, bench.valid, full, seed, bench.precision, lambda epoch: epoch.valid_accuracy >= GOAL
         )
@@ -245,19 +249,19 @@ def prefix(bench: Bench) -> Figures:
 
     def plain(seed: int) -> tuple[list[float], float, float]:
         begin = time.perf_counter()
-        model = instead.Prefixed(folder, length, own.prefix_std, bench.classes)
+        model = instead.Prefixed(folder, length, section.prefix_std, bench.classes)
 
         def accuracy() -> float:
             return instead.accuracy(model, valid_rows, PREFIX_LENGTH)
 
-        seconds = instead.plain_loop(model, train_rows, recipe, PREFIX_LENGTH, seed, lambda: accuracy() >= GOAL)
+        seconds = instead.plain_loop(model, train_rows, config, PREFIX_LENGTH, seed, lambda: accuracy() >= GOAL)
         until["fixed_length_fp32"] = time.perf_counter() - begin if accuracy() >= GOAL else None
         return seconds, 0.0, accuracy()
 
     found = in_turns({f"ours_{bench.precision}": with_ours, "fixed_length_fp32": plain}, SEEDS[:1])
     return {
         "prefix_length": length,
-        "batch_size": recipe.batch_size,
+        "batch_size": config.batch_size,
         "contenders": found,
         "seconds_until_goal": until,
         "ratios": ratios(found, ("fixed_length_fp32", f"ours_{bench.precision}")),
@@ -266,34 +270,34 @@ def prefix(bench: Bench) -> Figures:
 
 def scratch_sizes(bench: Bench, **changes: int) -> ScratchConfig:
     """The sizes of `train_scratch`, some of them changed."""
-    own = bench.settings.train_scratch
-    vocabulary = load_vocabulary(own.tokenizer)
-    names = ("width", "heads", "ff_width", "layers", "dropout", "norm", "mask_padding")
+    section = bench.settings.train_scratch
+    vocabulary = Vocabulary.read(TOKENIZED / section.tokenizer / VOCABULARY)
+    names = ("hidden_size", "heads", "ffn_size", "layers", "dropout", "norm", "mask_padding")
     return ScratchConfig(
-        **{name: getattr(own, name) for name in names} | changes,
-        vocab_size=vocabulary["size"],
+        **{name: getattr(section, name) for name in names} | changes,
+        vocab_size=vocabulary.size,
         classes=bench.classes,
         coarse_of=(),
         max_length=bench.settings.max_length + 2,
-        unknown_id=vocabulary["unknown_id"],
-        pad_id=vocabulary["pad_id"],
+        unknown_id=vocabulary.unknown_id,
+        pad_id=vocabulary.pad_id,
     )
 
 
 def scratch(bench: Bench, changes: dict[str, int], batch_size: int, count: int) -> Figures:
     """`train_scratch` against `torch.nn.TransformerEncoder` at fixed length, over `count` questions."""
-    recipe = plain_recipe_of(bench.settings.train_scratch, epochs=1, patience=1, batch_size=batch_size)
+    config = plain_config(bench.settings.train_scratch, epochs=1, patience=1, batch_size=batch_size)
     sizes = scratch_sizes(bench, **changes)
     some, few = ours.drawn(bench.train, count), ours.drawn(bench.valid, 2)
     some_rows = instead.rows_of(some)
     tokens = some.values.unique().tolist()
 
     def with_ours(seed: int, precision: Precision) -> tuple[list[float], float, float]:
-        once, seconds, accuracy = ours.train(ScratchClassifier(sizes, tokens), some, few, recipe, seed, precision)
+        once, seconds, accuracy = ours.train(ScratchClassifier(sizes, tokens), some, few, config, seed, precision)
         return seconds, once, accuracy
 
     def plain(seed: int) -> tuple[list[float], float, float]:
-        return instead.plain_loop(instead.FromNothing(sizes), some_rows, recipe, PREFIX_LENGTH, seed), 0.0, 0.0
+        return instead.plain_loop(instead.FromNothing(sizes), some_rows, config, PREFIX_LENGTH, seed), 0.0, 0.0
 
     contenders = {
         "ours_fp32": partial(with_ours, precision="fp32"),
@@ -305,7 +309,7 @@ def scratch(bench: Bench, changes: dict[str, int], batch_size: int, count: int) 
         del figures["valid_accuracy"], figures["seconds_before"]  # too short a run to learn anything
     return {
         "layers": sizes.layers,
-        "width": sizes.width,
+        "hidden_size": sizes.hidden_size,
         "questions": count,
         "batch_size": batch_size,
         "contenders": found,
@@ -324,6 +328,7 @@ def growth(bench: Bench) -> Figures:
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=grown, args=(bench, name, size, sender))
             process.start()
+            sender.close()  # a child that dies is then an error here
             seconds, operations, memory = receiver.recv()
             process.join()
             share = operations / seconds / peak
@@ -337,22 +342,22 @@ def growth(bench: Bench) -> Figures:
 def grown(bench: Bench, name: str, size: int, sender: Connection) -> None:
     """Train on `size` questions in a process of its own; sends seconds and operations of an epoch, MiB of memory."""
     settings = bench.settings
-    own = getattr(settings, f"train_{name}")
+    section = getattr(settings, f"train_{name}")
     seed_everything(settings.seed, settings.threads)
     if name == "scratch":
         model = ScratchClassifier(scratch_sizes(bench), bench.train.values.unique().tolist())
     elif name == "prefix":
-        model = PrefixClassifier(load_encoder(ENCODERS / own.encoder), own.prefix_length or 0, bench.classes)
+        model = PrefixClassifier(load_encoder(ENCODERS / section.encoder), section.prefix_length or 0, bench.classes)
     else:
-        encoder = load_encoder(ENCODERS / own.encoder, own.trainable_layers)
-        model = DistilbertClassifier(encoder, own.head_width, own.dropout, own.pooling, bench.classes)
-    recipe = plain_recipe_of(own, epochs=3, patience=3)
+        encoder = load_encoder(ENCODERS / section.encoder, section.trainable_layers)
+        model = DistilbertClassifier(encoder, section.head_hidden_size, section.dropout, section.pooling, bench.classes)
+    config = plain_config(section, epochs=3, patience=3)
     splits, _ = ours.prepare(model, (ours.drawn(bench.train, size), ours.drawn(bench.valid, 2)), bench.precision)
     moments = [time.perf_counter()]
-    fit(model, *splits, recipe, 1, bench.precision, report=lambda state: moments.append(time.perf_counter()))
+    fit(model, *splits, config, 1, bench.precision, report=lambda state: moments.append(time.perf_counter()))
     memory = peak_memory()
     with FlopCounterMode(display=False) as counter:
-        fit(model, *splits, dataclasses.replace(recipe, epochs=1), 1, bench.precision)
+        fit(model, *splits, config.model_copy(update={"epochs": 1}), 1, bench.precision)
     seconds = statistics.median(later - earlier for earlier, later in itertools.pairwise(moments))
     sender.send((seconds, counter.get_total_flops(), memory))
 
@@ -457,8 +462,7 @@ def main(settings: Settings) -> None:
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(settings.threads)
     train, valid = instead.load_splits(settings)
-    classes = describe_classes(settings.train_scratch)["classes"]
-    bench = Bench(settings, train, valid, classes, pick_precision("auto", pick_device("cpu")))
+    bench = Bench(settings, train, valid, Labels.read(LABELS), pick_precision("auto", pick_device("cpu")))
     parts: dict[str, Callable[[], Figures]] = {
         "stage": lambda: whole_stage(bench),
         "distilbert": lambda: fine_tuning(bench),
@@ -470,14 +474,14 @@ def main(settings: Settings) -> None:
     chosen = sys.argv[1:] or list(parts)
     unknown = sorted(set(chosen) - set(parts))
     if unknown:
-        raise QcError(f"benchmarks: {unknown[0]!r} is not possible; allowed: {', '.join(parts)}")
+        raise QcError(f"benchmarks: invalid value {unknown[0]!r}; expected {', '.join(parts)}")
     results = read_json(RESULTS) if RESULTS.exists() and sys.argv[1:] else {}
     results["machine"] = machine(settings)
     for name in chosen:
         print(f"{name}:", flush=True)
         results[name] = parts[name]()
         write_json(RESULTS, {key: results[key] for key in ("machine", *parts) if key in results})
-    write_block(README, BEGIN, END, table(results))
+    write_block(PAGE, BEGIN, END, table(results))
     print(f"{RESULTS}: written")
 
 

@@ -21,16 +21,16 @@ from typing import Any
 import psutil
 import yaml
 
-from qc.artifacts import read_json, write_json
+from qc.config.settings import Settings
 from qc.errors import QcError
-from qc.frozen import MIB
-from qc.settings import Settings
-from qc.sources import TOKENIZER
-from stages.entry import ENCODERS, FILES, PARAMS, RAW, SOURCES, run
-from stages.results import write_block
+from qc.files import TOKENIZER, read_json, write_json
+from qc.paths import ENCODERS, FILES, PARAMS, RAW, SOURCES
+from qc.report.tables import write_block
+from qc.stage import run
+from qc.training.precomputed import MIB
 
 RESULTS = Path("benchmarks/scale.json")
-PAGE = Path("docs/scale.md")
+PAGE = Path("docs/performance.md")
 BEGIN, END = "<!-- written by `python -m benchmarks.scale` -->", "<!-- end -->"
 SIZES = (10_000, 100_000, 1_000_000)
 STAGES = ("tokenize", "split", "train_scratch")
@@ -38,7 +38,7 @@ CLASSES = {"HUM": "who", "LOC": "where", "NUM": "how many", "DESC": "why", "ENTY
 
 
 def questions(count: int, words: list[str]) -> Iterator[str]:
-    """Lines of a label file: a question word that tells the class, then words drawn as Zipf's law has them."""
+    """Lines of a label file: a question word that gives the class away, then words drawn as Zipf's law has them."""
     rng = random.Random(count)
     weights = [1 / rank for rank in range(1, len(words) + 1)]
     for start in range(0, count, 10_000):
@@ -104,7 +104,7 @@ def main(_: Settings) -> None:
     """Measure every size, print the table."""
     asked = sys.argv[1:] or [str(size) for size in SIZES]
     if not all(re.fullmatch(r"[1-9]\d{2,8}", size) for size in asked):
-        raise QcError(f"sizes: {' '.join(asked)} is not possible; allowed: whole numbers from 100")
+        raise QcError(f"sizes: invalid value {' '.join(asked)}; expected whole numbers from 100")
     if not FILES.is_file():
         raise QcError(f"{FILES}: no such file; run `make run` first")
     results = {}

@@ -1,6 +1,6 @@
 """What two processes gain over one, and two experiments at once over one after the other.
 
-Writes benchmarks/side_by_side.json and the table of docs/scale.md; run after `make run`, about six minutes.
+Writes benchmarks/side_by_side.json and the table of docs/performance.md; run after `make run`, about six minutes.
 
     python -m benchmarks.side_by_side
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scale import PAGE
-from qc.artifacts import write_json
+from qc.config.settings import Settings
 from qc.errors import QcError
-from qc.settings import Settings
-from stages.entry import run
-from stages.results import write_block
+from qc.files import write_json
+from qc.report.tables import write_block
+from qc.stage import run
 
 RESULTS = Path("benchmarks/side_by_side.json")
 BEGIN, END = "<!-- written by `python -m benchmarks.side_by_side` -->", "<!-- end of it -->"

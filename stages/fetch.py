@@ -1,45 +1,43 @@
-"""fetch: data/sources.yaml, data/own, the hub -> data/raw, data/encoders
+"""fetch: bring the question files and the pretrained encoders, each verified by its hash.
 
-data/raw holds train and test, in the format they came in, and files.json, which says what they are; data/encoders/NAME
-an encoder's files, and source.json. Every file is proven by its hash, wherever it came from; files that are right
-already are not fetched again.
+Reads data/sources.yaml, data/own and the hub. Writes data/raw (train and test in their original format, files.json) and
+data/encoders/NAME (the encoder's files, source.json). Files that are already correct are not fetched again.
 """
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from huggingface_hub import hf_hub_url
-from huggingface_hub.utils import build_hf_headers
-
-from qc.artifacts import write_json
-from qc.downloads import Downloader
-from qc.fetching import Fetcher, prune
-from qc.lookup import find_encoder, find_questions
-from qc.references import encoder_name
-from qc.settings import Settings
-from qc.sources import RECORD
-from stages.entry import ENCODERS, FILES, OWN, RAW, load_sources, run
+from qc.config.settings import Settings
+from qc.paths import ENCODERS, FILES, OWN_DATA, RAW
+from qc.stage import load_sources, run
 
 
 def main(settings: Settings) -> None:
-    """Bring the files that params.yaml names, and remove others from the two folders."""
-    own, sources = settings.fetch, load_sources()
+    """Fetch the files that params.yaml names; remove all others from the two folders."""
+    from qc.config.references import encoder_name
+    from qc.fetch.fetcher import Fetcher, prune
+    from qc.fetch.http import Downloader
+    from qc.fetch.hub import hub_headers, hub_url
+    from qc.fetch.resolve import resolve_encoder, resolve_questions
+    from qc.files import RECORD, write_json
+
+    config, sources = settings.fetch, load_sources()
     mirror = Path(os.environ["QC_MIRROR"]) if os.environ.get("QC_MIRROR") else None
-    columns = own.columns.model_dump()
+    columns = config.columns.model_dump()
+    named = {"train": (config.train, config.train_sha256), "test": (config.test, config.test_sha256)}
     questions = {
-        key: find_questions(sources, key, reference, sha256, columns, RAW)
-        for key, reference, sha256 in (("train", own.train, own.train_sha256), ("test", own.test, own.test_sha256))
+        key: resolve_questions(sources, key, reference, sha256, columns, RAW)
+        for key, (reference, sha256) in named.items()
         if reference
     }
     encoders = [
-        find_encoder(sources, reference, ENCODERS / encoder_name(reference), mirror, hub_url)
-        for reference in own.encoders
+        resolve_encoder(sources, reference, ENCODERS / encoder_name(reference), mirror, hub_url)
+        for reference in config.encoders
     ]
-    wanted = [found.wanted for found in questions.values()] + [file for found in encoders for file in found.wanted]
+    requests = [found.request for found in questions.values()]
+    requests += [request for found in encoders for request in found.requests]
 
-    hub = urlsplit(hub_url("owner/name", "file", "main")).netloc
-    for target, origin in Fetcher(Downloader(headers={hub: build_hf_headers()}), mirror).fetch(wanted).items():
+    for target, origin in Fetcher(Downloader(headers=hub_headers()), mirror).fetch(requests).items():
         print(f"{target}: {origin}")
     write_json(FILES, {key: found.record() for key, found in questions.items()})
     for found in encoders:
@@ -47,19 +45,15 @@ def main(settings: Settings) -> None:
 
     records = [FILES, *(found.folder / RECORD for found in encoders)]
     for folder in (RAW, ENCODERS):
-        for path in prune(folder, [*records, *(file.target for file in wanted)]):
+        for path in prune(folder, [*records, *(request.target for request in requests)]):
             print(f"{path}: removed, params.yaml does not name it")
-    watched = [path.resolve() for path in (OWN, *OWN.rglob("*"))]
-    for path in (path for file in wanted for path in file.paths):
+    watched = [path.resolve() for path in (OWN_DATA, *OWN_DATA.rglob("*"))]
+    for path in (path for request in requests for path in request.paths):
         if path.resolve() not in watched:
             print(
-                f"{path}: DVC does not see it change; keep it in {OWN}, or run `dvc repro --force fetch` after a change"
+                f"{path}: DVC does not watch this file; keep it in {OWN_DATA}, or run `dvc repro --force fetch` after "
+                "a change"
             )
-
-
-def hub_url(repository: str, file: str, revision: str) -> str:
-    """The hub's address of a file; `HF_ENDPOINT` names another hub."""
-    return hf_hub_url(repository, file, revision=revision)
 
 
 if __name__ == "__main__":

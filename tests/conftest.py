@@ -22,7 +22,7 @@ import yaml
 from hypothesis import HealthCheck, settings
 from transformers import CONFIG_MAPPING, AutoModel
 
-# The suite tries the same examples everywhere, so that it says the same of the same code; `make fuzz` tries others.
+# The suite tries the same examples everywhere; `--hypothesis-profile search` tries others.
 HOWEVER_SLOW = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("suite", max_examples=100, derandomize=True, **HOWEVER_SLOW)
 settings.register_profile("search", max_examples=1000, print_blob=True, **HOWEVER_SLOW)
@@ -42,6 +42,7 @@ TINY = {
     "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
     "max_position_embeddings": 40,
 }  # fmt: skip
+OUTPUTS = ("data", "models", "metrics", "plots", "reports")
 STAGES = ["fetch", "tokenize", "split", "train_scratch", "train_prefix", "train_distilbert", "evaluate"]
 # The files that take longest, longest first: begun first, none is left to a lone process at the end.
 LONG = [
@@ -208,6 +209,7 @@ class Project:
         self.env = {
             **os.environ,
             **dict.fromkeys(MARKED, MARK),
+            "PYTHONPATH": "src",  # below the project: its own code runs, not the installed one
             "QC_MIRROR": str(self.mirror),
             "HOME": str(folder),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -231,7 +233,7 @@ class Project:
         )  # fmt: skip
         for name in filter(None, listed.stdout.split("\0")):
             source = ROOT / name
-            record = name == "dvc.lock" or name.startswith(("metrics/", "plots/"))
+            record = name == "dvc.lock" or name.startswith(("metrics/", "plots/", "reports/"))
             if source.is_file() and not record:
                 target = self.root / name
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -274,10 +276,10 @@ class Project:
             self.set(f"{key}.encoder", "tiny-bert")
         for key in ("train_scratch", "train_prefix", "train_distilbert"):
             self.set(f"{key}.epochs", 2)
-        for key, value in {"width": 16, "heads": 2, "ff_width": 16, "layers": 1}.items():
+        for key, value in {"hidden_size": 16, "heads": 2, "ffn_size": 16, "layers": 1}.items():
             self.set(f"train_scratch.{key}", value)
         self.set("train_prefix.prefix_length", 2)
-        self.set("train_distilbert.head_width", 8)
+        self.set("train_distilbert.head_hidden_size", 8)
         self.set("train_distilbert.trainable_layers", 2)
 
     def at(self, root: Path) -> "Project":
@@ -354,7 +356,7 @@ class Project:
 
 def outputs(project: Project) -> dict[str, dict]:
     """Size and hash of every output of every stage."""
-    paths = [path for name in ("data", "models", "metrics", "plots") for path in (project.root / name).rglob("*")]
+    paths = [path for name in OUTPUTS for path in (project.root / name).rglob("*")]
     return {str(path.relative_to(project.root)): pin(path) for path in paths if path.is_file()}
 
 

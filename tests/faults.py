@@ -1,4 +1,4 @@
-"""Ways to damage what a stage wrote, and what is to hold afterwards; the suite takes a few, `make soak` all of them."""
+"""Ways to damage what a stage wrote, and what holds afterwards; the suite takes a few, `python -m tests.soak` all."""
 
 import os
 import shutil

@@ -1,6 +1,6 @@
 """The parser of questions under atheris, which looks for bytes that reach code no bytes before them reached.
 
-    python -m tests.fuzz_parser 1000000     so many runs; `make fuzz` installs atheris first
+    python -m tests.fuzz_parser 1000000     so many runs; needs `pip install atheris`
 
 Whatever the bytes are: questions come out, each with a class and a text, or one QcError that names the file. Anything
 else ends the search with a traceback and the bytes.
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["qc.questions", "csv", "json"]):
-    from qc.questions import parse
+with atheris.instrument_imports(include=["qc.data.formats", "csv", "json"]):
+    from qc.data.formats import parse_questions
 
 from qc.errors import QcError
 
@@ -26,13 +26,13 @@ SEEDS = [b"HUM:ind Who ?\n", b'who ?,"a ""b""",c\n', b"who ?\ta\tb\n", b'{"text"
 
 
 def run(data: bytes, seen: Counter) -> None:
-    """Parse bytes, the first of which says in what format; half of the tables get a header that is right."""
+    """Parse bytes, the first of which says in what format; half of the tables get a valid header."""
     if not data:
         data = b"\0"
     ending = ENDINGS[data[0] % len(ENDINGS)]
     content = (HEADERS.get(ending, b"") if data[0] & 4 else b"") + data[1:]
     try:
-        questions = list(parse(io.BytesIO(content), ending, COLUMNS, f"x{ending}"))
+        questions = list(parse_questions(io.BytesIO(content), ending, COLUMNS, f"x{ending}"))
     except QcError as error:
         assert str(error).startswith(f"x{ending}:"), error
         seen["refused"] += 1

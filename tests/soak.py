@@ -1,11 +1,11 @@
-"""A small pipeline killed, damaged and changed at random, with a look after each step; run by `make soak`.
+"""A small pipeline killed, damaged and changed at random, with a look after each step; run by `python -m tests.soak`.
 
     python -m tests.soak                          200 kills, every damage, 30 minutes of changes, a million inputs
     python -m tests.soak --minutes 5 --kills 20   a shorter one
 
 What is looked at: what DVC says is up to date are the bytes that a run from nothing makes of the same parameters, and
 the next command is not kept from anything by what the one before left. The first fault ends a part. What came through
-is counted in docs/reliability.md.
+is counted in docs/reproducibility.md.
 """
 
 import argparse
@@ -28,18 +28,18 @@ from pathlib import Path
 
 import psutil
 
-from stages.results import write_block
+from qc.report.tables import write_block
 from tests.conftest import ROOT, Project, outputs
 from tests.faults import AS_OTHERS, DAMAGES, allow_writing, output_paths, refused_clearly
 
-PAGE = Path("docs/reliability.md")
-BEGIN, END = "<!-- written by `make soak` -->", "<!-- end -->"
+PAGE = Path("docs/reproducibility.md")
+BEGIN, END = "<!-- written by `python -m tests.soak` -->", "<!-- end -->"
 OUTPUTS = ("data/raw", "data/encoders", "data/tokenized", "data/split", "models", "metrics", "plots", "dvc.lock")
 KILLS_A_RUN = 8
 STUCK = 600  # seconds for anything that takes twenty
 CHOICES = {
     "train_scratch.epochs": (1, 2),
-    "train_scratch.width": (16, 8),
+    "train_scratch.hidden_size": (16, 8),
     "train_prefix.prefix_length": (2, 0),
     "train_distilbert.trainable_layers": (2, 1),
     "tokenize.lowercase": ("true", "false"),
@@ -119,8 +119,8 @@ def wait_until_quiet(project: Project) -> None:
 
 def mend(project: Project, count: Counter) -> None:
     """What `make run` does before it calls DVC: put right what a killed one left half-written."""
-    told = project.run(sys.executable, "-m", "stages.mend")
-    count["files that a killed DVC left half-written, and `stages.mend` put right"] += len(told.splitlines())
+    told = project.run("qc", "doctor", "--quick", "--fix")
+    count["files that a killed DVC left half-written, and `qc doctor --fix` repaired"] += told.count(": broken, ")
 
 
 def kill_repro(folder: Path, kills: int) -> Counter:

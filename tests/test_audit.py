@@ -3,9 +3,9 @@
 import pyarrow
 import pytest
 
-from qc.artifacts import read_json
-from qc.audit import audit_leaks, describe_splits, leak_suspected
-from qc.rows import Tokenized, read_rows
+from qc.data.audit import audit_leaks, describe_splits, leak_suspected
+from qc.data.groups import TokenizedQuestions, group_questions
+from qc.files import read_json
 from tests.conftest import CLASSES, FILLERS
 
 
@@ -20,9 +20,10 @@ def rows_of(*questions, others=()):
         "label": [NAMES.index(name) for name in coarse],
     }
     tokenized = [
-        Tokenized(pyarrow.table({"input_ids": ids}).to_batches(max_chunksize=3), 0, 0) for ids in (input_ids, *others)
+        TokenizedQuestions(pyarrow.table({"input_ids": ids}).to_batches(max_chunksize=3), 0, 0)
+        for ids in (input_ids, *others)
     ]
-    return read_rows(pyarrow.table(table).to_batches(max_chunksize=2), tokenized, seed=1)
+    return group_questions(pyarrow.table(table).to_batches(max_chunksize=2), tokenized, seed=1)
 
 
 NAMES = ["X", "Y"]

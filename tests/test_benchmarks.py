@@ -8,14 +8,14 @@ import torch
 
 from benchmarks import instead, ours, run, side_by_side
 from benchmarks.run import BEGIN, END, RESULTS, table
-from qc.batching import encode
+from qc.config.schema import read_yaml
+from qc.config.settings import Settings
+from qc.data.packed import pack
 from qc.errors import QcError
 from qc.models.distilbert import DistilbertClassifier
+from qc.models.pretrained import load_encoder
 from qc.models.scratch import ScratchClassifier, ScratchConfig
-from qc.pretrained import load_encoder
-from qc.schema import read
-from qc.settings import Settings
-from stages.results import with_block
+from qc.report.tables import replace_block
 from tests.conftest import write_encoder
 from tests.test_readme import committed
 
@@ -39,7 +39,7 @@ def test_trainer_is_given_the_model_that_ours_trains(folder):
     theirs = instead.FineTuned(folder, 2, 8, 0.3, 5).eval()
     model = DistilbertClassifier(load_encoder(folder, 2), 8, 0.3, "mean", 5).eval()
     model.head.load_state_dict(theirs.head.state_dict())
-    questions = encode([ids for ids, _ in ROWS], [label for _, label in ROWS], 12, pad_id=0)
+    questions = pack([ids for ids, _ in ROWS], [label for _, label in ROWS], 12, pad_id=0)
     batch = questions.batch(torch.arange(3))
     torch.testing.assert_close(model(batch.inputs, batch.mask), logits(theirs, ROWS, 9), atol=1e-5, rtol=1e-4)
     trained = [sum(p.numel() for p in each.parameters() if p.requires_grad) for each in (theirs, model)]
@@ -48,7 +48,7 @@ def test_trainer_is_given_the_model_that_ours_trains(folder):
 
 def test_the_transformer_compared_with_has_ours_parameters():
     sizes = ScratchConfig(
-        vocab_size=30, classes=3, coarse_of=(), width=16, heads=2, ff_width=32, layers=2, max_length=12,
+        vocab_size=30, classes=3, coarse_of=(), hidden_size=16, heads=2, ffn_size=32, layers=2, max_length=12,
         dropout=0.1, norm="post", mask_padding=True, unknown_id=1, pad_id=0,
     )  # fmt: skip
     counts = [sum(p.numel() for p in make(sizes).parameters()) for make in (instead.FromNothing, ScratchClassifier)]
@@ -64,7 +64,7 @@ def test_fixed_batches_hold_every_question_once():
 
 
 def test_more_questions_than_there_are_repeat_some():
-    questions = encode([ids for ids, _ in ROWS], [label for _, label in ROWS], 12, pad_id=0)
+    questions = pack([ids for ids, _ in ROWS], [label for _, label in ROWS], 12, pad_id=0)
     many = ours.drawn(questions, 7)
     assert len(many) == 7
     assert set(many.labels.tolist()) == {0, 1, 2}
@@ -73,9 +73,9 @@ def test_more_questions_than_there_are_repeat_some():
         assert row.inputs[0].tolist() == ROWS[int(row.labels)][0]
 
 
-def test_the_readmes_figures_are_the_committed_ones():
-    readme = committed("README.md")
-    assert with_block(readme, BEGIN, END, table(json.loads(committed(str(RESULTS))))) == readme
+def test_the_pages_figures_are_the_committed_ones():
+    readme = committed("docs/performance.md")
+    assert replace_block(readme, BEGIN, END, table(json.loads(committed(str(RESULTS))))) == readme
 
 
 @pytest.fixture
@@ -88,13 +88,13 @@ def benched(finished, tmp_path, monkeypatch):
         monkeypatch.setattr(run, name, value)
     for name in ("FINE_TUNING_LENGTH", "PREFIX_LENGTH"):
         monkeypatch.setattr(run, name, 14)
-    monkeypatch.setattr(run, "LARGE", {"width": 16, "heads": 2, "ff_width": 16, "layers": 2})
+    monkeypatch.setattr(run, "LARGE", {"hidden_size": 16, "heads": 2, "ffn_size": 16, "layers": 2})
     return project
 
 
 def test_every_part_of_the_benchmarks_runs_and_the_readme_has_what_they_found(benched, monkeypatch):
     monkeypatch.setattr("sys.argv", ["benchmarks.run"])
-    run.main(read(Settings, benched.params, "params.yaml"))
+    run.main(read_yaml(Settings, benched.params, "params.yaml"))
     results = json.loads((benched.root / RESULTS).read_text())
     assert list(results) == ["machine", "stage", "distilbert", "prefix", "scratch", "scratch_large", "growth"]
     for name in ("stage", "distilbert", "prefix", "scratch", "scratch_large"):
@@ -102,15 +102,15 @@ def test_every_part_of_the_benchmarks_runs_and_the_readme_has_what_they_found(be
     whole = results["stage"]["contenders"]
     assert whole.keys() == {"ours_fp32", "ours_bf16", "trainer_fp32", "trainer_bf16"}
     assert all(0 <= accuracy <= 1 for found in whole.values() for accuracy in found["valid_accuracy"])
-    readme = (benched.root / "README.md").read_text()
-    assert with_block(readme, BEGIN, END, table(results)) == readme
+    readme = (benched.root / "docs/performance.md").read_text()
+    assert replace_block(readme, BEGIN, END, table(results)) == readme
     assert "| seconds of the whole stage, 2 epochs (validation accuracy) |" in readme
 
 
 def test_a_part_of_the_benchmarks_that_there_is_not_is_refused(benched, monkeypatch):
     monkeypatch.setattr("sys.argv", ["benchmarks.run", "scrath"])
-    with pytest.raises(QcError, match="'scrath' is not possible; allowed: stage, distilbert"):
-        run.main(read(Settings, benched.params, "params.yaml"))
+    with pytest.raises(QcError, match="invalid value 'scrath'; expected stage, distilbert"):
+        run.main(read_yaml(Settings, benched.params, "params.yaml"))
 
 
 def test_processes_and_experiments_are_timed_side_by_side(benched, monkeypatch):
@@ -121,9 +121,9 @@ def test_processes_and_experiments_are_timed_side_by_side(benched, monkeypatch):
     monkeypatch.setattr(side_by_side, "queued", lambda folder, jobs: queued(folder, 2) if jobs == 2 else 1.0)
     for name, value in benched.env.items():
         monkeypatch.setenv(name, value)
-    side_by_side.main(read(Settings, benched.params, "params.yaml"))
+    side_by_side.main(read_yaml(Settings, benched.params, "params.yaml"))
     results = json.loads(Path(side_by_side.RESULTS).read_text())
     [seconds] = results["processes"].values()
     assert seconds.keys() == side_by_side.WAYS.keys()
     assert all(each > 0 for each in [*seconds.values(), *results["queue"].values()])
-    assert side_by_side.table(results) in (benched.root / "docs/scale.md").read_text()
+    assert side_by_side.table(results) in (benched.root / "docs/performance.md").read_text()

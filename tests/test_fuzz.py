@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qc.__main__ import main
-from qc.commands.predict import read_questions
+from qc.commands.predict import read_texts
+from qc.config.schema import read_yaml
+from qc.config.settings import Settings
+from qc.config.sources import Sources
 from qc.errors import QcError
-from qc.packages import Archives, PackageFailed
-from qc.prediction import load
-from qc.schema import read
-from qc.settings import Settings
-from qc.sources import Sources
+from qc.fetch.packages import Archives, PackageFailed
+from qc.inference.predictor import load
 from tests.conftest import ROOT
 
 PARAMS = (ROOT / "params.yaml").read_bytes()
@@ -115,7 +115,7 @@ def test_a_yaml_file_is_read_or_refused_by_file_and_key(kind, content, tmp_path)
         begin()
         path.write_bytes(found)
         try:
-            assert isinstance(read(kind, path, "x.yaml"), kind)
+            assert isinstance(read_yaml(kind, path, "x.yaml"), kind)
         except QcError as error:
             refused_well(error, "x.yaml")
 
@@ -146,7 +146,7 @@ def test_a_preset_is_laid_over_or_refused_and_params_stay(which, tmp_path, monke
                 assert line.startswith(("params.yaml", "presets/x.yaml"))
             assert len(told.err) < LONGEST_MESSAGE
         else:
-            read(Settings, Path("params.yaml"), "params.yaml")
+            read_yaml(Settings, Path("params.yaml"), "params.yaml")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "presets"]
 
     check()
@@ -168,7 +168,7 @@ def test_questions_are_read_or_refused_by_line(name, tmp_path):
         begin()
         path.write_bytes(content)
         try:
-            found = list(read_questions([], path))
+            found = list(read_texts([], path))
         except QcError as error:
             refused_well(str(error).encode("unicode_escape").decode(), str(path))
         else:
@@ -191,7 +191,7 @@ def test_every_question_that_is_read_is_answered(here, tmp_path, capsys):
         if status:
             assert (status, said.out) == (2, "")
         else:
-            assert len([json.loads(line) for line in said.out.split("\n")[:-1]]) == len(list(read_questions([], path)))
+            assert len([json.loads(line) for line in said.out.split("\n")[:-1]]) == len(list(read_texts([], path)))
 
     check()
 
@@ -298,7 +298,9 @@ def test_an_archive_is_read_or_refused(kind, tmp_path, monkeypatch):
     path = tmp_path / "archive"
     monkeypatch.setattr(Archives, "_archive", lambda *_: path)  # what the registry's client brought
     if kind == "npm":
-        monkeypatch.setattr("qc.packages.gzip.open", lambda path: path.open("rb"))  # damage behind gzip's checksum
+        monkeypatch.setattr(
+            "qc.fetch.packages.gzip.open", lambda path: path.open("rb")
+        )  # damage behind gzip's checksum
 
     @many
     @given(damaged(archive(kind)) | st.binary())

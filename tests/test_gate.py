@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from qc.__main__ import main
+from qc.config.settings import GateRule
 from qc.errors import QcError
-from qc.gate import Outcome, Side, flatten, judge, other_questions, status
-from qc.settings import Rule
+from qc.evaluation.gate import Outcome, apply_rules, exit_status
+from qc.evaluation.metric_set import MetricSet, flatten, question_difference
 from tests.conftest import ROOT
 
 N = 200
@@ -27,17 +29,17 @@ def side(right=180, model="m", questions=range(N), labels="AB", predictions=True
         for n, key in enumerate(questions)
     }
     numbers = {"n_test": float(len(rows)), f"{model}.accuracy": right / len(rows)}
-    return Side(
+    return MetricSet(
         numbers | {name.replace("__", "."): value for name, value in metrics.items()}, rows if predictions else None
     )
 
 
 def rule(metric="m.accuracy", better="higher", **limits):
-    return Rule(metric=metric, better=better, **limits)
+    return GateRule(metric=metric, better=better, **limits)
 
 
 def outcome(rules, base, new):
-    [finding] = judge(rules if isinstance(rules, list) else [rules], base, new)
+    [finding] = apply_rules(rules if isinstance(rules, list) else [rules], base, new)
     return finding.outcome
 
 
@@ -71,16 +73,18 @@ def test_a_p_value_alone():
     paired = rule(p_value=0.05)
     assert outcome(paired, side(180), side(175)) is Outcome.CHANCE  # 5 questions lost, none won: p = 2 / 2^5
     assert outcome(paired, side(180), side(174)) is Outcome.WORSE  # 6 of them: p = 2 / 2^6
-    [finding] = judge([paired], side(180), side(174))
+    [finding] = apply_rules([paired], side(180), side(174))
     assert finding.p_value == pytest.approx(2 / 2**6)
 
 
 def test_predictions_of_another_run_are_no_excuse():
-    stale = Side(side(150).metrics, side(180).predictions)
-    with pytest.raises(QcError, match=r"the scores here have m.accuracy 0.75, but .* m is right on 0.9"):
-        judge([rule(p_value=0.05)], side(180), stale)
+    stale = MetricSet(side(150).metrics, side(180).predictions)
+    with pytest.raises(
+        QcError, match=r"the scores here have m.accuracy 0.75, but by the predictions beside them m has 0.9"
+    ):
+        apply_rules([rule(p_value=0.05)], side(180), stale)
     with pytest.raises(QcError, match="at the base"):
-        judge([rule(p_value=0.05)], stale, side(180))
+        apply_rules([rule(p_value=0.05)], stale, side(180))
 
 
 def test_a_real_drop_within_the_absolute_bound_holds():
@@ -102,17 +106,17 @@ def test_the_first_rule_that_fits_decides_and_a_star_stays_within_its_part():
 
 
 def test_a_renamed_model_has_vanished_and_the_new_one_has_no_base():
-    findings = judge([rule("*.accuracy")], side(model="old"), side(model="young"))
+    findings = apply_rules([rule("*.accuracy")], side(model="old"), side(model="young"))
     assert {finding.metric: finding.outcome for finding in findings} == {
         "young.accuracy": Outcome.NEW, "old.accuracy": Outcome.VANISHED
     }  # fmt: skip
-    assert status(findings) == 1
+    assert exit_status(findings) == 1
 
 
 def test_what_is_no_number_is_a_regression_and_in_the_base_cannot_be_compared():
     nothing = flatten({"m": {"accuracy": None}})
     assert math.isnan(nothing["m.accuracy"])
-    broken = Side(nothing | {"n_test": float(N)}, None)
+    broken = MetricSet(nothing | {"n_test": float(N)}, None)
     assert outcome(rule(), side(), broken) is Outcome.NOT_A_NUMBER
     assert outcome(rule(), broken, side(predictions=False)) is Outcome.BASE_NOT_A_NUMBER
     for value in ("0.9", True, [0.9], math.inf):
@@ -130,30 +134,30 @@ def test_what_is_no_number_is_a_regression_and_in_the_base_cannot_be_compared():
 )
 def test_scores_of_other_test_questions_are_not_compared(changed):
     base, new = side(180), side(170, **changed)
-    assert other_questions(base, new)
-    findings = judge([rule()], base, new)
+    assert question_difference(base, new)
+    findings = apply_rules([rule()], base, new)
     assert findings[0].outcome is Outcome.OTHER_QUESTIONS
-    assert status(findings) == 2
+    assert exit_status(findings) == 2
 
 
 def test_without_a_number_of_test_questions_nothing_is_known_to_differ():
-    base = Side({"m.accuracy": 0.9}, None)
-    assert other_questions(base, side(180, predictions=False)) is None
-    assert outcome(rule(p_value=0.05), base, Side({"m.accuracy": 0.8}, {})) is Outcome.WORSE
+    base = MetricSet({"m.accuracy": 0.9}, None)
+    assert question_difference(base, side(180, predictions=False)) is None
+    assert outcome(rule(p_value=0.05), base, MetricSet({"m.accuracy": 0.8}, {})) is Outcome.WORSE
 
 
 def test_the_order_of_the_questions_is_no_change():
     base, new = side(180), side(180)
-    shuffled = Side(new.metrics, dict(reversed(new.predictions.items())))
-    assert other_questions(base, shuffled) is None
-    assert judge([rule(p_value=0.05)], base, shuffled)[0].p_value == 1.0
+    shuffled = MetricSet(new.metrics, dict(reversed(new.predictions.items())))
+    assert question_difference(base, shuffled) is None
+    assert apply_rules([rule(p_value=0.05)], base, shuffled)[0].p_value == 1.0
 
 
 def test_a_regression_weighs_more_than_what_cannot_be_compared():
     base = side(180, m__loss=math.nan)
-    findings = judge([rule(), rule("m.loss", "lower")], base, side(170, m__loss=0.5))
+    findings = apply_rules([rule(), rule("m.loss", "lower")], base, side(170, m__loss=0.5))
     assert {finding.outcome.status for finding in findings} == {1, 2}
-    assert status(findings) == 1
+    assert exit_status(findings) == 1
 
 
 # The command, in a repository of its own.
@@ -224,7 +228,7 @@ def test_a_planted_regression_is_caught(repository, capsys):
     write(repository, right=170)
     assert main(["check"]) == 1
     said = capsys.readouterr().out
-    assert "0.9000  0.8500  -0.0500  REGRESSION (p = 0.00195)" in verdict(said, "distilbert.accuracy")
+    assert "0.9000 0.8500 -0.0500 REGRESSION (p = 0.00195)" in " ".join(verdict(said, "distilbert.accuracy").split())
     assert "same" in verdict(said, "prefix.accuracy")
     assert said.splitlines()[-1].startswith("metrics gate on valid: regression; base ")
 
@@ -264,7 +268,9 @@ def test_the_table_is_written_as_markdown(repository, tmp_path):
     assert main(["check", "--markdown", str(file)]) == 1
     text = file.read_text()
     assert text.startswith("### metrics gate on valid: regression; base ")
-    assert "| `distilbert.accuracy` | 0.9000 | 0.8500 | -0.0500 | **REGRESSION (p = 0.00195)** |" in text
+    assert "| `distilbert.accuracy` | 0.9000 | 0.8500 | -0.0500 | **REGRESSION (p = 0.00195)** |" in re.sub(
+        " +", " ", text
+    )
 
 
 def refused(capsys, *arguments):
@@ -278,7 +284,7 @@ def test_a_missing_base_says_so(repository, capsys):
     assert "no revision 'v9'" in refused(capsys, "--base", "v9")
     git(repository, "rm", "--quiet", "--cached", "-r", "metrics")
     git(repository, "commit", "--quiet", "--message", "no metrics")
-    assert "metrics/validation.json: not there" in refused(capsys, "--base", "HEAD")
+    assert "metrics/validation.json: no such file" in refused(capsys, "--base", "HEAD")
 
 
 def test_a_shallow_clone_says_how_to_get_the_base(repository, tmp_path, monkeypatch, capsys):
@@ -368,14 +374,14 @@ def test_outside_git_there_is_nothing_to_compare_with(repository, capsys, monkey
         (
             "metrics/validation_predictions.csv",
             "id,text,label\n1,x,A\n1,y,A\n",
-            "metrics/validation_predictions.csv:3: id 1 stands here twice",
+            "metrics/validation_predictions.csv:3: id 1 occurs twice",
         ),
         (
             "metrics/validation_predictions.csv",
             "id,text,label\n1,x\n",
             "metrics/validation_predictions.csv:2: not as many values",
         ),
-        ("params.yaml", "gate: 1\n", "params.yaml:1: gate: 1 is not possible"),
+        ("params.yaml", "gate: 1\n", "params.yaml:1: gate: invalid value 1"),
     ],
 )
 def test_broken_files_are_named(repository, capsys, name, content, told):
@@ -397,13 +403,13 @@ def with_rule(repository, text):
 
 def test_a_rule_that_names_nothing_is_refused(repository, capsys):
     with_rule(repository, 'metric: "*.eec", better: lower')
-    assert "gate.rules.3.metric: '*.eec' fits no metric" in refused(capsys, "--base", "HEAD")
+    assert "gate.rules.3.metric: '*.eec' matches no metric" in refused(capsys, "--base", "HEAD")
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('metric: "*.ece", better: lower, p_value: 0.05', "gate.rules.3.p_value: 0.05 is not possible"),
+        ('metric: "*.ece", better: lower, p_value: 0.05', "gate.rules.3.p_value: invalid value 0.05"),
         ('metric: "*.ece", better: smaller', "gate.rules.3.better"),
         ('metric: "*.ece", better: lower, absolut: 0.05', "did you mean absolute?"),
         ('metric: "*.ece", better: lower, absolute: -1', "gate.rules.3.absolute"),

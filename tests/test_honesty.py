@@ -6,8 +6,8 @@ import shutil
 import pyarrow
 import pytest
 
-from qc.artifacts import read_json, read_table, write_table
-from stages.results import read_csv
+from qc.data.parquet import read_table, write_table
+from qc.files import read_csv, read_json
 from tests.conftest import outputs
 
 MODELS = ("scratch", "prefix", "distilbert")

@@ -8,8 +8,9 @@ import shutil
 import pytest
 from huggingface_hub.utils.sha import git_hash
 
-from qc.artifacts import read_json, read_table
-from qc.hub import read_licence
+from qc.data.parquet import read_table
+from qc.fetch.hub import read_licence
+from qc.files import read_json
 from tests.conftest import ROOT, VOCABULARY, pin, serving, write_encoder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -186,7 +187,7 @@ def test_a_busy_hub_is_asked_again(published, hub):
         ("absent", "the hub knows no such repository, or shows it only to some"),
         ("without-tokenizer", "has no tokenizer.json; an encoder is config.json, model.safetensors, tokenizer.json"),
         ("wrong", "other bytes than were pinned"),
-        ("unproven", "the hub states no size and hash of it"),
+        ("unproven", "the hub states no size and hash"),
     ],
 )
 def test_an_encoder_that_cannot_be_had_is_refused_and_what_was_there_stays(published, hub, name, told):
@@ -204,7 +205,7 @@ def test_pickled_weights_alone_are_refused_with_the_reason(published, hub):
     del hub.files["model.safetensors"]
     hub.files["pytorch_model.bin"] = b"\x80\x04."
     output = fetch(published, hub, "pickled", status=1)
-    assert "a pickle alone (pytorch_model.bin), and reading a pickle runs code of whoever wrote it" in output
+    assert "a pickle alone (pytorch_model.bin), and reading a pickle runs code of its author" in output
     assert not any(command == "GET" and path.endswith(".bin") for command, path, *_ in hub.asked)
 
 
@@ -225,7 +226,7 @@ def test_a_hub_that_is_not_there_is_named(published):
 def test_a_revision_that_is_no_commit_is_refused(published, revision):
     published.set("fetch.encoders", f"[tiny-bert, 'hub:someone/good{revision}']")
     output = published.stage("fetch", status=1)
-    assert f"'hub:someone/good{revision}' is not possible; allowed: hub:owner/name@revision" in output
+    assert f"invalid value 'hub:someone/good{revision}'; expected hub:owner/name@revision" in output
     assert "what a branch or a tag names can change" in output
 
 
@@ -238,12 +239,12 @@ def test_an_encoder_of_the_hub_is_trained_on_under_its_name(published, hub):
     published.set("fetch.encoders", f"[tiny-bert, '{reference('good')}']")
     published.set("train_prefix.encoder", "good")
     published.env["HF_ENDPOINT"] = hub.url
-    published.repro("train_prefix")
-    card = (published.root / "models/prefix/README.md").read_text()
+    published.repro()
+    card = (published.root / "reports/cards/prefix.md").read_text()
     assert f"`good`, from `someone/good` at `{COMMIT}`" in card
     assert "- good: apache-2.0" in card
     published.set("train_prefix.encoder", "best")
-    assert "allowed: an encoder of fetch.encoders: tiny-bert, good" in published.stage("train_prefix", status=1)
+    assert "expected an encoder of fetch.encoders: tiny-bert, good" in published.stage("train_prefix", status=1)
 
 
 def test_the_real_encoder_comes_from_the_hub_byte_for_byte(published, hub):
@@ -263,11 +264,11 @@ def test_a_folder_is_an_encoder_too(published):
     (folder / "README.md").write_text("# no metadata\n")
     published.set("fetch.encoders", "[tiny-bert, data/own/mine]")
     published.set("train_distilbert.encoder", "mine")
-    published.repro("train_distilbert")
+    published.repro()
     record = read_json(published.root / "data/encoders/mine/source.json")
     assert record["repository"] is record["revision"] is record["licence"] is None
     assert record["files"] == {name: pin(folder / name) for name in (*FILES, "README.md")}
-    card = (published.root / "models/distilbert/README.md").read_text()
+    card = (published.root / "reports/cards/distilbert.md").read_text()
     assert "`mine`, from a local folder" in card
     assert "- mine: not stated" in card
     write_encoder(folder, seed=8, family="distilbert")
@@ -278,7 +279,7 @@ def test_a_folder_elsewhere_is_taken_with_a_word_on_what_dvc_sees(published, tmp
     write_encoder(tmp_path / "elsewhere", seed=7)
     published.set("fetch.encoders", f"[tiny-bert, {tmp_path / 'elsewhere'}]")
     output = published.stage("fetch")
-    assert f"{tmp_path / 'elsewhere/config.json'}: DVC does not see it change" in output
+    assert f"{tmp_path / 'elsewhere/config.json'}: DVC does not watch this file" in output
     assert str(tmp_path) not in (published.root / "data/encoders/elsewhere/source.json").read_text()
 
 
@@ -307,7 +308,7 @@ def test_a_folder_that_is_no_encoder_is_refused(published, change, told):
         (f"['{reference('tiny-bert')}', tiny-bert]", "each encoder named once, and no two called tiny-bert"),
         ("[tiny-bert, data/own/mine, data/own/../mine]", "no two called mine"),
         ("[tiny-bert, data/own/..]", "the path of a folder whose name begins with a letter or digit"),
-        ("[tiny-bert, absent]", "'absent' is no encoder of data/sources.yaml"),
+        ("[tiny-bert, absent]", "invalid value 'absent'; expected one of data/sources.yaml"),
     ],
 )
 def test_a_name_that_cannot_serve_is_refused(published, encoders, told):

@@ -78,8 +78,8 @@ def test_an_experiment_needs_no_git_identity(copied):
 
 def test_a_copy_without_git_says_what_to_do(copied):
     shutil.rmtree(copied.root / ".git")
-    told = copied.run(sys.executable, "-m", "stages.entry", status=1, GIT_CEILING_DIRECTORIES=str(copied.root.parent))
-    assert told.startswith("error: this folder is no git repository")
+    told = copied.run("qc", "doctor", "--quick", status=1, GIT_CEILING_DIRECTORIES=str(copied.root.parent))
+    assert "environment: this folder is no git repository" in told
     assert "git init && git add --all && git commit" in told
 
 
@@ -164,10 +164,10 @@ def limited(project, stage, mebibytes):
 def test_too_little_memory_is_said_with_what_takes_less(copied, expected):
     told = limited(copied, "train_scratch", 1024)
     assert told == (
-        "error: `ulimit -v` allows 1,024 MiB of memory here, and a stage needs 2,048 to begin with; raise it in this "
-        "shell: ulimit -v unlimited\n"
+        "error: 2,048 MiB of memory are the least that the libraries need; raise the limit in this shell: ulimit -v "
+        "unlimited\nnote: `ulimit -v` allows 1,024 MiB of memory here\n"
     )
-    copied.set("train_scratch.ff_width", 80_000_000)
+    copied.set("train_scratch.ffn_size", 80_000_000)
     told = limited(copied, "train_scratch", 4096)
     assert "error: not enough memory: " in told
     assert "a smaller batch_size, max_length or cache_memory in params.yaml takes less" in told

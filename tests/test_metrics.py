@@ -6,10 +6,10 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, classification_report
 
-from qc.baselines import predict_baselines
-from qc.metrics import (
+from qc.evaluation.baselines import predict_baselines
+from qc.evaluation.metrics import (
     accuracy_interval,
-    compare,
+    compare_pairs,
     confident_mistakes,
     evaluate_accuracy,
     evaluate_calibration,
@@ -44,7 +44,7 @@ def test_mcnemar_is_exact_as_in_fays_example():
 
 def test_a_pair_of_models_is_compared_on_the_questions_one_alone_has_right():
     correct = {"a": np.array([True, True, True, False]), "b": np.array([True, False, False, True])}
-    assert compare(correct, [("a", "b")]) == {"b_vs_a": {"mcnemar_p": 1.0, "b_alone": 1, "a_alone": 2}}
+    assert compare_pairs(correct, [("a", "b")]) == {"b_vs_a": {"mcnemar_p": 1.0, "b_alone": 1, "a_alone": 2}}
 
 
 def test_the_calibration_error_by_hand():

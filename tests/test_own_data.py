@@ -7,8 +7,8 @@ import json
 import pytest
 
 from qc import load
-from qc.artifacts import read_json, read_table, write_csv
-from stages.report import read_csv
+from qc.data.parquet import read_table
+from qc.files import read_csv, read_json, write_csv
 from tests.conftest import FILLERS, STAGES, label_lines, outputs, pin, serving
 
 TICKETS = "data/own/tickets.csv"
@@ -61,7 +61,7 @@ def test_the_file_and_its_hash_are_recorded(tickets):
         }
     }
     assert pin(tickets.root / "data/raw/train.csv") == pin(tickets.root / TICKETS)
-    card = (tickets.root / "models/prefix/README.md").read_text()
+    card = (tickets.root / "reports/cards/prefix.md").read_text()
     assert f"`{TICKETS}`, " in card
     assert record["train"]["sha256"] in card
 
@@ -112,11 +112,11 @@ def test_train_and_test_may_be_of_different_formats(project):
     (project.root / "data/own/test.TSV").write_text("b\ta\tq\n0\tHUM\twho is it\n1\tLOC\twhere is it\n")
     use(project, "data/own/train.jsonl", text="q", label="a", fine="b")
     project.set("fetch.test", "data/own/test.TSV")
-    project.repro("train_prefix")
+    project.repro()
     assert [f"{coarse}:{fine} {text}" for coarse, fine, text in texts(project, "train")] == label_lines(60)
     assert texts(project, "test") == [("HUM", "0", "who is it"), ("LOC", "1", "where is it")]
     assert len(read_json(project.root / "data/tokenized/labels.json")["fine_classes"]) == 10
-    assert "official test questions" in (project.root / "models/prefix/README.md").read_text()
+    assert "official test questions" in (project.root / "reports/cards/prefix.md").read_text()
 
 
 def test_labels_may_hold_colons_and_anything_else(project):
@@ -156,7 +156,7 @@ def test_whatever_is_accepted_can_be_read_by_all_that_comes_after(project):
     project.commit("odd data")
     assert "metrics gate on test: holds" in project.run("qc", "check", "--base", "HEAD", "--split", "test")
     project.run("dvc", "plots", "show")
-    project.stage("report")
+    project.run("qc", "report")
     page = (project.root / "report/index.html").read_text()
     assert "$\\alpha$" in page
     assert "&#39;=HYPERLINK" not in page.partition("The most confident mistakes")[2].partition("Audit")[0]
@@ -186,7 +186,7 @@ def test_an_address_is_fetched_once_and_needs_its_hash(project):
     with serving(Files) as server:
         server.body = body
         use(project, f"{server.url}/a/tickets.csv?version=1", text="message", label="topic")
-        told = "fetch.train_sha256: None is not possible; allowed: the SHA-256 of what train names"
+        told = "fetch.train_sha256: invalid value None; expected the SHA-256 of what train names"
         assert told in project.stage("fetch", status=1)
         project.set("fetch.train_sha256", f"'{'0' * 64}'")
         assert f"other bytes than were pinned ({len(body)} bytes)" in project.stage("fetch", status=1)
@@ -201,7 +201,7 @@ def test_a_path_elsewhere_is_taken_and_its_folder_is_nowhere_recorded(project, t
     path = tmp_path / "mine.label"
     path.write_text("".join(f"{line}\n" for line in label_lines(60)))
     use(project, str(path))
-    assert f"{path}: DVC does not see it change" in project.stage("fetch")
+    assert f"{path}: DVC does not watch this file" in project.stage("fetch")
     assert read_json(project.root / "data/raw/files.json")["train"]["name"] == "mine.label"
     path.unlink()
     project.stage("tokenize")
@@ -212,13 +212,13 @@ def test_a_path_elsewhere_is_taken_and_its_folder_is_nowhere_recorded(project, t
     ("key", "value", "told"),
     [
         ("fetch.train", "data/own/none.csv", "fetch.train: 'data/own/none.csv' is no label file of data/sources.yaml, "
-         "and no file is there; allowed: "),
-        ("fetch.train", "tiny.lable", "fetch.train: 'tiny.lable' is not possible; allowed: a label file of"),
+         "and no file is there; expected "),
+        ("fetch.train", "tiny.lable", "fetch.train: invalid value 'tiny.lable'; expected a label file of"),
         ("fetch.train", "tinny.label", "fetch.train: 'tinny.label' is no label file of data/sources.yaml"),
-        ("fetch.train", "ftp://x/y.csv", "allowed: an address that begins with http:// or https://"),
-        ("fetch.train_sha256", "0" * 64, "allowed: null, or what data/sources.yaml pins of tiny.label"),
-        ("fetch.train_sha256", "abc", "fetch.train_sha256: 'abc' is not possible"),
-        ("fetch.columns", "{text: a, label: a, fine: null}", "'a' is not possible; allowed: three different columns"),
+        ("fetch.train", "ftp://x/y.csv", "expected an address that begins with http:// or https://"),
+        ("fetch.train_sha256", "0" * 64, "expected null, or what data/sources.yaml pins of tiny.label"),
+        ("fetch.train_sha256", "abc", "fetch.train_sha256: invalid value 'abc'"),
+        ("fetch.columns", "{text: a, label: a, fine: null}", "invalid value 'a'; expected three different columns"),
         ("fetch.columns", "{text: a}", "fetch.columns.label: missing"),
     ],
 )  # fmt: skip
@@ -250,7 +250,7 @@ def test_an_official_test_that_leaves_a_class_nothing_to_learn_from_is_refused(r
     assert "data/own/train.label: read as ASCII" in restored.stage("tokenize")
     before = outputs(restored)
     told = restored.stage("split", status=1)
-    assert told.startswith("error: 20 of the 100 questions of fetch.train also stand in fetch.test")
+    assert told.startswith("error: 20 of the 100 questions of fetch.train are also in fetch.test")
     assert "class 'HUM' (0 of 20)" in told
     assert outputs(restored) == before
 
@@ -275,9 +275,9 @@ def test_questions_that_a_model_cannot_tell_apart_are_in_one_split(project):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("text,label\nwho ?,a\n,b\n", "data/own/bad.csv:3: text is empty; 1 such line(s) to put right: 3"),
+        ("text,label\nwho ?,a\n,b\n", "data/own/bad.csv:3: text is empty; 1 such line(s) to correct: 3"),
         ("text,topic\nwho ?,a\n", "data/own/bad.csv:1: 'label': no such column"),
-        ("text,label\nwho ?,a\nwhy ?,a\n", "the train file has one class alone, a"),
+        ("text,label\nwho ?,a\nwhy ?,a\n", "the train file has only one class, a"),
     ],
 )
 def test_a_bad_file_is_refused_by_its_own_name_and_line(restored, content, told):
@@ -292,4 +292,4 @@ def test_the_fine_label_cannot_stand_before_questions_that_have_none(restored):
     use(restored, TICKETS, text="message", label="topic")
     restored.set("tokenize.include_fine_label", "true")
     restored.stage("fetch")
-    assert "include_fine_label: True is not possible" in restored.stage("tokenize", status=1)
+    assert "include_fine_label: invalid value True" in restored.stage("tokenize", status=1)

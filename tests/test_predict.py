@@ -13,14 +13,13 @@ import torch
 
 from qc import load
 from qc.__main__ import main
-from qc.artifacts import read_json, write_json
-from qc.checkpoints import read_config, write_config
 from qc.commands.predict import as_text
+from qc.data.formats import parse_questions
 from qc.errors import QcError
-from qc.prediction import Prediction
-from qc.questions import parse
-from qc.training import predict
-from stages.report import read_csv
+from qc.files import read_csv, read_json, write_json
+from qc.inference.model_folder import read_config, write_config
+from qc.inference.predict import predict
+from qc.inference.predictor import Prediction
 from tests.conftest import CLASSES, write_record
 from tests.faults import make_folder
 
@@ -121,7 +120,9 @@ def test_what_training_takes_is_taken_and_every_question_has_one_line(here, caps
     path = tmp_path / "questions.jsonl"
     content = "".join(json.dumps({"text": text, "label": "HUM"}) + "\n" for text in ODD)
     path.write_text(content)
-    learned = [q.text for q in parse(io.BytesIO(content.encode()), ".jsonl", {"text": "text", "label": "label"}, "x")]
+    learned = [
+        q.text for q in parse_questions(io.BytesIO(content.encode()), ".jsonl", {"text": "text", "label": "label"}, "x")
+    ]
     assert learned == ODD
     for arguments in (ODD, ["--file", path]):
         lines = said(capsys, *arguments)
@@ -147,7 +148,7 @@ def test_a_byte_order_mark_is_no_part_of_a_question(here, capsys, tmp_path, name
 @pytest.mark.parametrize("name", ["tickets.csv", "tickets.tsv", "train.label"])
 def test_a_table_is_not_taken_for_a_list_of_questions(here, capsys, tmp_path, name):
     (tmp_path / name).write_text("message,topic\nwhere is it ?,delivery\n")
-    assert f"{name}: a line of a {Path(name).suffix} file is more than a question" in refused(
+    assert f"{name}: a line of a {Path(name).suffix} file is more than a text" in refused(
         capsys, "--file", tmp_path / name
     )
 
@@ -155,8 +156,8 @@ def test_a_table_is_not_taken_for_a_list_of_questions(here, capsys, tmp_path, na
 def test_from_a_subfolder_it_is_said_where_to_run_it(here, capsys, monkeypatch):
     monkeypatch.chdir(here / "src")
     top = f"run this from the top of the repository: cd {here}"
-    assert f"models: no model is here; `dvc repro` trains them, `dvc pull` fetches them; {top}" in refused(capsys, "?")
-    assert f"models/prefix: no model is here; `dvc repro` trains one, `dvc pull` fetches one; {top}" in refused(
+    assert f"models: no trained model; `dvc repro` trains them, `dvc pull` fetches them; {top}" in refused(capsys, "?")
+    assert f"models/prefix: no such model; `dvc repro` trains one, `dvc pull` fetches one; {top}" in refused(
         capsys, "who ?", "--model", "prefix"
     )
 
@@ -172,7 +173,7 @@ def test_the_best_model_by_validation_answers(copied, capsys):
 
 def test_a_long_question_is_cut_with_a_warning(here, capsys):
     assert main(["predict", "dog " * 10_000]) == 0
-    assert "warning: question 1 is longer than 12 tokens, and was cut" in capsys.readouterr().err
+    assert "warning: text 1 is longer than 12 tokens, and was cut" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_a_long_question_is_cut_with_a_warning(here, capsys):
         (b"who is it ?\n\nwhere ?\n", "asked.txt:2: is empty"),
         (b"who\nis \xff it\n", "asked.txt:2: byte 4 is 0xff, which is not UTF-8"),
         (bytes(range(256)), "asked.txt:2: byte 118 is 0x80, which is not UTF-8"),
-        (b"", "asked.txt: no question"),
+        (b"", "asked.txt: no text"),
     ],
 )
 def test_what_is_no_question_is_refused_by_line(here, capsys, tmp_path, content, told):
@@ -200,22 +201,22 @@ def test_a_broken_object_is_refused_by_line(here, capsys, tmp_path, line, told):
 
 
 def test_bad_arguments_are_refused(here, capsys, tmp_path):
-    assert "question 2: is empty" in refused(capsys, "who ?", " ")
-    assert "--top: 0 is not possible" in refused(capsys, "who ?", "--top", 0)
-    assert "one of them at a time" in refused(capsys, "who ?", "--file", "x")
+    assert "text 2: is empty" in refused(capsys, "who ?", " ")
+    assert "--top: invalid value 0" in refused(capsys, "who ?", "--top", 0)
+    assert "TEXT and --file: expected one of them" in refused(capsys, "who ?", "--file", "x")
     assert "No such file" in refused(capsys, "--file", tmp_path / "none.txt")
-    assert "question 1: holds" in refused(capsys, "who\udcff ?")
-    with pytest.raises(QcError, match="question 2 is empty"):
+    assert "text 1: holds" in refused(capsys, "who\udcff ?")
+    with pytest.raises(QcError, match="text 2 is empty"):
         load(here / "models/prefix").predict(["who ?", "\t"])
 
 
 def test_a_missing_or_foreign_model_is_refused(copied, capsys):
-    assert "models/none: no model is here" in refused(capsys, "who ?", "--model", "none")
+    assert "models/none: no such model" in refused(capsys, "who ?", "--model", "none")
     config = copied / "models/scratch/config.json"
     write_json(config, {"architectures": ["BertModel"]})
     assert "models/scratch/config.json: not a model of this version" in refused(capsys, "who ?", "--model", "scratch")
     shutil.rmtree(copied / "models")
-    assert "models: no model is here" in refused(capsys, "who ?")
+    assert "models: no trained model" in refused(capsys, "who ?")
 
 
 def test_a_missing_encoder_or_another_tokenizer_is_refused(copied, capsys, finished):
@@ -272,7 +273,7 @@ def test_a_question_has_the_same_logits_in_any_company(here, name, mask_padding,
     asked = "who is the king ?"
 
     def logits(*texts):
-        questions = predictor.classifier.encode(predictor.tokenize(texts), [0] * len(texts))
+        questions = predictor.trained.pack(predictor.tokenize(texts), [0] * len(texts))
         return predict(predictor.model, questions, precision)[texts.index(asked)]
 
     alone = logits(asked)

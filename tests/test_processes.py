@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from qc.checkpoints import read_weights
 from qc.errors import QcError
-from qc.launch import Launch, read_launch
-from qc.processes import joined, local_device, local_threads
-from stages.results import read_csv
+from qc.files import read_csv
+from qc.inference.weights import read_weights
+from qc.runtime.launch import Launch, read_launch
+from qc.runtime.process_group import local_device, local_threads, process_group
 from tests.conftest import Project, free_port, outputs
 
 TORCHRUN = "torchrun --standalone --nproc-per-node="
@@ -167,7 +167,7 @@ def test_a_launchers_variables_count_only_together_and_for_several(monkeypatch):
 def test_a_launchers_impossible_variables_are_refused(monkeypatch, wrong):
     for name, value in {**TORCHRUNS, **wrong}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(QcError, match=r"environment: RANK=.* is not possible"):
+    with pytest.raises(QcError, match=r"environment: invalid value RANK=.*"):
         read_launch()
 
 
@@ -185,7 +185,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert local_device("cuda") == torch.device("cuda", 1)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(QcError, match=r"launcher: 2 processes on this machine are not possible, it has 1 GPU"):
+    with pytest.raises(QcError, match=r"launcher: invalid value 2 processes on a machine of 1 GPU"):
         local_device("cuda")
 
 
@@ -249,14 +249,14 @@ def test_no_thread_of_the_group_outlives_it(project):
     (project.root / "threads.py").write_text(
         "from pathlib import Path\n"
         "import torch\n"
-        "from qc.processes import averaging_gradients, joined\n"
+        "from qc.runtime.process_group import data_parallel, process_group\n"
         "def threads():\n"
         "    names = [(task / 'comm').read_text() for task in Path('/proc/self/task').iterdir()]\n"
         "    return sum('gloo' in name for name in names)\n"
         "def train():\n"
-        "    averaging_gradients(torch.nn.Linear(4, 4))(torch.ones(2, 4)).sum().backward()\n"
+        "    data_parallel(torch.nn.Linear(4, 4))(torch.ones(2, 4)).sum().backward()\n"
         "    print(f'while training: {threads() > 0}')\n"
-        "with joined(torch.device('cpu')):\n"
+        "with process_group(torch.device('cpu')):\n"
         "    train()\n"
         "print(f'left: {threads()}')\n"
     )
@@ -266,24 +266,24 @@ def test_no_thread_of_the_group_outlives_it(project):
 
 
 def test_a_run_without_its_other_processes_says_so(monkeypatch):
-    monkeypatch.setattr("qc.processes.SILENCE", torch.distributed.default_pg_timeout / 1800)
+    monkeypatch.setattr("qc.runtime.process_group.SILENCE", torch.distributed.default_pg_timeout / 1800)
     given = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}
     for name, value in {**given, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(QcError, match="lost the other processes of this run"), joined(torch.device("cpu")):
+    with pytest.raises(QcError, match="lost the other processes of this run"), process_group(torch.device("cpu")):
         pass
 
 
 def test_a_launcher_that_is_not_here_is_refused_before_anything_runs(project):
     project.set("launcher", "'NCCL_DEBUG=INFO torchrun --standalone'")
-    assert "params.yaml: checked" in project.stage("entry")
+    assert "settings: ok" in project.run("qc", "doctor", "--quick")
     project.set("launcher", "torchruns --standalone")
-    said = project.stage("entry", status=1)
+    said = project.run("qc", "doctor", "--quick", status=1)
     assert (
-        "params.yaml: launcher: 'torchruns --standalone' is not possible, there is no torchruns here; allowed: " in said
+        "params.yaml: launcher: invalid value 'torchruns --standalone', there is no torchruns here; expected " in said
     )
     project.set("launcher", "''")
-    assert "params.yaml:5: launcher: '' is not possible" in project.stage("entry", status=1)
+    assert "params.yaml:5: launcher: invalid value ''" in project.run("qc", "doctor", "--quick", status=1)
 
 
 def test_processes_of_a_machine_share_its_threads_and_take_a_gpu_each(monkeypatch):

@@ -8,15 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qc.data.formats import LabelledQuestion, label_encoding, parse_questions
+from qc.data.text import fault_of_label, fault_of_text, normalize_label
 from qc.errors import QcError
-from qc.questions import (
-    LabelledQuestion,
-    fault_of_label,
-    fault_of_text,
-    label_encoding,
-    normalize_label,
-    parse,
-)
 from tests.conftest import ROOT
 
 C1 = "".join(map(chr, range(0x80, 0xA0)))  # where Windows-1252 has quotes and dashes
@@ -33,7 +27,7 @@ FINE_COLUMNS = {"text": "what was asked", "label": "class", "fine": "kind"}
 
 
 def read(content, ending=".label", columns=None):
-    return list(parse(io.BytesIO(content), ending, columns or COLUMNS, f"x{ending}"))
+    return list(parse_questions(io.BytesIO(content), ending, columns or COLUMNS, f"x{ending}"))
 
 
 def refused(content, ending, columns=None):
@@ -74,7 +68,7 @@ def test_the_first_ten_malformed_lines_are_named_and_all_are_counted():
 
 @pytest.mark.parametrize("ending", [".label", ".jsonl"])
 def test_an_empty_file_is_refused(ending):
-    assert refused(b"", ending) == f"x{ending}: empty; expected a question a line"
+    assert refused(b"", ending) == f"x{ending}: empty; expected one question a line"
 
 
 @pytest.mark.parametrize(("ending", "delimiter"), [(".csv", ","), (".tsv", "\t")])
@@ -113,12 +107,12 @@ HEADER = "text,label\n"
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (f'{HEADER}"two\nlines",a\nwho ?\n', "x.csv:4: 1 fields, 2 columns; 1 such line(s) to put right: 4"),
+        (f'{HEADER}"two\nlines",a\nwho ?\n', "x.csv:4: 1 fields, 2 columns; 1 such line(s) to correct: 4"),
         (f"{HEADER}who ?,a,b\nwho ?,a\n", "x.csv:2: 3 fields, 2 columns"),
         (f"{HEADER}  ,a\n", "x.csv:2: text is empty"),
         (f"{HEADER}who ?, \n", "x.csv:2: label is empty"),
-        (f"{HEADER}who ?,{'a' * 201}\n", "x.csv:2: label is 201 characters long, which is no label"),
-        (f"{HEADER}who ?,a\x07\n", "x.csv:2: label holds '\\x07', which is no label"),
+        (f"{HEADER}who ?,{'a' * 201}\n", "x.csv:2: label is 201 characters long, expected at most 200"),
+        (f"{HEADER}who ?,a\x07\n", "x.csv:2: label holds the control character '\\x07'"),
         (f'{HEADER}who ?,a\n"who" ?,a\n', "x.csv:3: ',' expected after '\"'"),
         (f'{HEADER}who ?,a\n"who ?,a\n', "x.csv:3: unexpected end of data"),
         ("question,label\nwho ?,a\n", "x.csv:1: 'text': no such column; params.yaml has fetch.columns.text: text; "
@@ -141,10 +135,10 @@ def test_a_bad_table_is_refused_with_file_and_line(content, told):
         ("9" * 5000, "is not JSON"),
         ('["who ?", "a"]', "is not a JSON object"),
         ('{"text": "who ?", "lable": "a"}', "no 'label', which fetch.columns of params.yaml names; keys are: text"),
-        ('{"text": null, "label": "a"}', "text is None, which is no text"),
-        ('{"text": 1, "label": "a"}', "text is 1, which is no text"),
-        ('{"text": "who ?", "label": true}', "label is True, which is no text"),
-        ('{"text": "who ?", "label": 1.5}', "label is 1.5, which is no text"),
+        ('{"text": null, "label": "a"}', "text is None, expected a text"),
+        ('{"text": 1, "label": "a"}', "text is 1, expected a text"),
+        ('{"text": "who ?", "label": true}', "label is True, expected a text"),
+        ('{"text": "who ?", "label": 1.5}', "label is 1.5, expected a text"),
         ('{"text": " ", "label": "a"}', "text is empty"),
         ('{"text": "who \\ud800", "label": "a"}', "text holds half a character"),
     ],
@@ -154,7 +148,7 @@ def test_a_bad_object_is_refused_with_file_and_line(line, told):
     found = refused(f"{fine}\n{line}\n{fine}\n", ".jsonl")
     assert found.startswith("x.jsonl:2: ")
     assert told in found
-    assert found.endswith("1 such line(s) to put right: 2")
+    assert found.endswith("1 such line(s) to correct: 2")
 
 
 @given(st.binary(), st.sampled_from([".label", ".csv", ".tsv", ".jsonl"]))

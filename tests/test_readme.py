@@ -5,8 +5,10 @@ import subprocess
 
 import yaml
 
-from stages.results import BEGIN, END, MODELS, result_table, seed_table, with_block
-from stages.seeds import SCORES
+from qc.commands.seeds import SCORES
+from qc.commands.update_readme import BEGIN, END
+from qc.models.registry import MODELS
+from qc.report.tables import replace_block, result_table, seed_table
 from tests.conftest import ROOT
 
 
@@ -21,7 +23,7 @@ def test_the_result_tables_are_those_of_the_committed_metrics():
         seed_table(json.loads(committed("metrics/seeds.json"))),
     ]
     readme = committed("README.md")
-    assert with_block(readme, BEGIN, END, "\n\n".join(tables)) == readme
+    assert replace_block(readme, BEGIN, END, "\n\n".join(tables)) == readme
 
 
 def test_the_record_over_seeds_is_of_the_same_pipeline_as_the_record():
@@ -33,7 +35,7 @@ def test_the_record_over_seeds_is_of_the_same_pipeline_as_the_record():
 
 def test_the_table_of_the_notebooks_protocol_ends_in_the_committed_accuracies():
     scores = json.loads(committed("metrics/evaluate.json"))
-    table = committed("README.md").partition("| as the notebook reports |")[2]
-    for name, title in MODELS.items():
-        row = next(line for line in table.splitlines() if line.startswith(f"| {title} |"))
+    table = committed("docs/notebook.md").partition("| as the notebook reports |")[2]
+    for name, model in MODELS.items():
+        row = next(line for line in table.splitlines() if line.startswith(f"| {model.title} |"))
         assert row.split("|")[-2].strip() == f"{scores[name]['accuracy']:.3f}"

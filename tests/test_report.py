@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from qc.artifacts import read_json, write_json
-from qc.figures import class_bars, confusion_matrix
+from qc.files import read_json, write_json
+from qc.report.figures import class_bars, confusion_matrix
 from tests.conftest import CLASSES
 
 MODELS = ("scratch", "prefix", "distilbert")
@@ -51,7 +51,7 @@ class Page:
 @pytest.fixture(scope="module")
 def report(finished):
     """The report of the finished project."""
-    finished.stage("report")
+    finished.run("qc", "report")
     return finished.root / "report/index.html"
 
 
@@ -122,7 +122,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser, report, scheme):
 
 def test_the_same_run_gives_the_same_page(report, finished):
     before = report.read_bytes()
-    finished.stage("report")
+    finished.run("qc", "report")
     assert report.read_bytes() == before
 
 
@@ -131,7 +131,7 @@ def test_html_in_a_question_is_shown_and_not_executed(browser, restored):
     quoted = HOSTILE.replace('"', '""')
     mistakes.write_text(f'{mistakes.read_text().splitlines()[0]}\ndistilbert,-1,"{quoted}",ABBR,"<b>HUM</b>",0.9\n')
     restored.params.write_text(f"# {HOSTILE}\n{restored.params.read_text()}")
-    restored.stage("report")
+    restored.run("qc", "report")
     page = Page(browser, restored.root / "report/index.html")
     assert len(page.events) == 1
     assert page.page.title() == "Question classification: report"
@@ -152,7 +152,7 @@ def test_seeds_are_told_where_they_are_of_the_same_pipeline(browser, restored):
             for seed, accuracy in (("1", 0.5), ("2", 0.7))
         }
         write_json(path, seeds)
-        restored.stage("report")
+        restored.run("qc", "report")
         page = Page(browser, restored.root / "report/index.html").page
         assert page.inner_text("body").count("over 2 training seeds") == told
         assert page.inner_text("body").count("0.600\t0.141\t0.500\t0.700") == told * len(MODELS)
@@ -162,7 +162,7 @@ def test_seeds_are_told_where_they_are_of_the_same_pipeline(browser, restored):
 def test_a_suspected_leak_is_told_first_of_all(browser, restored):
     data = restored.root / "metrics/data.json"
     data.write_text(data.read_text().replace('"leak_suspected": false', '"leak_suspected": true'))
-    restored.stage("report")
+    restored.run("qc", "report")
     page = Page(browser, restored.root / "report/index.html").page
     assert "A leak is suspected" in page.inner_text(".alarm")
     assert page.locator(".alarm").bounding_box()["y"] < page.locator("h2").first.bounding_box()["y"]
@@ -171,7 +171,7 @@ def test_a_suspected_leak_is_told_first_of_all(browser, restored):
 def test_a_missing_record_is_named_and_the_earlier_page_stays(report, restored):
     before = report.read_bytes()
     (restored.root / "plots/reliability.csv").unlink()
-    said = restored.stage("report", status=1)
+    said = restored.run("qc", "report", status=2)
     assert said.startswith("error: plots/reliability.csv: cannot be read")
     assert "`dvc repro` makes it anew" in said
     assert report.read_bytes() == before

@@ -7,24 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from qc.models.scratch import (
-    MultiHeadAttention,
-    ScratchClassifier,
-    ScratchConfig,
-    attention_bias,
-    masked_mean,
-    sinusoidal_positions,
-)
+from qc.models.pooling import masked_mean
+from qc.models.scratch import MultiHeadAttention, ScratchClassifier, ScratchConfig, attention_bias, sinusoidal_positions
 
 SMALL = ScratchConfig(
-    vocab_size=50, classes=4, coarse_of=(), width=16, heads=2, ff_width=32, layers=2, max_length=12,
+    vocab_size=50, classes=4, coarse_of=(), hidden_size=16, heads=2, ffn_size=32, layers=2, max_length=12,
     dropout=0.1, norm="post", mask_padding=True, unknown_id=1, pad_id=0,
 )  # fmt: skip
 
 
 def test_attention_equals_torch_with_the_same_weights():
     torch.manual_seed(0)
-    ours = MultiHeadAttention(width=24, heads=3, dropout=0.0)
+    ours = MultiHeadAttention(hidden_size=24, heads=3, dropout=0.0)
     reference = nn.MultiheadAttention(24, 3, batch_first=True)
     reference.load_state_dict(
         {
@@ -126,7 +120,7 @@ def test_tokens_without_a_row_share_that_of_unknown():
 
 def test_the_notebooks_sizes_have_the_notebooks_number_of_parameters():
     sizes = ScratchConfig(
-        vocab_size=30522, classes=6, coarse_of=(), width=512, heads=8, ff_width=2048, layers=12, max_length=36,
+        vocab_size=30522, classes=6, coarse_of=(), hidden_size=512, heads=8, ffn_size=2048, layers=12, max_length=36,
         dropout=0.1, norm="post", mask_padding=False, unknown_id=100, pad_id=0,
     )  # fmt: skip
     model = ScratchClassifier(sizes)

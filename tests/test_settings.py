@@ -2,9 +2,9 @@
 
 import pytest
 
+from qc.config.schema import read_yaml
+from qc.config.settings import Settings
 from qc.errors import QcError
-from qc.schema import read
-from qc.settings import Settings
 from tests.conftest import ROOT
 
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ def changed(key, value):
 def check(text, tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
-    return read(Settings, path, "params.yaml")
+    return read_yaml(Settings, path, "params.yaml")
 
 
 def test_the_committed_file_is_valid(tmp_path):
@@ -54,8 +54,8 @@ def test_the_committed_file_is_valid(tmp_path):
         ("tokenize.lowercase", '"yes"', "boolean"),
         ("split.valid", "0", "greater than 0"),
         ("split.test", "0.95", "less than 0.9"),
-        ("train_scratch.width", "130", "a multiple of heads"),
-        ("train_scratch.width", "3", "multiple of 2"),
+        ("train_scratch.hidden_size", "130", "a multiple of heads"),
+        ("train_scratch.hidden_size", "3", "multiple of 2"),
         ("train_scratch.norm", "middle", "'post' or 'pre'"),
         ("train_scratch.dropout", "1.0", "less than 1"),
         ("train_scratch.betas", "[0.9]", "at least 2 items"),
@@ -84,24 +84,27 @@ def test_an_impossible_value_is_refused_with_line_key_value_and_remedy(tmp_path,
     line = text.splitlines()[int(place.removeprefix("params.yaml:")) - 1]
     assert line.split(":")[0].strip() == key.split(".")[-1]
     assert found.startswith(key)
-    assert "is not possible; allowed: " in rest
+    assert "invalid value" in rest and "; expected " in rest
     assert allowed in rest
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (PARAMS.replace("  width:", "  widht:"), "train_scratch.widht: unknown key; did you mean width?"),
-        (PARAMS + "\nextra: 1\n", "extra: unknown key; allowed: seed, launcher, threads"),
+        (
+            PARAMS.replace("  hidden_size:", "  hiden_size:"),
+            "train_scratch.hiden_size: unknown key; did you mean hidden_size?",
+        ),
+        (PARAMS + "\nextra: 1\n", "extra: unknown key; expected one of seed, launcher, threads"),
         (changed("train_prefix.epochs", None), "train_prefix: train_prefix.epochs: missing"),
-        (PARAMS + "\nseed: 2\n", "seed stands here twice"),
+        (PARAMS + "\nseed: 2\n", "duplicate key"),
         ("", "seed: missing"),
         ("[1, 2]", "expected keys and values"),
         ("seed: [1", "not valid YAML"),
         ("seed: 1\n\tx: 2", "params.yaml:2: not valid YAML"),
-        ("seed: !!timestamp soon", "params.yaml:1: not valid YAML: 'soon' is no timestamp"),
-        ("a: 1\nseed: " + "[" * 30, "params.yaml:2: not valid YAML: more than 10000 values, or more than 20 in one"),
-        ("a: &a [1, 1, 1]\nb: [" + "*a, " * 4000 + "]", "params.yaml: not valid YAML: more than 10000 values"),
+        ("seed: !!timestamp soon", "params.yaml:1: not valid YAML: failed to construct timestamp"),
+        ("a: 1\nseed: " + "[" * 30, "params.yaml:2: not valid YAML"),
+        ("a: 1\nseed: " + "[" * 3000, "params.yaml: not valid YAML"),
     ],
 )
 def test_a_file_of_the_wrong_shape_is_refused(tmp_path, text, message):
@@ -123,4 +126,4 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path):
 
 def test_a_missing_file_says_where_to_run(tmp_path):
     with pytest.raises(QcError, match="no such file; run this from the top"):
-        read(Settings, tmp_path / "params.yaml", "params.yaml")
+        read_yaml(Settings, tmp_path / "params.yaml", "params.yaml")

@@ -138,13 +138,13 @@ def test_a_missing_or_damaged_object_of_the_cache_is_noticed_and_brought_back(sh
     shutil.rmtree(shared.root / "models/prefix")
     if how == "damaged":
         flip_a_bit(path)
-        assert "was damaged, and is removed" in shared.stage("cache")
+        assert "of the cache is damaged; removed; " in shared.run("qc", "doctor", "--fix")
     else:
         path.unlink()
     shared.run("dvc", command)
     assert pin(shared.root / WEIGHTS) == pin(finished.root / WEIGHTS)
     assert shared.repro() == []
-    assert "no byte is damaged" in shared.stage("cache")
+    assert "cache and outputs: ok" in shared.run("qc", "doctor")
 
 
 def test_damaged_weights_that_dvc_did_not_notice_are_never_used(shared, finished):
@@ -153,13 +153,13 @@ def test_damaged_weights_that_dvc_did_not_notice_are_never_used(shared, finished
     shutil.rmtree(shared.root / "models/prefix")
     shared.run("dvc", "checkout")
     assert pin(shared.root / WEIGHTS) != pin(finished.root / WEIGHTS)
-    with pytest.raises(QcError, match=r"SHA-256 .* was trained with .*`make cache` first, if a disk damaged it"):
+    with pytest.raises(QcError, match=r"SHA-256 .* was trained with .*`qc doctor` first, if a disk damaged it"):
         load(shared.root / "models/prefix")
     assert "models/prefix/model.safetensors: SHA-256" in shared.stage("evaluate", status=1)
-    assert f"{WEIGHTS}: other bytes than dvc.lock names" in shared.stage("cache")
+    assert f"{WEIGHTS}: its bytes are not those of dvc.lock; " in shared.run("qc", "doctor", "--fix")
     shared.run("dvc", "pull", "--force")
     assert pin(shared.root / WEIGHTS) == pin(finished.root / WEIGHTS)
-    assert "no byte is damaged" in shared.stage("cache")
+    assert "cache and outputs: ok" in shared.run("qc", "doctor")
 
 
 def test_a_damaged_object_of_the_remote_does_not_arrive(shared, finished):

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qc.data.groups import group_numbers, number_keys, text_keys
+from qc.data.splits import official_split, stratified_group_split
+from qc.data.text import normalize_text
 from qc.errors import QcError
-from qc.rows import group_numbers, normalize, number_keys, text_keys
-from qc.splits import official_split, split_questions
 
 SHARES = {"test": 0.1, "valid": 0.1}
 
@@ -23,7 +24,9 @@ def numbered(texts, classes, seed):
 
 def split(texts, classes, seed=1):
     """Row numbers of every split, as lists."""
-    return {name: rows.tolist() for name, rows in split_questions(*numbered(texts, classes, seed), SHARES).items()}
+    return {
+        name: rows.tolist() for name, rows in stratified_group_split(*numbered(texts, classes, seed), SHARES).items()
+    }
 
 
 # Many different questions of three classes, and some of them again in another case and spacing.
@@ -45,7 +48,7 @@ def test_every_question_is_in_one_split_and_duplicates_stay_together(questions, 
     home = {}
     for name, rows in splits.items():
         for row in rows:
-            assert home.setdefault(normalize(texts[row]), name) == name
+            assert home.setdefault(normalize_text(texts[row]), name) == name
 
 
 @given(QUESTIONS, st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
@@ -62,7 +65,7 @@ def test_the_split_does_not_depend_on_the_order_of_rows(questions, seed, rng):
 def test_every_split_has_every_class_in_about_its_share(questions, seed):
     texts, classes = zip(*questions, strict=True)
     splits = split(texts, classes, seed)
-    largest = max(Counter(map(normalize, texts)).values())
+    largest = max(Counter(map(normalize_text, texts)).values())
     for name, count in Counter(classes).items():
         for held_out in ("valid", "test"):
             found = sum(classes[row] == name for row in splits[held_out])
@@ -102,8 +105,8 @@ def test_a_class_of_a_few_questions_stands_in_every_split():
 @pytest.mark.parametrize(
     ("texts", "told"),
     [
-        (["lone"], "1 question(s), 1 that models can tell apart, none for"),
-        (["same"] * 20, "20 question(s), 1 that models can tell apart, none for"),
+        (["lone"], "1 question(s), 1 that models can distinguish, none for"),
+        (["same"] * 20, "20 question(s), 1 that models can distinguish, none for"),
     ],
 )
 def test_of_a_class_too_rare_it_is_said_how_many_different_questions_it_has(texts, told):
@@ -129,8 +132,8 @@ def test_questions_are_one_group_by_text_or_by_ids_or_by_way_of_others():
 
 @pytest.mark.parametrize("same", ["Hamlet ?", "hamlet  ?", "HAMLET\t?", "Ham\u200blet ?", "\ufeffHamlet ?"])
 def test_what_makes_no_difference_to_a_text_makes_none(same):
-    assert normalize(same) == "hamlet ?"
-    assert normalize("Cafe\u0301") == normalize("Caf\u00e9")
+    assert normalize_text(same) == "hamlet ?"
+    assert normalize_text("Cafe\u0301") == normalize_text("Caf\u00e9")
 
 
 def refuse_official(train, test):
@@ -145,9 +148,7 @@ def test_an_official_test_that_takes_a_class_out_of_train_is_refused_by_its_name
     train = [(f"a {n}", "A") for n in range(40)] + [(f"b {n}", "B") for n in range(20)]
     for left in (0, 1):
         told = refuse_official(train, train[40 : 60 - left])
-        assert told.startswith(
-            f"{20 - left} of the 60 questions of fetch.train also stand in fetch.test, and were left"
-        )
+        assert told.startswith(f"{20 - left} of the 60 questions of fetch.train are also in fetch.test, and were left")
         assert f"of class 'B' ({left} of 20): " in told
         assert "split.drop_test_questions: false, which trains on test questions" in told
 

@@ -11,13 +11,12 @@ import pyarrow
 import pytest
 
 from benchmarks import scale
-from qc.artifacts import read_chosen, read_pieces, write_table
-from qc.batching import encode
+from qc.data.formats import LabelledQuestion
+from qc.data.groups import COLUMNS, TokenizedQuestions, group_questions, sample_groups
+from qc.data.packed import pack
+from qc.data.parquet import read_chosen, read_pieces, write_table
+from qc.data.tables import question_tables, take_inventory
 from qc.errors import QcError
-from qc.questions import LabelledQuestion
-from qc.rows import COLUMNS, Tokenized, read_rows
-from qc.tokens import question_tables, take_inventory
-from stages import split
 from tests.conftest import ROOT, label_lines
 
 QUESTIONS = [
@@ -29,10 +28,7 @@ QUESTIONS = [
 
 def table():
     """The questions as the tokenize stage writes them, with ids of their own making."""
-    found = pyarrow.concat_tables(
-        questions.data.table.replace_schema_metadata(None)
-        for questions in question_tables(QUESTIONS, take_inventory(QUESTIONS).classes)
-    )
+    found = pyarrow.concat_tables(question_tables(QUESTIONS, take_inventory(QUESTIONS).labels.classes))
     return found.append_column("input_ids", [[list(range(3, 4 + number % 7)) for number in range(len(found))]])
 
 
@@ -40,23 +36,23 @@ def rows_of(pieces, size=100):
     """What is read of the questions, whose ids have a special token before them and two after."""
     ids = [[1, *row, 2, 2] for row in table()["input_ids"].to_pylist()]
     ids = pyarrow.table({"input_ids": pyarrow.array(ids, pyarrow.list_(pyarrow.int32()))})
-    return read_rows(pieces, [Tokenized(ids.to_batches(size), 1, 2)], seed=1)
+    return group_questions(pieces, [TokenizedQuestions(ids.to_batches(size), 1, 2)], seed=1)
 
 
 def test_a_table_is_the_same_in_pieces_of_any_size(monkeypatch):
     whole = table()
     assert whole["id"].to_pylist() == list(range(100))
     assert whole["text"].to_pylist() == [question.text for _, question in QUESTIONS]
-    monkeypatch.setattr("qc.tokens.PIECE", 7)
+    monkeypatch.setattr("qc.data.tables.PIECE", 7)
     assert table() == whole
 
 
 def test_the_inventory_counts_questions_and_classes():
     found = take_inventory(QUESTIONS)
     assert (found.questions, found.without_fine) == (100, 0)
-    assert found.classes == sorted({question.coarse for _, question in QUESTIONS})
-    assert all(list(pair) in found.labels()["fine_classes"] for pair in found.fine_classes)
-    with pytest.raises(QcError, match="one class alone, LOC"):
+    assert found.labels.classes == sorted({question.coarse for _, question in QUESTIONS})
+    assert found.labels.record()["fine_classes"] == [list(pair) for pair in found.labels.fine_classes]
+    with pytest.raises(QcError, match="only one class, LOC"):
         take_inventory([("train", LabelledQuestion("LOC", "city", "where"))] * 3)
 
 
@@ -65,7 +61,7 @@ def test_chosen_rows_and_traits_are_the_same_in_pieces_of_any_size(monkeypatch, 
     write_table(path, (whole.slice(start, 30) for start in range(0, 100, 30)))
     chosen = np.array([0, 3, 4, 29, 30, 31, 64, 99])
     traits = rows_of(read_pieces(path, *COLUMNS))
-    monkeypatch.setattr("qc.artifacts.PIECE", 9)
+    monkeypatch.setattr("qc.data.parquet.PIECE", 9)
     assert pyarrow.concat_tables(read_chosen(path, chosen)) == whole.take(chosen)
     for name, expected in vars(traits).items():
         np.testing.assert_array_equal(getattr(rows_of(read_pieces(path, *COLUMNS), 11), name), expected)
@@ -84,20 +80,19 @@ def test_questions_are_laid_end_to_end_alike_from_lists_and_from_slices_of_arrow
     rows = column.to_pylist()
     around = (before, after) if keep_special else ((), ())
     expected = [[*around[0], *ids[:4], *around[1]] for ids in texts[20:70]]
-    monkeypatch.setattr("qc.batching.PIECE", 8)
+    monkeypatch.setattr("qc.data.packed.PIECE", 8)
     for input_ids in (column, rows):
-        found = encode(input_ids, [0] * 50, 4, special, keep_special=keep_special, pad_id=0)
+        found = pack(input_ids, [0] * 50, 4, special, keep_special=keep_special, pad_id=0)
         assert found.values.tolist() == list(itertools.chain.from_iterable(expected))
         assert found.lengths.tolist() == [len(ids) for ids in expected]
 
 
-def test_the_audits_sample_is_blind_to_the_order_of_rows(monkeypatch):
-    monkeypatch.setattr(split, "AUDITED", 10)
+def test_the_audits_sample_is_blind_to_the_order_of_rows():
     rows = rows_of(table().to_batches())
     chosen = np.arange(0, 100, 2)
     order = np.random.default_rng(1).permutation(100)
-    sample = split.first_by_group(rows, chosen)
-    shuffled = split.first_by_group(rows.take(order), np.flatnonzero(np.isin(order, chosen)))
+    sample = sample_groups(rows, chosen, 10)
+    shuffled = sample_groups(rows.take(order), np.flatnonzero(np.isin(order, chosen)), 10)
     assert len(sample) == 10
     assert sorted(rows.groups[sample]) == sorted(rows.groups[order[shuffled]])
 
@@ -118,6 +113,9 @@ def test_the_page_on_scale_shows_what_was_measured():
 @pytest.mark.parametrize(("given", "expected"), [({}, "None"), ({"DVC_EXP_NAME": "x"}, "600")])
 def test_threads_of_experiments_wait_without_taking_each_others_cores(given, expected):
     environment = {name: value for name, value in os.environ.items() if name not in ("DVC_EXP_NAME", "GOMP_SPINCOUNT")}
-    command = [sys.executable, "-c", "import os, stages; print(os.environ.get('GOMP_SPINCOUNT'))"]
+    script = (
+        "from qc.runtime.startup import set_environment as go; go(); import os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, env=environment | given, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected

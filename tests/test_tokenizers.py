@@ -5,8 +5,8 @@ import json
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from qc.data.tokenizers import Vocabulary, load_tokenizer, token_ids
 from qc.errors import QcError
-from qc.texts import Vocabulary, load_tokenizer, token_ids
 
 TEXTS = [
     "Who wrote Hamlet ?",
@@ -114,7 +114,7 @@ def test_a_tokenizer_without_padding_is_refused_with_what_to_do(tmp_path):
     tokenizer = Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(QcError, match=r"nothing tells its id of padding; write it into .*config\.json as pad_token_id"):
+    with pytest.raises(QcError, match=r"no padding id; write it into .*config\.json as pad_token_id"):
         Vocabulary.of_encoder(tmp_path, load_tokenizer(tmp_path))
 
 

@@ -9,30 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from qc.batching import encode, padding_share, plan_batches, seen_tokens
+from qc.config.training import ScratchTrainingConfig, TrainingConfig
+from qc.data.packed import bucket_by_length, pack, padding_share
 from qc.errors import QcError
-from qc.frozen import lower_frozen
-from qc.models.output import OutputLayer
+from qc.inference.predict import predict, score
+from qc.models.classifier import Task
+from qc.models.head import HierarchicalHead
 from qc.models.scratch import ScratchClassifier, ScratchConfig
-from qc.training import (
-    Epoch,
-    Recipe,
-    _epoch_seed,
-    best_epoch,
-    fit,
-    pick_device,
-    pick_precision,
-    predict,
-    score,
-    seed_everything,
-)
+from qc.runtime.device import pick_device, pick_precision, seed_everything
+from qc.training.loop import Epoch, _epoch_seed, best_epoch, fit
+from qc.training.precomputed import cast_frozen
 
-RECIPE = Recipe(
-    epochs=8, patience=8, batch_size=16, learning_rate=3e-3, head_learning_rate=None, betas=(0.9, 0.98), eps=1e-9,
+CONFIG = TrainingConfig(
+    epochs=8, patience=8, batch_size=16, learning_rate=3e-3, head_learning_rate=None, betas=[0.9, 0.98], eps=1e-9,
     weight_decay=0.01, schedule="linear", warmup=0.1, clip_norm=1.0, label_smoothing=0.0, fine_weight=0.0,
+    max_length=None,
 )  # fmt: skip
 SIZES = ScratchConfig(
-    vocab_size=30, classes=3, coarse_of=(), width=16, heads=2, ff_width=32, layers=1, max_length=12,
+    vocab_size=30, classes=3, coarse_of=(), hidden_size=16, heads=2, ffn_size=32, layers=1, max_length=12,
     dropout=0.1, norm="post", mask_padding=True, unknown_id=1, pad_id=0,
 )  # fmt: skip
 
@@ -48,26 +42,30 @@ def task(count, seed):
         row[int(torch.randint(0, length, (), generator=generator))] = 5 + label
         rows.append(row)
         labels.append(label)
-    return encode(rows, labels, max_length=12, pad_id=0)
+    return pack(rows, labels, max_length=12, pad_id=0)
 
 
-def trained(recipe=RECIPE, seed=1, precision="fp32", **options):
+def changed(config, **values):
+    return config.model_copy(update=values)
+
+
+def trained(config=CONFIG, seed=1, precision="fp32", **options):
     seed_everything(seed, threads=1)
     model = ScratchClassifier(SIZES)
-    return model, fit(model, task(240, 1), task(60, 2), recipe, seed, precision, **options)
+    return model, fit(model, task(240, 1), task(60, 2), config, seed, precision, **options)
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.integers(1, 40), st.none() | st.integers(0, 99))
 def test_batches_hold_every_question_once(lengths, batch_size, seed):
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    batches = plan_batches(torch.tensor(lengths), batch_size, generator)
+    batches = bucket_by_length(torch.tensor(lengths), batch_size, generator)
     assert sorted(torch.cat(batches).tolist()) == list(range(len(lengths)))
     assert max(map(len, batches)) <= batch_size
 
 
 def test_batches_differ_between_epochs_and_hold_little_padding():
     lengths = torch.randint(5, 40, (1600,), generator=torch.Generator().manual_seed(1))
-    first, second = (plan_batches(lengths, 32, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    first, second = (bucket_by_length(lengths, 32, torch.Generator().manual_seed(seed)) for seed in (1, 2))
     together = [{frozenset(batch.tolist()) for batch in batches} for batches in (first, second)]
     assert len(together[0] & together[1]) <= 2
     assert padding_share(lengths, first) < 0.1
@@ -75,7 +73,7 @@ def test_batches_differ_between_epochs_and_hold_little_padding():
 
 
 def test_a_batch_is_padded_to_its_own_longest():
-    questions = encode([[2, 7, 8, 3], [2, 9, 3], [2, 10, 11, 12, 13, 3]], [0, 1, 2], 3, (1, 1), pad_id=29)
+    questions = pack([[2, 7, 8, 3], [2, 9, 3], [2, 10, 11, 12, 13, 3]], [0, 1, 2], 3, (1, 1), pad_id=29)
     batch = questions.batch(torch.tensor([1, 0]))
     assert batch.mask.tolist() == [[True, True, True, False], [True, True, True, True]]
     assert batch.inputs[0].tolist() == [2, 9, 3, 29]  # not some word of the split
@@ -87,9 +85,14 @@ def test_a_batch_is_padded_to_its_own_longest():
 
 
 def test_rare_tokens_are_counted_in_the_split():
-    questions = encode([[7, 8, 7], [9, 8]], [0, 1], max_length=5, pad_id=0)
-    assert seen_tokens(questions, 1) == [7, 8, 9]
-    assert seen_tokens(questions, 2) == [7, 8]
+    questions = pack([[7, 8, 7], [9, 8]], [0, 1], max_length=5, pad_id=0)
+    counts = torch.bincount(questions.values)
+    sizes = {"hidden_size": 4, "heads": 1, "ffn_size": 4, "layers": 1, "norm": "post", "mask_padding": True}
+    section = ScratchTrainingConfig(**CONFIG.model_dump(), **sizes, min_count=2, tokenizer="x", dropout=0.1)
+    rows = ScratchClassifier.create(section, Task(2, (), 5, 12, 1, 0, counts)).rows
+    assert (rows != rows[1]).nonzero()[:, 0].tolist() == [7, 8]
+    every = ScratchClassifier.create(changed(section, min_count=0), Task(2, (), 5, 12, 1, 0, counts)).rows
+    assert every.tolist() == list(range(12))
 
 
 def test_the_loop_learns_a_task():
@@ -107,8 +110,8 @@ def test_a_second_task_is_learned_beside_the_first_if_it_has_weight(fine_weight)
     )
     model = ScratchClassifier(dataclasses.replace(SIZES, coarse_of=(2, 1, 0)))
     before = model.head.weight.detach()[3:].clone()
-    recipe = dataclasses.replace(RECIPE, fine_weight=fine_weight, weight_decay=0.0)
-    result = fit(model, train, valid, recipe, 1)
+    config = changed(CONFIG, fine_weight=fine_weight, weight_decay=0.0)
+    result = fit(model, train, valid, config, 1)
     assert predict(model, valid).shape == (60, 3)
     assert result.best.valid_accuracy > 0.95 or fine_weight == 0
     assert torch.equal(model.head.weight.detach()[3:], before) == (fine_weight == 0)
@@ -118,17 +121,17 @@ def test_a_second_task_is_learned_beside_the_first_if_it_has_weight(fine_weight)
 
 
 def test_prediction_averages_the_coarse_opinion_and_the_fine_one():
-    layer = OutputLayer(4, classes=2, coarse_of=[1, 0, 1])
+    layer = HierarchicalHead(4, classes=2, coarse_of=[1, 0, 1])
     logits = torch.randn(5, 5, generator=torch.Generator().manual_seed(1))
     own, fine = logits[:, :2].softmax(1), logits[:, 2:].softmax(1)
     summed = torch.stack((fine[:, 1], fine[:, 0] + fine[:, 2]), dim=1)
     torch.testing.assert_close(layer.coarse_logits(logits), (own * summed).sqrt().log())
-    plain = OutputLayer(4, classes=5)
+    plain = HierarchicalHead(4, classes=5)
     assert torch.equal(plain.coarse_logits(logits), logits)
 
 
 def test_a_head_may_learn_at_another_rate():
-    still = dataclasses.replace(RECIPE, head_learning_rate=1e-12, epochs=1)
+    still = changed(CONFIG, head_learning_rate=1e-12, epochs=1)
     seed_everything(1, threads=1)
     before = ScratchClassifier(SIZES)
     after, _ = trained(still)
@@ -163,23 +166,23 @@ def test_the_best_epoch_is_restored():
 
 def test_a_loss_that_is_no_number_ends_training_with_what_to_change():
     with pytest.raises(QcError, match=r"epoch 1: the training loss is nan; in params.yaml a lower learning_rate"):
-        trained(dataclasses.replace(RECIPE, learning_rate=1e30, clip_norm=None))
+        trained(changed(CONFIG, learning_rate=1e30, clip_norm=None))
 
 
 def test_compiled_training_learns_the_same():
     questions = task(48, 1)  # of 3 to 9 tokens, so padded and masked
-    assert all(batch.mask is not None for batch in questions.batches(RECIPE.batch_size))
+    assert all(batch.mask is not None for batch in questions.batches(CONFIG.batch_size))
     curves = []
     for compiled in (False, True):
         seed_everything(1, threads=1)
         model = ScratchClassifier(dataclasses.replace(SIZES, dropout=0.0))
-        curves.append(fit(model, questions, questions, RECIPE, 1, compiled=compiled).curve)
+        curves.append(fit(model, questions, questions, CONFIG, 1, compiled=compiled).curve)
     for plain, compiled in zip(*curves, strict=True):
         assert compiled.train_loss == pytest.approx(plain.train_loss, rel=1e-3)
 
 
 def test_training_stops_when_patience_runs_out():
-    still = dataclasses.replace(RECIPE, learning_rate=1e-12, epochs=50, patience=3)
+    still = changed(CONFIG, learning_rate=1e-12, epochs=50, patience=3)
     _, result = trained(still)
     assert len(result.curve) == result.best.epoch + 3
 
@@ -196,7 +199,7 @@ def test_predictions_come_in_the_order_of_the_questions():
     questions = task(100, 4)
     each = torch.cat(
         [
-            predict(model, encode([questions.batch(torch.tensor([i])).inputs[0].tolist()], [0], 12, pad_id=0))
+            predict(model, pack([questions.batch(torch.tensor([i])).inputs[0].tolist()], [0], 12, pad_id=0))
             for i in range(100)
         ]
     )
@@ -204,17 +207,17 @@ def test_predictions_come_in_the_order_of_the_questions():
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():
-    rates = [epoch.learning_rate for epoch in trained(dataclasses.replace(RECIPE, warmup=0.25))[1].curve]
+    rates = [epoch.learning_rate for epoch in trained(changed(CONFIG, warmup=0.25))[1].curve]
     assert rates[1] > rates[0]
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[-1] == 0
-    constant = trained(dataclasses.replace(RECIPE, schedule="constant"))[1].curve
-    assert constant[-1].learning_rate == RECIPE.learning_rate
+    constant = trained(changed(CONFIG, schedule="constant"))[1].curve
+    assert constant[-1].learning_rate == CONFIG.learning_rate
 
 
 def test_weight_decay_leaves_biases_and_norms_alone():
-    decayed = dataclasses.replace(RECIPE, learning_rate=1e-3, weight_decay=100.0, epochs=2)
-    plain = dataclasses.replace(decayed, weight_decay=0.0)
+    decayed = changed(CONFIG, learning_rate=1e-3, weight_decay=100.0, epochs=2)
+    plain = changed(decayed, weight_decay=0.0)
     shrunk, full = trained(decayed)[0], trained(plain)[0]
     assert shrunk.layers[0].feed_forward.inner.weight.norm() < 0.5 * full.layers[0].feed_forward.inner.weight.norm()
     torch.testing.assert_close(shrunk.layers[0].attention_norm.weight.mean(), torch.tensor(1.0), atol=0.1, rtol=0)
@@ -224,7 +227,7 @@ def test_auto_takes_what_the_machine_has():
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert pick_device("cpu").type == "cpu"
     if not torch.cuda.is_available():
-        with pytest.raises(QcError, match="device: 'cuda' is not possible"):
+        with pytest.raises(QcError, match="device: invalid value 'cuda'"):
             pick_device("cuda")
     assert pick_precision("fp32", torch.device("cpu")) == "fp32"
     assert pick_precision("bf16", torch.device("cpu")) == "bf16"
@@ -249,9 +252,9 @@ def test_frozen_matrices_alone_are_lowered():
     model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2))
     model[:2].requires_grad_(False)
     before = copy.deepcopy(model)
-    lower_frozen(model, "fp32")
+    cast_frozen(model, "fp32")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
-    lower_frozen(model, "bf16")
+    cast_frozen(model, "bf16")
     assert [parameter.dtype for parameter in model.parameters()] == [torch.bfloat16] * 2 + [torch.float32] * 4
 
 
@@ -260,7 +263,7 @@ def test_the_loop_learns_a_task_on_a_gpu():
     seed_everything(1, 1)
     device = torch.device("cuda")
     model = ScratchClassifier(SIZES).to(device)
-    result = fit(model, task(240, 1).to(device), task(60, 2).to(device), RECIPE, 1, pick_precision("auto", device))
+    result = fit(model, task(240, 1).to(device), task(60, 2).to(device), CONFIG, 1, pick_precision("auto", device))
     assert result.best.valid_accuracy > 0.95
 
 
@@ -269,7 +272,7 @@ def test_weights_ruined_by_the_last_step_end_training_with_what_to_change():
     model = ScratchClassifier(SIZES)
     one = task(16, 1)  # a single step: its loss is finite, and what it leaves is not
     with pytest.raises(QcError, match=r"epoch 1: the validation loss is nan; in params.yaml a lower learning_rate"):
-        fit(model, one, task(60, 2), dataclasses.replace(RECIPE, learning_rate=1e38, warmup=0.0, clip_norm=None), 1)
+        fit(model, one, task(60, 2), changed(CONFIG, learning_rate=1e38, warmup=0.0, clip_norm=None), 1)
 
 
 class Reference(nn.Module):
@@ -278,7 +281,7 @@ class Reference(nn.Module):
     def __init__(self):
         super().__init__()
         self.embedding = nn.Embedding(30, 8)
-        self.head = OutputLayer(8, classes=3, coarse_of=(2, 1, 0))
+        self.head = HierarchicalHead(8, classes=3, coarse_of=(2, 1, 0))
 
     @property
     def output_layer(self):
@@ -290,36 +293,36 @@ class Reference(nn.Module):
         return self.head(hidden.sum(dim=1) / real.sum(dim=1, keepdim=True))
 
 
-def by_hand(model, train, recipe, seed):
+def by_hand(model, train, config, seed):
     """The loop in a few lines of plain PyTorch; the mean training loss of each epoch and the rate of each step."""
-    rates = {"head": recipe.head_learning_rate, "embedding": recipe.learning_rate}
+    rates = {"head": config.head_learning_rate, "embedding": config.learning_rate}
     optimizer = torch.optim.AdamW(
         [
             {"params": [parameter], "lr": rates[name.split(".")[0]],
-             "weight_decay": recipe.weight_decay if parameter.dim() > 1 else 0.0}
+             "weight_decay": config.weight_decay if parameter.dim() > 1 else 0.0}
             for name, parameter in model.named_parameters()
         ],
-        betas=recipe.betas, eps=recipe.eps,
+        betas=config.betas, eps=config.eps,
     )  # fmt: skip
-    steps = -(-len(train) // recipe.batch_size)
-    total, warmup = recipe.epochs * steps, round(recipe.warmup * recipe.epochs * steps)
+    steps = -(-len(train) // config.batch_size)
+    total, warmup = config.epochs * steps, round(config.warmup * config.epochs * steps)
     factors = [(s + 1) / (warmup + 1) if s < warmup else (total - s) / (total - warmup) for s in range(total)]
     peaks = [group["lr"] for group in optimizer.param_groups]
     losses = []
-    for epoch in range(recipe.epochs):
+    for epoch in range(config.epochs):
         seen = 0.0
         generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch + 1))
-        for step, indices in enumerate(plan_batches(train.lengths, recipe.batch_size, generator), epoch * steps):
+        for step, indices in enumerate(bucket_by_length(train.lengths, config.batch_size, generator), epoch * steps):
             batch = train.batch(indices)
             logits = model(batch.inputs, batch.mask)
-            smoothing = {"label_smoothing": recipe.label_smoothing}
+            smoothing = {"label_smoothing": config.label_smoothing}
             loss = nn.functional.cross_entropy(logits[:, :3], batch.labels, **smoothing)
-            loss = loss + recipe.fine_weight * nn.functional.cross_entropy(
+            loss = loss + config.fine_weight * nn.functional.cross_entropy(
                 logits[:, 3:], batch.fine_labels, **smoothing
             )
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factors[step]
             optimizer.step()
@@ -330,8 +333,8 @@ def by_hand(model, train, recipe, seed):
 
 def test_the_loop_is_the_plain_one_step_by_step():
     """Clipping, smoothing, the second task's weight, a short last batch, warm-up, decay and a rate for the head."""
-    recipe = dataclasses.replace(
-        RECIPE, epochs=3, patience=3, batch_size=7, learning_rate=3e-2, head_learning_rate=1e-2, weight_decay=0.1,
+    config = changed(
+        CONFIG, epochs=3, patience=3, batch_size=7, learning_rate=3e-2, head_learning_rate=1e-2, weight_decay=0.1,
         warmup=0.5, clip_norm=0.05, label_smoothing=0.2, fine_weight=0.5,
     )  # fmt: skip
     train = task(46, 1)  # six batches of 7 and one of 4
@@ -345,8 +348,8 @@ def test_the_loop_is_the_plain_one_step_by_step():
         states.append(state.curve[-1].train_loss)
         last.update({name: parameter.detach().clone() for name, parameter in ours.named_parameters()})
 
-    fit(ours, train, train, recipe, seed=5, report=report)
-    losses = by_hand(plain, train, recipe, seed=5)
+    fit(ours, train, train, config, seed=5, report=report)
+    losses = by_hand(plain, train, config, seed=5)
     assert states == pytest.approx(losses, rel=1e-5)
     for name, parameter in plain.named_parameters():
         torch.testing.assert_close(last[name], parameter, atol=1e-5, rtol=1e-4)

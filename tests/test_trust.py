@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from qc.errors import QcError
-from qc.prediction import load
+from qc.inference.predictor import load
 from tests.conftest import MARK, ROOT, STAGES, write_record
 
 OWN = [*ROOT.glob("src/**/*.py"), *ROOT.glob("stages/*.py")]
@@ -111,7 +111,7 @@ def test_no_output_tells_of_the_environment_or_the_machine(restored):
     """The mark is searched for in all that a marked project wrote: outputs, lock file, cache, report, commits."""
     assert MARK in str(restored.root)
     assert restored.env["HF_TOKEN"] == MARK
-    restored.stage("report")
+    restored.run("qc", "report")
     restored.run("qc", "export", "--model", "prefix")
     restored.run("dvc", "exp", "run", "--name", "marked", "-S", "train_scratch.epochs=1")
     searched = [path for path in restored.root.rglob("*") if path.is_file()]
@@ -137,10 +137,14 @@ def lock(name):
 
 def test_every_dependency_is_pinned_and_locked():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    direct = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["dev"]]
+    base, extras = project["project"]["dependencies"], project["project"]["optional-dependencies"]
+    own, *tools = extras["dev"]
+    assert own == f"qc[{','.join(name for name in extras if name != 'dev')}]"
+    used = [*base, *(each for name, extra in extras.items() if name != "dev" for each in extra)]
+    direct = [*used, *tools]
     run, dev = (lock(name) for name in ("requirements.txt", "requirements-dev.txt"))
     assert not run.keys() & dev.keys()
-    for requirement in project["project"]["dependencies"]:  # a stage depends on these, and on no tool of development
+    for requirement in used:  # a stage depends on these, and on no tool of development
         assert requirement.partition("==")[0].lower() in run
     assert {"pytest", "ruff", "hypothesis"} <= dev.keys()
     locked = run | dev

@@ -1,6 +1,6 @@
 """The command `qc`, also `python -m qc`; run from the top of the repository.
 
-What a command does, and imports, is in `qc.commands.NAME`, and loaded only when it is asked for.
+The module of a command, and the libraries that it needs, are imported only when the command is given.
 """
 
 import argparse
@@ -9,90 +9,90 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
-from qc.errors import explain, print_anything
+from qc.errors import escape_unprintable, explain
+from qc.runtime.startup import handle_signals, set_environment
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of `qc`.
+
+    Attributes:
+        summary: What it does.
+        time: What it costs on 2 CPU cores with the default data.
+        extra: The extra of `pip install qc[...]` that it needs; empty for none.
+    """
+
+    summary: str
+    time: str
+    extra: str = "pipeline"
+
+
+COMMANDS = {
+    "predict": Command("classify texts with a trained model", "seconds", ""),
+    "export": Command("write a trained model as an ONNX file", "half a minute", "export"),
+    "check": Command("compare the metrics with those of a git revision", "a second"),
+    "preset": Command("list presets, or apply one to params.yaml", "a second"),
+    "report": Command("write the last run as one HTML page", "seconds"),
+    "seeds": Command("run the pipeline with several training seeds", "about 10 minutes"),
+    "cross-validate": Command("score settings of a model by cross-validation", "2 to 20 minutes"),
+    "sweep": Command("search the parameters of the models", "about an hour", "sweep"),
+    "verify": Command("run the last commit twice and compare every byte", "about 6 minutes"),
+    "doctor": Command("check settings, environment, DVC's files and its cache", "seconds"),
+    "update-readme": Command("write the tables of the last run into README.md", "a second"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status."""
-    parsed = _parser().parse_args(arguments)
-    print_anything()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    escape_unprintable()
+    set_environment()
+    name = arguments[0] if arguments else ""
     try:
-        status = importlib.import_module(f"qc.commands.{parsed.command}").run(parsed)
+        module = importlib.import_module(f"qc.commands.{name.replace('-', '_')}") if name in COMMANDS else None
+        parsed = _parser(name, module).parse_args(arguments)
+        handle_signals()
+        status = module.run(parsed)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # whoever read has enough, such as `head`
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except ModuleNotFoundError as error:
+        extra = COMMANDS[name].extra
+        print(f"error: qc {name} needs {error.name}; install it: pip install 'qc[{extra}]'", file=sys.stderr)
+        return 2
     except Exception as error:
-        told = explain(error)
-        if told is None:
+        message = explain(error)
+        if message is None:
             raise
-        print(f"error: {told}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: str, module: object) -> argparse.ArgumentParser:
+    """Build the parser; only the chosen command has its arguments."""
+    width = max(map(len, COMMANDS))
     parser = argparse.ArgumentParser(
         prog="qc",
-        description="Question classification, done right. Exit status 2: an error, told in a line.",
+        usage="qc [-h] COMMAND ...",
+        description="Everything besides running the pipeline, which `dvc repro` does.",
+        epilog="commands:\n"
+        + "\n".join(f"  {name:<{width}}  {command.summary} ({command.time})" for name, command in COMMANDS.items())
+        + "\n\n`qc COMMAND --help` describes a command. Exit status 2 is an error, reported in one line.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    predict = commands.add_parser(
-        "predict",
-        help="tell the class of questions",
-        description="Tell the class of questions: those named, or of a file, or of standard input, one a line.",
-    )
-    predict.add_argument("questions", nargs="*", metavar="QUESTION", help="a question, in quotes; - for standard input")
-    predict.add_argument(
-        "--file", type=Path, help="one question a line, or a .jsonl file of objects with a text; - for standard input"
-    )
-    predict.add_argument("--model", help="scratch, prefix or distilbert; default: the best on validation")
-    predict.add_argument("--json", action="store_true", help="an object a line: text, label, probabilities")
-    predict.add_argument("--top", type=int, default=1, metavar="K", help="show the K most probable classes")
-
-    export = commands.add_parser(
-        "export",
-        help="write a trained model as an ONNX file",
-        description="Write a trained model as an ONNX file with its tokenizer, and hold it against PyTorch on the "
-        "validation split.",
-    )
-    export.add_argument("--model", required=True, help="scratch, prefix or distilbert")
-    export.add_argument("--format", choices=["onnx"], default="onnx", help="the only one there is, and the default")
-    export.add_argument("--int8", action="store_true", help="write one with 8-bit matrices too, and tell what it costs")
-    export.add_argument(
-        "--out", metavar="FOLDER", type=Path, help="default: export/MODEL; an earlier export is replaced"
-    )
-
-    check = commands.add_parser(
-        "check",
-        help="did metrics get worse?",
-        description="Compare the working tree's scores with those of a git revision, by the rules under gate in "
-        "params.yaml. Exit status: 0 holds, 1 regression, 2 cannot compare.",
-    )
-    check.add_argument("--base", metavar="REV", help="any git revision; default: the merge base with main")
-    check.add_argument(
-        "--split",
-        choices=["valid", "test"],
-        default="valid",
-        help="whose scores; default: valid, since test questions that decide again and again are no test any more",
-    )
-    check.add_argument("--markdown", metavar="FILE", type=Path, help="write the table there too, as Markdown")
-
-    preset = commands.add_parser(
-        "preset",
-        help="lay a named set of parameters over params.yaml",
-        description="Lay presets/NAME.yaml over params.yaml; comments and order stay. "
-        "`git checkout params.yaml` undoes it.",
-    )
-    which = preset.add_mutually_exclusive_group(required=True)
-    which.add_argument("name", nargs="?", help="the preset")
-    which.add_argument("--list", action="store_true", help="tell what presets there are")
-    preset.add_argument("--dry-run", action="store_true", help="only print the difference")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    for name, command in COMMANDS.items():
+        description = f"{module.__doc__}\nTakes {command.time}." if name == chosen else command.summary
+        sub = commands.add_parser(
+            name, prog=f"qc {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name == chosen:
+            module.add_arguments(sub)
     return parser
 
 

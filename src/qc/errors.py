@@ -1,8 +1,8 @@
-"""What is meant for the person at the keyboard: errors that they can put right, in words.
+"""Errors that the user can correct, and their messages.
 
 Notable:
-- our own say what, where and how; those of the system (a full disk, no memory) are put in such words by `explain`
-- what `explain` has no words for is a fault of ours, and keeps its traceback
+- a `QcError` says what is wrong, where, and the remedy; `explain` does so for errors of the system, such as a full disk
+- any other error is a fault of this project, and keeps its traceback
 """
 
 import errno
@@ -15,8 +15,9 @@ from pathlib import Path
 LESS_MEMORY = (
     "a smaller batch_size, max_length or cache_memory in params.yaml takes less, and so do fewer threads; or allow more"
 )
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # on a disk, for a user, in a file
-OUT_OF_MEMORY = (  # what libraries say in a RuntimeError, for want of a type
+LONGEST_SHOWN = 200  # characters of a file's content in a message
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a user, a file
+OUT_OF_MEMORY = (  # in the text of a RuntimeError, which has no type for it
     "out of memory",
     "can't allocate memory",
     "can't start new thread",
@@ -26,26 +27,26 @@ OUT_OF_MEMORY = (  # what libraries say in a RuntimeError, for want of a type
 
 
 class QcError(Exception):
-    """Something the user can put right; the message says what, where and how.
+    """An error that the user can correct; the message says what is wrong, where, and the remedy.
 
-    Stages print it as one message, without a traceback, and exit with status 1.
+    It is printed without a traceback; a stage then exits with status 1, `qc` with 2.
     """
 
 
 def reason(error: OSError) -> str:
-    """Why an operation of the system failed, in its own words: `No space left on device`."""
+    """The reason of an OSError, such as `No space left on device`."""
     return os.strerror(error.errno) if error.errno else str(error)
 
 
 def from_the_top() -> str:
-    """Where to run a command that was run in a folder of the repository; nothing at its top, or outside one."""
+    """Hint for a command that was run in a subfolder of the repository; empty at its top, or outside one."""
     here = Path.cwd()
     top = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)
     return "" if top == here else f"; run this from the top of the repository: cd {top}"
 
 
 def explain(error: BaseException) -> str | None:
-    """What to tell of an error that the user can put right; None of any other."""
+    """Message of an error that the user can correct; None for any other error."""
     if isinstance(error, QcError):
         return f"{error}{_limit()}"
     words = next(iter(str(error).splitlines()), "")
@@ -55,23 +56,29 @@ def explain(error: BaseException) -> str | None:
         return f"not enough memory{words and f': {words}'}; {LESS_MEMORY}{_limit()}"
     if isinstance(error, OSError) and error.errno:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{reason(error)}; what is whole stays; put it right, and run the same command again{_limit()}"
+        return f"{where}{reason(error)}; earlier outputs stay; correct this, and run the same command again{_limit()}"
     return None
 
 
 def address_space() -> int | None:
-    """The bytes of memory that the shell allows a process (`ulimit -v`); None where it sets no limit."""
+    """Bytes of memory that `ulimit -v` allows; None for no limit."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _limit() -> str:
-    """A word on a limit that libraries may have met, and told in their own way."""
+    """Note about `ulimit -v`, whose effect libraries report in their own words."""
     limit = address_space()
     return "" if limit is None else f"\nnote: `ulimit -v` allows {limit >> 20:,} MiB of memory here"
 
 
-def print_anything() -> None:
-    """Have characters that the locale does not know printed as escapes, where they would be an error."""
+def escape_unprintable() -> None:
+    """Print characters that the locale does not know as escapes, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python has it for standard error
+
+
+def printable(text: str) -> str:
+    """Make text of a file fit to print: one line, cut at `LONGEST_SHOWN` characters."""
+    text = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -1,10 +1,5 @@
-"""What `qc COMMAND` does, a file a command; and where things are, seen from the top of the repository.
+"""The commands of `qc`, one module each, listed in `qc.__main__`.
 
-Like the stages, and unlike the rest of `qc`, commands read params.yaml and know where outputs are.
+A module has `add_arguments(parser)` and `run(arguments)`, which returns the exit status. `qc COMMAND --help` prints its
+docstring.
 """
-
-from pathlib import Path
-
-PARAMS = Path("params.yaml")
-MODELS = Path("models")
-METRICS = Path("metrics")

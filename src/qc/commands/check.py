@@ -1,26 +1,19 @@
-"""qc check: did metrics get worse?"""
+"""Compare the metrics of the working tree with those of a git revision, by the rules under gate in params.yaml.
 
-from argparse import Namespace
+Exit status: 0 no regression, 1 regression, 2 cannot compare.
+"""
+
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from qc.artifacts import new_file, parse_json
-from qc.commands import METRICS, PARAMS
 from qc.errors import QcError
-from qc.gate import (
-    VERDICTS,
-    Side,
-    flatten,
-    judge,
-    markdown_table,
-    other_questions,
-    read_predictions,
-    status,
-    terminal_table,
-)
-from qc.revisions import default_base, find_commit, read_at
-from qc.schema import read
-from qc.settings import Settings
+from qc.evaluation.gate import VERDICTS, apply_rules, exit_status, markdown_table, terminal_table
+from qc.evaluation.metric_set import MetricSet, flatten, question_difference, read_predictions
+from qc.evaluation.revisions import default_base, find_commit, read_at
+from qc.files import new_file, parse_json
+from qc.paths import METRICS
+from qc.stage import load_settings
 
 FILES = {  # scores and predictions of a split
     "valid": (METRICS / "validation.json", METRICS / "validation_predictions.csv"),
@@ -28,25 +21,37 @@ FILES = {  # scores and predictions of a split
 }
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("--base", metavar="REV", help="any git revision; default: the merge base with main")
+    parser.add_argument(
+        "--split",
+        choices=["valid", "test"],
+        default="valid",
+        help="whose scores; default: valid, since test questions that decide again and again are no test any more",
+    )
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table there too, as Markdown")
+
+
 def run(arguments: Namespace) -> int:
     """Compare, print the table, write it as Markdown if asked; the exit status."""
     revision, markdown, split = arguments.base, arguments.markdown, arguments.split
-    rules = read(Settings, PARAMS, str(PARAMS)).gate.rules
+    rules = load_settings().gate.rules
     commit, what = default_base() if revision is None else (find_commit(revision), revision)
     files = FILES[split]
     here, there = [_text(path) for path in files], [read_at(commit, path) for path in files]
     if revision is None and here == there and commit == find_commit("HEAD"):
         raise QcError(
-            f"the base, {what}, is HEAD, and the {split} scores here are those of HEAD: nothing would be compared; if "
-            "that is meant, name it: --base HEAD"
+            f"the base, {what}, is HEAD, and the {split} scores here are those of HEAD: nothing would be compared; to "
+            "compare all the same: --base HEAD"
         )
-    new, base = _side(files, here, ""), _side(files, there, f"{commit[:9]}:")
-    findings = judge(rules, base, new)
-    found = status(findings)
+    new, base = _read_set(files, here, ""), _read_set(files, there, f"{commit[:9]}:")
+    findings = apply_rules(rules, base, new)
+    found = exit_status(findings)
     headline = f"metrics gate on {split}: {VERDICTS[found]}; base {commit[:9]} ({what})"
     notes = []
-    if different := other_questions(base, new):
-        notes.append(f"the questions are others than at the base: {different}; no score of theirs can be compared")
+    if different := question_difference(base, new):
+        notes.append(f"the questions differ from those of the base: {different}; their scores cannot be compared")
     if base.predictions is None or new.predictions is None:
         notes.append(f"{files[1]} is not on both sides: no drop could be tested for chance")
     print("\n".join([terminal_table(findings), *notes, headline]))
@@ -58,7 +63,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _text(path: Path) -> str | None:
-    """A file's text; None where there is none."""
+    """Read a text file; None where it is missing."""
     try:
         return path.read_bytes().decode("utf-8")  # not read_text, which would change line ends
     except FileNotFoundError:
@@ -67,15 +72,15 @@ def _text(path: Path) -> str | None:
         raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None
 
 
-def _side(files: tuple[Path, Path], texts: Sequence[str | None], prefix: str) -> Side:
-    """A side from the files of scores and predictions, and their texts; `prefix` stands before names in messages."""
+def _read_set(files: tuple[Path, Path], texts: Sequence[str | None], prefix: str) -> MetricSet:
+    """Parse scores and predictions from the texts of their files; `prefix` stands before file names in messages."""
     (scores, predicted), (metrics, predictions) = files, texts
     if metrics is None:
         remedy = "name another with --base" if prefix else "`dvc repro` makes it"
-        raise QcError(f"{prefix}{scores}: not there, so there is nothing to compare; {remedy}")
+        raise QcError(f"{prefix}{scores}: no such file; {remedy}")
     try:
         content = parse_json(metrics)
     except ValueError as error:
         raise QcError(f"{prefix}{scores}: not valid JSON: {error}; `dvc repro` makes it anew") from None
     rows = None if predictions is None else read_predictions(predictions, f"{prefix}{predicted}")
-    return Side(flatten(content), rows)
+    return MetricSet(flatten(content), rows)

@@ -1,41 +1,50 @@
-"""qc preset: lay a named set of parameters over params.yaml."""
+"""List presets, or apply presets/NAME.yaml to params.yaml.
 
-from argparse import Namespace
-from pathlib import Path
+Only the values that differ are changed; comments and order stay. `git checkout params.yaml` undoes it.
+"""
 
-from qc.artifacts import new_file
-from qc.commands import PARAMS
-from qc.presets import difference, lay_over, list_presets, read_preset
-from qc.schema import parse, read
-from qc.settings import Settings
+from argparse import ArgumentParser, Namespace
 
-PRESETS = Path("presets")
+from qc.config.presets import apply_preset, changed_lines, list_presets, read_preset
+from qc.config.schema import parse_yaml
+from qc.config.settings import Settings
+from qc.files import new_file
+from qc.paths import PARAMS, PRESETS
+from qc.stage import load_settings
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("name", nargs="?", help="the preset")
+    which.add_argument("--list", action="store_true", help="list the presets")
+    parser.add_argument("--dry-run", action="store_true", help="only print the difference")
 
 
 def run(arguments: Namespace) -> int:
-    """Lay a preset over params.yaml, or tell what presets there are; the exit status."""
+    """Apply a preset to params.yaml, or list the presets; the exit status."""
     if arguments.list:
         print_presets()
     else:
-        lay(arguments.name, arguments.dry_run)
+        apply(arguments.name, arguments.dry_run)
     return 0
 
 
 def print_presets() -> None:
-    """Tell what presets there are."""
+    """List the presets."""
     for name in list_presets(PRESETS):
         found = read_preset(PRESETS, name)
         print(f"{name:<14} {found.purpose}\n{'':<14} takes {found.takes}")
 
 
-def lay(name: str, dry_run: bool) -> None:
-    """Lay a preset over params.yaml, and print the difference."""
-    read(Settings, PARAMS, str(PARAMS))
+def apply(name: str, dry_run: bool) -> None:
+    """Apply a preset to params.yaml, and print the difference."""
+    load_settings()
     before = PARAMS.read_text(encoding="utf-8")
     found = read_preset(PRESETS, name)
-    after = lay_over(before, found)
-    parse(Settings, after, f"{PARAMS} under {found.path}")
-    print("\n".join(difference(before, after)) or f"{PARAMS} holds the values of {found.path} already")
+    after = apply_preset(before, found)
+    parse_yaml(Settings, after, f"{PARAMS} under {found.path}")
+    print("\n".join(changed_lines(before, after)) or f"{PARAMS} has the values of {found.path} already")
     if not dry_run and before != after:
         with new_file(PARAMS) as temporary:
             temporary.write_text(after, encoding="utf-8")

@@ -1,1 +1,1 @@
-"""The model families: each file holds one, and knows nothing of files, stages or training."""
+"""The networks, and the registry that names them."""

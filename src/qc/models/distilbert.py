@@ -1,70 +1,84 @@
-"""Fine-tuning the last layers of an encoder, or all of it, with a small head.
+"""Fine-tuning: the last layers of an encoder, or all of it, are trained together with a small head.
 
     input_ids -> frozen embeddings and lower layers -> trainable layers -> first token, or mean -> head -> logits
 
-Notable: `frozen` is a call of its own, since its output never changes while training and need be computed only once.
-Where every layer is trained, there is nothing to keep.
+`frozen_features` is a method of its own: its output never changes in training, so it is computed once. Where every
+layer is trained, there is nothing to compute in advance.
 
 Source: Sanh et al., "DistilBERT", 2019.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from qc.models.classifier import Task
 from qc.models.encoder import Encoder
-from qc.models.output import OutputLayer
-from qc.models.scratch import masked_mean
+from qc.models.head import HierarchicalHead
+from qc.models.pooling import masked_mean
+from qc.models.pretrained import EncoderClassifier
 
 
-class DistilbertClassifier(nn.Module):
+class DistilbertClassifier(EncoderClassifier):
     """An encoder whose last layers are trained together with a head.
 
     Args:
-        encoder: The pretrained encoder; what is not of its `trainable_layers` is frozen here, and run without dropout.
-        head_width: Width of the head's hidden layer.
+        encoder: The pretrained encoder; layers outside its `trainable_layers` are frozen here, and run without dropout.
+        head_hidden_size: Size of the head's hidden layer.
         dropout: Dropout in the head, 0 to 1.
         pooling: `cls` takes the first token, `mean` averages the real tokens.
         classes: Number of classes.
-        coarse_of: For each fine class, the coarse class it lies in; empty for no second task (`OutputLayer`).
+        coarse_of: For each fine class, the number of its coarse class; empty for no second task.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        head_width: int,
+        head_hidden_size: int,
         dropout: float,
         pooling: Literal["cls", "mean"],
         classes: int,
         coarse_of: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.sizes = {
+            "head_hidden_size": head_hidden_size,
+            "dropout": dropout,
+            "pooling": pooling,
+            "classes": classes,
+            "coarse_of": list(coarse_of),
+        }
         self.encoder = encoder.requires_grad_(encoder.trainable_layers == "all")
         for part in encoder.upper_parts():
             part.requires_grad_(True)
         self.pooling = pooling
         self.head = nn.Sequential(
-            nn.Linear(encoder.hidden_size, head_width),
-            nn.LayerNorm(head_width),
+            nn.Linear(encoder.hidden_size, head_hidden_size),
+            nn.LayerNorm(head_hidden_size),
             nn.ReLU(),
             nn.Dropout(dropout),
-            OutputLayer(head_width, classes, coarse_of),
+            HierarchicalHead(head_hidden_size, classes, coarse_of),
         )
 
+    @classmethod
+    def create(cls, config: Any, task: Task, encoder: Encoder | None) -> Self:
+        """Build an untrained model, see `Classifier.create`."""
+        return cls(encoder, config.head_hidden_size, config.dropout, config.pooling, task.classes, task.coarse_of)
+
     @property
-    def output_layer(self) -> OutputLayer:
-        """Where the logits come from."""
+    def output_layer(self) -> HierarchicalHead:
+        """The last layer of the head."""
         return self.head[-1]
 
     @property
-    def keeps_frozen(self) -> bool:
-        """Whether there is something for `frozen` to run."""
+    def has_frozen_part(self) -> bool:
+        """True where embeddings and some layers are frozen."""
         return self.encoder.frozen_layers > 0
 
-    def train(self, mode: bool = True) -> "DistilbertClassifier":
-        """Switch the trained part's mode; embeddings and frozen layers stay in evaluation mode."""
+    def train(self, mode: bool = True) -> Self:
+        """Switch the mode of the trained part; frozen layers stay in evaluation mode."""
         super().train(mode)
         if self.encoder.trainable_layers != "all":
             self.encoder.eval()
@@ -73,19 +87,19 @@ class DistilbertClassifier(nn.Module):
         return self
 
     @torch.no_grad()
-    def frozen(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Embeddings and frozen layers: ids (B, T), mask (B, T) bool or None -> (B, T, H)."""
+    def frozen_features(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Run embeddings and frozen layers: ids (B, T), mask (B, T) bool or None -> (B, T, H)."""
         return self._lower(input_ids, mask)
 
     def _lower(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
-        """What `upper` takes, with gradients where word vectors are trained; arguments are as for `frozen`."""
+        """The input of `upper`; gradients flow where word vectors are trained."""
         return self.encoder.lower(self.encoder.words(input_ids, mask), mask)
 
     def forward(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         """Classify a batch.
 
         Args:
-            inputs: (B, T) ids with special tokens, or what `frozen` made of them, (B, T, H).
+            inputs: (B, T) ids with special tokens, or `frozen_features` (B, T, H).
             mask: (B, T) bool, True where a token is real; None when nothing is padded.
 
         Returns:

@@ -1,11 +1,12 @@
-"""A pretrained encoder of `transformers`, cut in two: the frozen half is run once, and vectors can stand before words.
+"""A pretrained encoder of `transformers`, cut into a frozen lower half and a trained upper half.
 
     input_ids (B, T) -> `words` (B, T, E) -> `lower`: embeddings, first layers -> `upper`: the other layers (B, T, H)
 
 Notable:
 - the network is the one that `transformers` builds for the family; no layer is written out here
-- the two halves are views: they share the modules of the one model, and so its weights, modes and devices
-- words always go in as vectors, zero at padding: no family can take padding for text, or its id for a position
+- the halves are views of one model: they share its modules, weights, modes and devices
+- words go in as vectors, zero at padding, so that no family mistakes padding for text, or its id for a position
+- other vectors may stand before the words, as prefix tuning has it
 """
 
 import copy
@@ -17,14 +18,14 @@ from torch import Tensor, nn
 
 from qc.errors import QcError
 
-AFTER_LAYERS = ("final_norm",)  # children of a model that its lower half must not run yet
 TrainableLayers = int | Literal["all"]
 
-TRIED = 5  # tokens that a cut is tried on
+AFTER_LAYERS = ("final_norm",)  # children of a model that its lower half must not run
+TRIAL_LENGTH = 5  # tokens that a cut is tried on
 
 
-class _Pass(nn.Module):
-    """What stands in the place of the embeddings in an upper half: it hands on the vectors it is given."""
+class _PassThrough(nn.Module):
+    """Identity in the place of the embeddings of an upper half."""
 
     def forward(self, *args: Tensor | None, **kwargs: Tensor | None) -> Tensor:
         """The one floating-point tensor (B, T, H) among the arguments called so, or the positional ones."""
@@ -32,9 +33,9 @@ class _Pass(nn.Module):
         return given if given is not None else next(value for value in args if value is not None)
 
 
-# Children of a model that its upper half must not run again, and what stands in their place; `conv` beside the layers
-# of DeBERTa, which runs after the first of them, is another.
-BEFORE_LAYERS = {"embeddings": _Pass(), "embeddings_project": nn.Identity()}
+# Children of a model that its upper half must not run again, with their replacements. The convolution of DeBERTa, which
+# runs after the first layer, is another.
+BEFORE_LAYERS = {"embeddings": _PassThrough(), "embeddings_project": nn.Identity()}
 
 
 class Encoder(nn.Module):
@@ -42,10 +43,10 @@ class Encoder(nn.Module):
 
     Args:
         model: From `transformers.AutoModel`, in evaluation mode.
-        trainable_layers: How many of the last layers `upper` runs; `all`: the whole model, embeddings included.
+        trainable_layers: How many of the last layers `upper` runs; `all` is the whole model, embeddings included.
 
     Raises:
-        QcError: There are not so many, or the family's layers cannot be run in two halves.
+        QcError: The model has fewer layers, or its layers cannot be run in two halves.
     """
 
     def __init__(self, model: nn.Module, trainable_layers: TrainableLayers = 0) -> None:
@@ -53,8 +54,8 @@ class Encoder(nn.Module):
         self.model, self.trainable_layers = model, trainable_layers
         if trainable_layers != "all" and trainable_layers > self.depth:
             raise QcError(
-                f"params.yaml: train_distilbert.trainable_layers: {trainable_layers} is not possible; allowed: 0 to "
-                f"{self.depth}, the layers of the encoder, or all"
+                f"params.yaml: train_distilbert.trainable_layers: invalid value {trainable_layers}; expected 0 to "
+                f"{self.depth}, the number of layers of the encoder, or all"
             )
         self.frozen_layers = 0 if trainable_layers == "all" else self.depth - trainable_layers
         # In a tuple, so that the views register no second names for what they share.
@@ -82,14 +83,14 @@ class Encoder(nn.Module):
 
     @property
     def max_positions(self) -> int | None:
-        """Longest sequence, special tokens counted; None where the family sets no bound."""
+        """Longest sequence, special tokens included; None where the family sets no bound."""
         table = getattr(self.model.embeddings, "position_embeddings", None)
         if isinstance(table, nn.Embedding):  # where padding has a row, positions begin after it (RoBERTa, MPNet)
             return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
         return getattr(self.model.config, "max_position_embeddings", None)
 
     def upper_parts(self) -> list[nn.Module]:
-        """The modules that `upper` runs, but for embeddings: layers that are not frozen, and what follows them."""
+        """Modules that `upper` runs besides embeddings: layers that are not frozen, and what follows them."""
         if self.frozen_layers == self.depth:
             return []
         name = self._layers_name()
@@ -102,28 +103,28 @@ class Encoder(nn.Module):
         return words if mask is None else words.masked_fill(~mask[..., None], 0)
 
     def lower(self, words: Tensor, mask: Tensor | None) -> Tensor:
-        """What is frozen, embeddings and first layers: vectors (B, T, E), mask (B, T) bool or None -> (B, T, H).
+        """Run the frozen half: vectors (B, T, E), mask (B, T) bool or None -> (B, T, H).
 
-        With no layer frozen this is nothing: the vectors are handed on, and `upper` is the whole model.
+        With no layer frozen it returns the vectors as they are, and `upper` is the whole model.
         """
         if self.frozen_layers == 0:
             return words
         return _run(self._halves[0] if self._halves else self.model, words, mask)
 
     def upper(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """The other layers: what `lower` gave, mask (B, T) bool or None -> (B, T, H)."""
+        """Run the trained half on the output of `lower`: mask (B, T) bool or None -> (B, T, H)."""
         if self.frozen_layers == self.depth:
             return hidden
         return _run(self._halves[1] if self._halves else self.model, hidden, mask)
 
     def forward(self, words: Tensor, mask: Tensor | None) -> Tensor:
-        """The whole model: vectors (B, T, E), mask (B, T) bool or None -> the last layer's output (B, T, H)."""
+        """Run the whole model: vectors (B, T, E), mask (B, T) bool or None -> last hidden state (B, T, H)."""
         return _run(self.model, words, mask)
 
     def _cut(self) -> tuple[nn.Module, nn.Module]:
-        """Part the model after its frozen layers, and make sure that the halves give what the whole gives."""
+        """Cut the model after its frozen layers; check that both halves together equal the whole."""
         fault = QcError(
-            f"params.yaml: train_distilbert.trainable_layers: {self.trainable_layers} is not possible; allowed: 0 or "
+            f"params.yaml: train_distilbert.trainable_layers: invalid value {self.trainable_layers}; expected 0 or "
             f"all, since the layers of {self.model.config.model_type!r} cannot be run in two halves"
         )
         name = self._layers_name()
@@ -134,8 +135,8 @@ class Encoder(nn.Module):
         lower = _view(self.model, {name: first, **dict.fromkeys(AFTER_LAYERS, nothing)})
         upper = _view(self.model, {name: rest, **BEFORE_LAYERS, f"{name.rpartition('.')[0]}.conv": None})
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            words = torch.randn(2, TRIED, self.embedding_size)
-            mask = torch.arange(TRIED) < torch.tensor([[TRIED], [TRIED - 2]])
+            words = torch.randn(2, TRIAL_LENGTH, self.embedding_size)
+            mask = torch.arange(TRIAL_LENGTH) < torch.tensor([[TRIAL_LENGTH], [TRIAL_LENGTH - 2]])
             try:
                 same = torch.allclose(_run(upper, _run(lower, words, mask), mask)[mask], self(words, mask)[mask])
             except (RuntimeError, LookupError, TypeError, ValueError, AttributeError):
@@ -145,7 +146,7 @@ class Encoder(nn.Module):
         return lower, upper
 
     def _layers_name(self) -> str | None:
-        """Name of the list of layers; None where there is none, or layers share their weights."""
+        """Name of the list of layers; None where there is none, as where layers share their weights."""
         for name, module in self.model.named_modules():
             if isinstance(module, nn.ModuleList) and len(module) == self.depth:
                 return name
@@ -153,13 +154,13 @@ class Encoder(nn.Module):
 
 
 def _run(model: nn.Module, vectors: Tensor, mask: Tensor | None) -> Tensor:
-    """A model, or a view of it, on vectors (B, T, E or H): its last hidden state (B, T, H)."""
+    """Run a model or a view of it on vectors (B, T, E or H): last hidden state (B, T, H)."""
     found = model(inputs_embeds=vectors, attention_mask=None if mask is None else mask.long())
     return found.last_hidden_state
 
 
 def _view(model: nn.Module, replaced: Mapping[str, nn.Module | None]) -> nn.Module:
-    """A copy of a model that shares its modules, but for those replaced, by dotted name; names it lacks are passed."""
+    """Copy a model, sharing its modules except those replaced by dotted name; names it lacks are ignored."""
     view = copy.copy(model)
     view._modules = dict(model._modules)
     for name, module in replaced.items():

@@ -1,4 +1,4 @@
-"""A transformer encoder classifier, written out to be read top to bottom.
+"""A transformer encoder classifier, written out to be read from top to bottom.
 
     input_ids (B, T) -> embeddings + sinusoidal positions -> N encoder layers -> masked mean -> logits (B, C)
 
@@ -11,15 +11,17 @@ Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qc.models.output import OutputLayer
+from qc.models.classifier import Classifier, Task
+from qc.models.head import HierarchicalHead
+from qc.models.pooling import masked_mean
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class ScratchConfig:
     Attributes:
         vocab_size: Number of ids the tokenizer can produce.
         classes: Number of classes.
-        coarse_of: For each fine class, the coarse class it lies in; empty for no second task (`OutputLayer`).
-        width: Size of a token's vector; even, and divisible by `heads`.
+        coarse_of: For each fine class, the coarse class it lies in; empty for no second task (`HierarchicalHead`).
+        hidden_size: Size H of a token's vector; even, and divisible by `heads`.
         heads: Attention heads a layer.
-        ff_width: Inner size of the position-wise feed-forward network.
+        ffn_size: Inner size of the position-wise feed-forward network.
         layers: Encoder layers.
         max_length: Longest sequence, in tokens.
         dropout: Dropout after embeddings, attention and feed-forward, 0 to 1.
@@ -45,9 +47,9 @@ class ScratchConfig:
     vocab_size: int
     classes: int
     coarse_of: Sequence[int]
-    width: int
+    hidden_size: int
     heads: int
-    ff_width: int
+    ffn_size: int
     layers: int
     max_length: int
     dropout: float
@@ -58,7 +60,7 @@ class ScratchConfig:
 
 
 def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Turn a padding mask into what is added to the attention scores.
+    """Turn a padding mask into an additive bias of the attention scores.
 
     Args:
         mask: (B, T) bool, True where a token is real; None when nothing is padded.
@@ -73,52 +75,41 @@ def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return bias.masked_fill_(~mask, float("-inf"))[:, None, None, :]
 
 
-def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the real positions: (B, T, H) and (B, T) bool -> (B, H); over all of them without a mask.
-
-    Summed in fp32 whatever the precision of `hidden`, so that a question's mean is the same with and without padding.
-    Autocast would lower a product with the mask to bf16.
-    """
-    hidden = hidden.float()
-    if mask is None:
-        return hidden.mean(dim=1)
-    real = mask[:, :, None].to(hidden.dtype)  # (B, T, 1)
-    return (hidden * real).sum(dim=1) / real.sum(dim=1)
-
-
 class MultiHeadAttention(nn.Module):
     """Multi-head self-attention (section 3.2.2 of the paper), queries, keys and values in one matrix.
 
-    `qkv` is laid out as `torch.nn.MultiheadAttention.in_proj_weight`: (3 * width, width).
+    `qkv` is laid out as `torch.nn.MultiheadAttention.in_proj_weight`: (3 * hidden_size, hidden_size).
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, hidden_size: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.out = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, T, width) and an additive bias (B, 1, 1, T) or None -> (B, T, width)."""
-        B, T, width = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        """(B, T, hidden_size) and an additive bias (B, 1, 1, T) or None -> (B, T, hidden_size)."""
+        B, T, hidden_size = x.shape
+        q, k, v = (
+            self.qkv(x).view(B, T, 3, self.heads, hidden_size // self.heads).permute(2, 0, 3, 1, 4)
+        )  # each (B, H, T, D)
         if bias is not None:
             bias = bias.to(q.dtype)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)  # (B, H, T, D)
-        return self.out(mixed.transpose(1, 2).reshape(B, T, width))
+        return self.out(mixed.transpose(1, 2).reshape(B, T, hidden_size))
 
 
 class FeedForward(nn.Module):
     """Two linear layers with a ReLU between, applied at every position (section 3.3)."""
 
-    def __init__(self, width: int, ff_width: int) -> None:
+    def __init__(self, hidden_size: int, ffn_size: int) -> None:
         super().__init__()
-        self.inner = nn.Linear(width, ff_width)
-        self.outer = nn.Linear(ff_width, width)
+        self.inner = nn.Linear(hidden_size, ffn_size)
+        self.outer = nn.Linear(ffn_size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, width) -> (B, T, width)."""
+        """(B, T, hidden_size) -> (B, T, hidden_size)."""
         return self.outer(F.relu(self.inner(x)))
 
 
@@ -127,23 +118,23 @@ class EncoderLayer(nn.Module):
 
     def __init__(
         self,
-        width: int,
+        hidden_size: int,
         heads: int,
-        ff_width: int,
+        ffn_size: int,
         *,
         dropout: float,
         norm: Literal["post", "pre"] = "post",
     ) -> None:
         super().__init__()
         self.pre_norm = norm == "pre"
-        self.attention = MultiHeadAttention(width, heads, dropout)
-        self.attention_norm = nn.LayerNorm(width)
-        self.feed_forward = FeedForward(width, ff_width)
-        self.feed_forward_norm = nn.LayerNorm(width)
+        self.attention = MultiHeadAttention(hidden_size, heads, dropout)
+        self.attention_norm = nn.LayerNorm(hidden_size)
+        self.feed_forward = FeedForward(hidden_size, ffn_size)
+        self.feed_forward_norm = nn.LayerNorm(hidden_size)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, T, width) and an additive bias (B, 1, 1, T) or None -> (B, T, width)."""
+        """(B, T, hidden_size) and an additive bias (B, 1, 1, T) or None -> (B, T, hidden_size)."""
         if self.pre_norm:
             x = x + self.dropout(self.attention(self.attention_norm(x), bias))
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
@@ -151,16 +142,18 @@ class EncoderLayer(nn.Module):
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
 
 
-def sinusoidal_positions(length: int, width: int) -> Tensor:
-    """The fixed position vectors of section 3.5 of the paper: (length, width), sines and cosines interleaved."""
+def sinusoidal_positions(length: int, hidden_size: int) -> Tensor:
+    """The fixed position vectors of section 3.5 of the paper: (length, hidden_size), sines and cosines interleaved."""
     position = torch.arange(length, dtype=torch.float32)[:, None]  # (T, 1)
-    frequency = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10000.0) / width))  # (W/2,)
+    frequency = torch.exp(
+        torch.arange(0, hidden_size, 2, dtype=torch.float32) * (-math.log(10000.0) / hidden_size)
+    )  # (W/2,)
     angle = position * frequency  # (T, W/2)
-    return torch.stack((angle.sin(), angle.cos()), dim=-1).reshape(length, width)
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).reshape(length, hidden_size)
 
 
-class ScratchClassifier(nn.Module):
-    """A transformer encoder with a linear head on the mean of the last layer, trained from nothing.
+class ScratchClassifier(Classifier):
+    """A transformer encoder trained from scratch, with a linear head on the mean of the last layer.
 
     Args:
         config: The sizes.
@@ -168,31 +161,60 @@ class ScratchClassifier(nn.Module):
             the row of [UNK]. None gives every id a row.
     """
 
+    special_tokens = False
+
     def __init__(self, config: ScratchConfig, token_ids: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.sizes = config, asdict(config)
         rows = torch.arange(config.vocab_size)
         if token_ids is not None:
             kept = torch.tensor(sorted({config.unknown_id, *token_ids}))
             rows = torch.searchsorted(kept, torch.tensor(config.unknown_id)).repeat(config.vocab_size)
             rows[kept] = torch.arange(len(kept))
         self.register_buffer("rows", rows, persistent=token_ids is not None)  # (vocab_size,) id -> row of the table
-        self.register_buffer("positions", sinusoidal_positions(config.max_length, config.width), persistent=False)
-        self.embedding = nn.Embedding(int(rows.max()) + 1, config.width)
+        self.register_buffer("positions", sinusoidal_positions(config.max_length, config.hidden_size), persistent=False)
+        self.embedding = nn.Embedding(int(rows.max()) + 1, config.hidden_size)
         self.layers = nn.ModuleList(
-            EncoderLayer(config.width, config.heads, config.ff_width, dropout=config.dropout, norm=config.norm)
+            EncoderLayer(config.hidden_size, config.heads, config.ffn_size, dropout=config.dropout, norm=config.norm)
             for _ in range(config.layers)
         )
-        self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+        self.final_norm = nn.LayerNorm(config.hidden_size) if config.norm == "pre" else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self.head = OutputLayer(config.width, config.classes, config.coarse_of)
+        self.head = HierarchicalHead(config.hidden_size, config.classes, config.coarse_of)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
+    @classmethod
+    def create(cls, config: Any, task: Task, encoder: object = None) -> Self:
+        """Build an untrained model, see `Classifier.create`; ids rarer than `config.min_count` share a row."""
+        sizes = ScratchConfig(
+            vocab_size=task.vocab_size,
+            classes=task.classes,
+            coarse_of=task.coarse_of,
+            hidden_size=config.hidden_size,
+            heads=config.heads,
+            ffn_size=config.ffn_size,
+            layers=config.layers,
+            max_length=task.max_length,
+            dropout=config.dropout,
+            norm=config.norm,
+            mask_padding=config.mask_padding,
+            unknown_id=task.unknown_id,
+            pad_id=task.pad_id,
+        )
+        frequent = (task.token_counts >= config.min_count).nonzero()[:, 0].tolist()
+        return cls(sizes, frequent if config.min_count else None)
+
+    @classmethod
+    def rebuild(cls, sizes: Mapping[str, Any], trained: Mapping[str, Tensor], encoder: object = None) -> Self:
+        """Build a model of the sizes of a trained one, with its table of embedding rows."""
+        config, rows = ScratchConfig(**sizes), trained.get("rows")
+        return cls(config, None if rows is None else (rows != rows[config.unknown_id]).nonzero()[:, 0].tolist())
+
     @property
-    def output_layer(self) -> OutputLayer:
-        """Where the logits come from."""
+    def output_layer(self) -> HierarchicalHead:
+        """The head."""
         return self.head
 
     def forward(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
@@ -210,7 +232,7 @@ class ScratchClassifier(nn.Module):
                 input_ids = input_ids.masked_fill(~mask, self.config.pad_id)
             input_ids = F.pad(input_ids, (0, self.config.max_length - input_ids.shape[1]), value=self.config.pad_id)
             mask = None
-        x = self.embedding(self.rows[input_ids]) * math.sqrt(self.config.width)  # (B, T, W)
+        x = self.embedding(self.rows[input_ids]) * math.sqrt(self.config.hidden_size)  # (B, T, W)
         x = self.dropout(x + self.positions[: x.shape[1]])
         bias = attention_bias(mask, x.dtype)
         for layer in self.layers:

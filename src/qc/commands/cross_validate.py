@@ -1,0 +1,50 @@
+"""Score the settings of a model by cross-validation on the questions of train and validation.
+
+    qc cross-validate prefix                                 the settings of params.yaml
+    qc cross-validate prefix epochs=24 label_smoothing=0.1   and, beside them, the same with these changes
+
+The data is that of the last `dvc repro split`. The test split has no part in it.
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from qc.errors import QcError
+from qc.models.registry import MODELS
+from qc.paths import PARAMS, Folders
+from qc.report.tables import markdown, standard_error
+from qc.stage import load_settings
+from qc.training.cross_validation import change_settings, cross_validate
+
+FOLDS = 5
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="of the model's section of params.yaml")
+    parser.add_argument("--folds", type=int, default=FOLDS, help=f"number of folds; default: {FOLDS}")
+    parser.add_argument("--seeds", type=int, default=1, help="number of training seeds; default: 1")
+
+
+def run(arguments: Namespace) -> int:
+    """Cross-validate and print the table; the exit status."""
+    if arguments.seeds < 1:
+        raise QcError(f"--seeds: invalid value {arguments.seeds}; expected 1 or more")
+    settings, model = load_settings(), arguments.model
+    compared = {PARAMS.name: change_settings(settings, model, [])}
+    if arguments.changes:
+        compared[" ".join(arguments.changes)] = change_settings(settings, model, arguments.changes)
+    seeds = range(settings.seed, settings.seed + arguments.seeds)
+    scores = cross_validate(model, compared, Folders(), arguments.folds, seeds)
+    rows = [
+        [
+            title,
+            score.questions,
+            f"{score.accuracy:.4f}",
+            f"{standard_error(score.accuracy, score.questions):.4f}",
+            f"{score.loss:.4f}",
+        ]
+        for title, score in scores.items()
+    ]
+    print(markdown([f"train_{model}", "questions", "accuracy", "standard error", "loss"], rows))
+    return 0

@@ -1,0 +1,50 @@
+"""Write the last run as one HTML page, report/index.html: results, figures, the audit and the mistakes.
+
+The page has no script and loads nothing. Run `dvc repro` first.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from qc.files import new_file, read_csv, read_json
+from qc.models.registry import MODELS
+from qc.paths import METRICS, PAGE, PARAMS, PLOTS, SEEDS
+from qc.report.page import RunResults, render_page
+from qc.report.tables import seed_values
+from qc.stage import load_settings
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command: none."""
+
+
+def run(arguments: Namespace) -> int:
+    """Write the page; the exit status."""
+    scores = read_json(METRICS / "evaluate.json")
+    page = render_page(
+        RunResults(
+            scores=scores,
+            data=read_json(METRICS / "data.json"),
+            trainings={name: read_json(METRICS / f"train_{name}.json") for name in MODELS},
+            curves={name: read_csv(PLOTS / f"train_{name}.csv") for name in MODELS},
+            predictions=read_csv(METRICS / "predictions.csv"),
+            mistakes=read_csv(PLOTS / "mistakes.csv"),
+            reliability=read_csv(PLOTS / "reliability.csv"),
+            seeds=read_seeds(load_settings().seed, scores),
+            params=PARAMS.read_text(encoding="utf-8"),
+        )
+    )
+    with new_file(PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"{PAGE}: {len(page.encode()) / 1024:.0f} KiB")
+    return 0
+
+
+def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Read the test accuracies over training seeds; empty where they belong to another run than these scores."""
+    seeds = read_json(SEEDS) if SEEDS.exists() else {}
+    same = seeds.get(str(seed))
+    if same is None or any(name not in same or same[name]["loss"] != scores[name]["loss"] for name in MODELS):
+        return {}
+    return {name: seed_values(seeds, name, "accuracy") for name in MODELS}

@@ -1,0 +1,29 @@
+"""Write the result tables of the last run, and of the last `qc seeds`, into README.md."""
+
+from argparse import ArgumentParser, Namespace
+
+from qc.errors import QcError
+from qc.files import read_json
+from qc.models.registry import MODELS
+from qc.paths import METRICS, README, SEEDS
+from qc.report.tables import result_table, seed_table, write_block
+
+BEGIN, END = "<!-- results: written by `qc update-readme` -->", "<!-- end of results -->"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command: none."""
+
+
+def run(arguments: Namespace) -> int:
+    """Write the tables; the exit status."""
+    write_block(README, BEGIN, END, tables())
+    return 0
+
+
+def tables() -> str:
+    """Make the tables of README.md from metrics/."""
+    if not SEEDS.exists():
+        raise QcError(f"{SEEDS}: no such file; `qc seeds` writes it")
+    trainings = {name: read_json(METRICS / f"train_{name}.json") for name in MODELS}
+    return f"{result_table(read_json(METRICS / 'evaluate.json'), trainings)}\n\n{seed_table(read_json(SEEDS))}"

@@ -1,0 +1,1 @@
+"""params.yaml, data/sources.yaml and presets as checked values."""

@@ -1,0 +1,127 @@
+"""Presets: named sets of values for params.yaml.
+
+    presets/NAME.yaml
+        purpose: what it is for
+        takes: how long, on what machine
+        params: {train_prefix: {prefix_length: 5}, ...}
+
+Notable:
+- only the values that differ are changed: comments, order and the form of the other values stay
+- an unknown key is an error, and so is an invalid result
+"""
+
+import difflib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from qc.config.schema import Section, explain_unknown, line_of, load_yaml, parse_yaml
+from qc.errors import QcError
+
+
+class PresetFile(Section):
+    """The content of presets/NAME.yaml."""
+
+    purpose: Annotated[str, Field(min_length=1)]
+    takes: Annotated[str, Field(min_length=1)]
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A preset, and where it was read from.
+
+    Attributes:
+        path: Its file.
+        purpose: What it is for, in a sentence.
+        takes: How long it takes, and on what machine.
+        params: Values by section and key, as in params.yaml.
+    """
+
+    path: Path
+    purpose: str
+    takes: str
+    params: CommentedMap
+
+
+def list_presets(folder: Path) -> list[str]:
+    """Names of the presets in a folder."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def read_preset(folder: Path, name: str) -> Preset:
+    """Read presets/NAME.yaml.
+
+    Raises:
+        QcError: There is no preset of this name, or its file is malformed.
+    """
+    if name not in list_presets(folder):
+        raise QcError(f"unknown preset {name!r}; expected one of {', '.join(list_presets(folder)) or 'none'}")
+    path = folder / f"{name}.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise QcError(f"{path}: cannot be read: {error}") from None
+    parse_yaml(PresetFile, text, str(path))
+    content = load_yaml(text, str(path), _yaml())
+    return Preset(path, content["purpose"], content["takes"], content["params"])
+
+
+def apply_preset(text: str, preset: Preset) -> str:
+    """Put the values of a preset into the text of params.yaml.
+
+    Raises:
+        QcError: The preset has a key that params.yaml does not have.
+    """
+    params = load_yaml(text, "params.yaml", _yaml())
+    _lay(params, preset.params, "", preset.path)
+    file = io.StringIO()
+    _yaml().dump(params, file)
+    return file.getvalue()
+
+
+def changed_lines(before: str, after: str) -> Iterator[str]:
+    """List the lines of params.yaml that differ, old after `-`, new after `+`, under their section."""
+    section = ""
+    for line in difflib.ndiff(before.splitlines(), after.splitlines()):
+        mark, rest = line[:1], line[2:]
+        if mark == " " and rest[:1].strip(" #"):
+            section = rest
+        if mark in "+-":
+            if section and rest.startswith(" "):
+                yield section
+            section = ""
+            yield f"{mark} {rest}"
+
+
+def _lay(params: CommentedMap, overlay: CommentedMap, prefix: str, path: Path) -> None:
+    for key, value in overlay.items():
+        name = f"{prefix}{key}"
+        if key not in params:
+            raise QcError(f"{path}:{line_of(overlay, key)}: {name}: {explain_unknown(str(key), map(str, params))}")
+        if isinstance(value, CommentedMap) and isinstance(params[key], CommentedMap):
+            _lay(params[key], value, f"{name}.", path)
+        elif isinstance(value, CommentedMap) or isinstance(params[key], CommentedMap):
+            raise QcError(
+                f"{path}:{line_of(overlay, key)}: {name}: a section where params.yaml has a value, or the reverse"
+            )
+        elif params[key] != value:
+            params[key] = value
+
+
+def _yaml() -> YAML:
+    """Make a reader and writer that keeps comments, quotes and the form of numbers."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return yaml

@@ -1,0 +1,160 @@
+"""The values of params.yaml, checked: an unknown key, a wrong type or an invalid value is an error.
+
+Notable:
+- one frozen class a section; the training sections share `TrainingConfig`
+- a rule about one section is checked there, a rule about two in `Settings`
+- types are strict: a word in the place of a number is an error
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from qc.config.references import encoder_name, is_address
+from qc.config.schema import InvalidValue, Section
+from qc.config.training import (
+    DistilbertTrainingConfig,
+    PrefixTrainingConfig,
+    ScratchTrainingConfig,
+    TrainingConfig,
+)
+from qc.config.values import EncoderReference, Positive, QuestionsReference, Seed, Sha256, Word
+
+
+class Columns(Section):
+    """Names of the columns of a .csv, .tsv or .jsonl file."""
+
+    text: Word
+    label: Word
+    fine: Word | None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = list(self.model_dump().values())
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidValue("text", name, "three different columns")
+        return self
+
+
+class FetchConfig(Section):
+    """Files that the fetch stage brings, see `qc.config.references`."""
+
+    train: QuestionsReference
+    test: QuestionsReference | None
+    train_sha256: Sha256 | None
+    test_sha256: Sha256 | None
+    columns: Columns
+    encoders: Annotated[list[EncoderReference], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = self.encoder_names()
+        for reference, name in zip(self.encoders, names, strict=True):
+            if names.count(name) > 1:
+                raise InvalidValue("encoders", reference, f"each encoder named once, and no two called {name}")
+        for key in ("train", "test"):
+            if is_address(getattr(self, key) or "") and getattr(self, f"{key}_sha256") is None:
+                raise InvalidValue(
+                    f"{key}_sha256", None, f"the SHA-256 of what {key} names: what is at an address can change"
+                )
+        return self
+
+    def encoder_names(self) -> list[str]:
+        """Names of the encoders: folders in data/encoders, values of `encoder` in other sections."""
+        return [encoder_name(reference) for reference in self.encoders]
+
+
+class TokenizeConfig(Section):
+    """How questions become token ids."""
+
+    lowercase: bool
+    include_fine_label: bool
+
+
+class SplitConfig(Section):
+    """Train, validation and test split."""
+
+    seed: Seed
+    valid: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+    drop_test_questions: bool
+    leak_above: Annotated[float, Field(ge=0, le=1)]
+    leak_above_baseline: bool
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.valid + self.test >= 1:
+            raise InvalidValue(
+                "test", self.test, f"less than {1 - self.valid:g}, so that valid + test leave questions to train on"
+            )
+        return self
+
+
+class GateRule(Section):
+    """What the gate demands of the metrics that a pattern matches, see `qc.evaluation.gate.apply_rules`."""
+
+    metric: Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$")]
+    better: Literal["higher", "lower"]
+    absolute: Annotated[float, Field(ge=0)] | None = None
+    relative: Annotated[float, Field(ge=0)] | None = None
+    p_value: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.p_value is not None and not (self.metric.endswith(".accuracy") and self.better == "higher"):
+            raise InvalidValue(
+                "p_value", self.p_value, "beside a metric MODEL.accuracy, better: higher, which it is for"
+            )
+        return self
+
+
+class GateConfig(Section):
+    """When `qc check` says that metrics got worse."""
+
+    rules: Annotated[list[GateRule], Field(min_length=1)]
+
+
+class Settings(Section):
+    """The whole of params.yaml."""
+
+    seed: Seed
+    launcher: Annotated[str, Field(pattern=r"^\S.*$")]
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32", "bf16"]
+    compile: bool
+    max_length: Positive
+    fetch: FetchConfig
+    tokenize: TokenizeConfig
+    split: SplitConfig
+    train_scratch: ScratchTrainingConfig
+    train_prefix: PrefixTrainingConfig
+    train_distilbert: DistilbertTrainingConfig
+    gate: GateConfig
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        known = self.fetch.encoder_names()
+        for key, name in self.encoders_used().items():
+            if name not in known:
+                raise InvalidValue(key, name, f"an encoder of fetch.encoders: {', '.join(known)}")
+        return self
+
+    def training(self) -> dict[str, TrainingConfig]:
+        """Every section `train_NAME`, by NAME."""
+        sections = ((key.removeprefix("train_"), getattr(self, key)) for key in type(self).model_fields)
+        return {name: section for name, section in sections if isinstance(section, TrainingConfig)}
+
+    def encoders_used(self) -> dict[str, str]:
+        """Every encoder whose tokenizer a model uses, by the key that names it."""
+        return {
+            f"train_{name}.{key}": getattr(section, key)
+            for name, section in self.training().items()
+            for key in ("encoder", "tokenizer")
+            if key in type(section).model_fields
+        }
+
+    def max_length_of(self, name: str) -> int:
+        """Tokens that a model keeps of a question, special tokens not counted."""
+        return self.training()[name].max_length or self.max_length

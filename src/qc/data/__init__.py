@@ -1,0 +1,1 @@
+"""Questions: file formats, tokenizers, tables, splits, the audit, and packed batches."""

@@ -1,0 +1,204 @@
+"""Packed datasets: the questions of a split in one tensor, and batches of similar length.
+
+Notable:
+- all sequences lie end to end in one tensor on the training device; a batch is one gather, without a copy per question
+- a sequence holds token ids, or the precomputed features of a frozen part
+- a batch is padded to its own longest with the tokenizer's padding id, and has no mask when nothing is padded
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from qc.data.tokenizers import Vocabulary
+
+PIECE = 65_536  # questions that are packed at a time
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of questions, padded to the longest.
+
+    Attributes:
+        inputs: (B, T) ids, or (B, T, H) vectors.
+        mask: (B, T) bool, True where a token is real; None when nothing is padded.
+        labels: (B,) class numbers.
+        fine_labels: (B,) class numbers of the second task; None where there is none.
+        indices: (B,) row numbers of the questions; on the CPU.
+    """
+
+    inputs: Tensor
+    mask: Tensor | None
+    labels: Tensor
+    fine_labels: Tensor | None
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class PackedDataset:
+    """A split as tensors.
+
+    Attributes:
+        values: (tokens,) ids or (tokens, H) vectors of all questions, end to end.
+        labels: (N,) class numbers.
+        lengths: (N,) tokens of each question; on the CPU, so that cutting batches never waits for a device.
+        pad_id: The tokenizer's id of padding.
+        fine_labels: (N,) class numbers of a second task; None for none.
+    """
+
+    values: Tensor
+    labels: Tensor
+    lengths: Tensor
+    pad_id: int
+    fine_labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """(N,) start of each question in `values`; on the CPU."""
+        return self.lengths.cumsum(0) - self.lengths
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the batches; `values` may be kept elsewhere."""
+        return self.labels.device
+
+    def to(self, device: torch.device) -> "PackedDataset":
+        """Copy values and labels to `device`."""
+        fine_labels = None if self.fine_labels is None else self.fine_labels.to(device)
+        return replace(self, values=self.values.to(device), labels=self.labels.to(device), fine_labels=fine_labels)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Cut out the questions at `indices` (B,), padded to the longest of them.
+
+        Ids are padded with `pad_id`. Features are padded with arbitrary finite values: every model masks them.
+        """
+        lengths = self.lengths[indices]  # (B,)
+        position = torch.arange(int(lengths.max()))  # (T,)
+        real = position < lengths[:, None]  # (B, T)
+        source = torch.where(real, self.starts[indices][:, None] + position, 0)
+        rows = indices.to(self.device, non_blocking=True)
+        inputs = self.values[source.to(self.values.device, non_blocking=True)]
+        if not inputs.is_floating_point():
+            inputs.masked_fill_(~real.to(inputs.device, non_blocking=True), self.pad_id)
+        return Batch(
+            inputs=inputs.to(self.device, non_blocking=True),
+            mask=None if real.all() else real.to(self.device, non_blocking=True),
+            labels=self.labels[rows],
+            fine_labels=None if self.fine_labels is None else self.fine_labels[rows],
+            indices=indices,
+        )
+
+    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Cut the split into batches, see `bucket_by_length`."""
+        for indices in bucket_by_length(self.lengths, batch_size, generator):
+            yield self.batch(indices)
+
+
+def pack(
+    input_ids: "Sequence[Sequence[int]] | pyarrow.ListArray",
+    labels: Sequence[int] | np.ndarray,
+    max_length: int,
+    special: tuple[int, int] = (0, 0),
+    fine_labels: Sequence[int] | np.ndarray | None = None,
+    *,
+    keep_special: bool = True,
+    pad_id: int,
+) -> PackedDataset:
+    """Pack questions: put their token ids end to end.
+
+    Args:
+        input_ids: The token ids of each question, special tokens included; beside those, none may be empty. A list
+            column of Arrow's is read as it lies, without an object per token.
+        labels: The class number of each question.
+        max_length: Tokens kept of a question, special tokens not counted.
+        special: Number of special tokens before and after each question.
+        fine_labels: The class number of each question in a second task; None for none.
+        keep_special: Whether the special tokens are kept.
+        pad_id: The tokenizer's id of padding.
+    """
+    offsets, tokens = _lay_out(input_ids)
+    before, after = special
+    kept = (offsets.diff() - before - after).clamp_max(max_length)  # (N,)
+    if keep_special:
+        begins, heads, lengths = offsets[:-1], kept + before, kept + before + after  # the first `heads` lie together
+    else:
+        begins, heads, lengths = offsets[:-1] + before, kept, kept
+    ends = lengths.cumsum(0)
+    values = torch.empty(int(ends[-1]), dtype=torch.long)
+    for piece in torch.arange(len(kept)).split(PIECE):
+        counts = lengths[piece]
+        first, last = int(ends[piece[0]] - counts[0]), int(ends[piece[-1]])
+        question = piece.repeat_interleave(counts)  # of each token
+        place = torch.arange(first, last) - (ends - lengths)[question]  # in its question
+        from_end = offsets[1:][question] - (lengths[question] - place)
+        values[first:last] = tokens[torch.where(place < heads[question], begins[question] + place, from_end)].long()
+    return PackedDataset(
+        values=values,
+        labels=torch.tensor(labels, dtype=torch.long),
+        lengths=lengths,
+        pad_id=pad_id,
+        fine_labels=None if fine_labels is None else torch.tensor(fine_labels, dtype=torch.long),
+    )
+
+
+def pack_ids(
+    vocabulary: "Vocabulary",
+    input_ids: "Sequence[Sequence[int]] | pyarrow.ListArray",
+    labels: Sequence[int] | np.ndarray,
+    max_length: int,
+    *,
+    keep_special: bool,
+    fine_labels: np.ndarray | None = None,
+) -> PackedDataset:
+    """Pack token ids of a vocabulary, see `pack`."""
+    special, pad_id = vocabulary.special_counts, vocabulary.pad_id
+    return pack(input_ids, labels, max_length, special, fine_labels, keep_special=keep_special, pad_id=pad_id)
+
+
+def _lay_out(input_ids: "Sequence[Sequence[int]] | pyarrow.ListArray") -> tuple[Tensor, Tensor]:
+    """Offsets (N + 1,) of the questions, and all token ids end to end."""
+    if isinstance(input_ids, Sequence):
+        offsets = np.cumsum([0, *map(len, input_ids)])
+        return torch.from_numpy(offsets), torch.tensor([token for ids in input_ids for token in ids])
+    offsets = input_ids.offsets.to_numpy().astype(np.int64)
+    return torch.from_numpy(offsets), torch.from_numpy(np.array(input_ids.values))  # a copy: Arrow's is read-only
+
+
+def bucket_by_length(lengths: Tensor, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
+    """Group questions of similar length into batches.
+
+    With a generator the questions are sorted by length with noise of about one token, so that neighbours differ from
+    epoch to epoch, and the batches come in random order. Without one the order is fixed: shortest first.
+
+    Args:
+        lengths: (N,) tokens of each question.
+        batch_size: Questions a batch; the last one may be smaller.
+        generator: Source of the randomness.
+
+    Returns:
+        Index tensors that together hold every question once.
+    """
+    keys = lengths.to(torch.float32)
+    if generator is not None:
+        keys = keys + torch.rand(len(lengths), generator=generator)
+    chunks = list(torch.argsort(keys, stable=True).split(batch_size))
+    if generator is None:
+        return chunks
+    return [chunks[i] for i in torch.randperm(len(chunks), generator=generator).tolist()]
+
+
+def padding_share(lengths: Tensor, batches: Sequence[Tensor]) -> float:
+    """Share of the padding among all tokens that `batches` of questions with `lengths` (N,) multiply, 0 to 1."""
+    multiplied = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    return 1 - int(lengths.sum()) / multiplied

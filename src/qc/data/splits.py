@@ -1,0 +1,174 @@
+"""Train, validation and test split: stratified, equal questions together.
+
+Notable:
+- a question's split depends on its text, its class and the seed: not on the order of the rows, nor on the machine
+- equal questions are one group (`qc.data.groups`) and stay together
+- each class is split on its own, so that every split has the classes in the same shares
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from qc.config.settings import SplitConfig
+from qc.data.groups import GroupedQuestions
+from qc.errors import QcError
+
+
+def split_questions(
+    questions: GroupedQuestions, classes: Sequence[str], config: SplitConfig
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Split questions by the section `split` of params.yaml.
+
+    Returns:
+        Row numbers of train, valid and test, ascending; with an official test file, how many questions of the train
+        file also occur in it.
+    """
+    groups, labels, overlap = questions.groups, questions.labels, {}
+    if questions.official.any():
+        splits, overlap["train_questions_in_official_test"] = official_split(
+            groups, labels, classes, questions.official, config.valid, config.drop_test_questions
+        )
+    else:
+        splits = stratified_group_split(groups, labels, classes, {"test": config.test, "valid": config.valid})
+    return {name: splits[name] for name in ("train", "valid", "test")}, overlap
+
+
+def stratified_group_split(
+    groups: np.ndarray, labels: np.ndarray, classes: Sequence[str], shares: Mapping[str, float]
+) -> dict[str, np.ndarray]:
+    """Split questions by class and group.
+
+    Within a class the groups are assigned in the order of their numbers, which is that of SHA-256(seed, text): first to
+    the held-out splits, a group only where it fits whole, the rest to train. A group with several classes counts for
+    its most frequent one, the first among equals.
+
+    Args:
+        groups: (N,) the number of each question's group.
+        labels: (N,) class numbers.
+        classes: Names of the classes.
+        shares: Share of the questions for each held-out split (`test`, `valid`), assigned in this order.
+
+    Returns:
+        Row numbers for train and each held-out split, ascending.
+
+    Raises:
+        QcError: A class has too few different questions for every split.
+    """
+    numbers, groups = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(groups)
+    class_of = most_frequent(groups, labels)[1]
+    totals = np.bincount(class_of, weights=sizes, minlength=len(classes)).astype(int).tolist()
+    present = {label: totals[label] for label in np.unique(class_of).tolist()}
+    sizes_of = {split: _apportion(present, share) for split, share in shares.items()}
+    names = ["train", *shares]
+    place = np.zeros(len(numbers), dtype=np.int8)
+    for label in present:
+        left = [sizes_of[split][label] for split in shares]
+        for group in np.flatnonzero(class_of == label).tolist():
+            size = sizes[group]
+            split = next((number for number, room in enumerate(left) if size <= room), None)
+            if split is not None:
+                place[group] = split + 1
+                left[split] -= size
+            elif not any(left):
+                break
+    splits = {name: np.flatnonzero(place[groups] == number) for number, name in enumerate(names)}
+    counts = np.bincount(labels, minlength=len(classes))
+    for split, rows in splits.items():
+        found = np.bincount(labels[rows], minlength=len(classes))
+        for label in np.flatnonzero((counts > 0) & (found == 0)):
+            different = int(np.sum(class_of == label))
+            remedy = (
+                "a group of equal questions is larger than what is held out: raise the shares of split in params.yaml"
+                if different >= len(names)
+                else f"{', '.join(names)} need one each: add different ones, or remove the class"
+            )
+            raise QcError(
+                f"class {classes[label]!r} is too rare to be in every split: {counts[label]} question(s), {different} "
+                f"that models can distinguish, none for {split}; {remedy}"
+            )
+    return splits
+
+
+def official_split(
+    groups: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    official: np.ndarray,
+    valid: float,
+    drop_test_questions: bool,
+) -> tuple[dict[str, np.ndarray], int]:
+    """Split the questions of a train file into train and validation; those of an official test file are test.
+
+    Args:
+        groups: (N,) as for `split_questions`, of the questions of both files.
+        labels: (N,) class numbers.
+        classes: Names of the classes.
+        official: (N,) bool, whether a question is in the test file.
+        valid: Share of the train file for validation.
+        drop_test_questions: Leave out of train and validation the questions that are also in the test file.
+
+    Returns:
+        Row numbers of train, valid and test, ascending; how many rows of the train file are also in the test file.
+
+    Raises:
+        QcError: As for `split_questions`; or too few questions of a class are left for train and valid.
+    """
+    shared = ~official & np.isin(groups, groups[official])
+    if drop_test_questions:
+        _check_left(groups, labels, classes, ~official, shared)
+    train = np.flatnonzero(~official & ~shared if drop_test_questions else ~official)
+    parts = stratified_group_split(groups[train], labels[train], classes, {"valid": valid})
+    return {**{name: train[rows] for name, rows in parts.items()}, "test": np.flatnonzero(official)}, int(shared.sum())
+
+
+def _check_left(
+    groups: np.ndarray, labels: np.ndarray, classes: Sequence[str], train: np.ndarray, shared: np.ndarray
+) -> None:
+    """Raise QcError where an official test file leaves a class without questions for train and validation.
+
+    Args:
+        groups: (N,) as for `split_questions`.
+        labels: (N,) class numbers.
+        classes: Names of the classes.
+        train: (N,) bool, whether a question is in the train file.
+        shared: (N,) bool, whether one of those is also in the test file.
+    """
+    left = train & ~shared
+    short = [
+        f"{name!r} ({np.sum(left & (labels == label))} of {np.sum(train & (labels == label))})"
+        for label, name in enumerate(classes)
+        if np.any(shared & (labels == label)) and len(np.unique(groups[left & (labels == label)])) < 2
+    ]
+    if short:
+        raise QcError(
+            f"{np.sum(shared)} of the {np.sum(train)} questions of fetch.train are also in fetch.test, and were left "
+            "out of train and valid (split.drop_test_questions: true in params.yaml); too few different ones are left "
+            f"of class {', '.join(short)}: train and valid need one each. Name another fetch.test, add questions of "
+            "these classes, or set split.drop_test_questions: false, which trains on test questions, so that no test "
+            "score means anything"
+        )
+
+
+def most_frequent(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the most frequent label of each different value, the lowest among equals; values ascend.
+
+    Args:
+        values: (N,) whole numbers.
+        labels: (N,) class numbers.
+    """
+    pairs, counts = np.unique(np.stack((values, labels), axis=1), axis=0, return_counts=True)
+    order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
+    different, first = np.unique(pairs[order, 0], return_index=True)
+    return different, pairs[order[first], 1]
+
+
+def _apportion(sizes: Mapping[int, int], share: float) -> dict[int, int]:
+    """Apportion `share` of all questions to classes of these sizes by largest remainder, at least one each."""
+    total = round(share * sum(sizes.values()))
+    exact = {label: share * size for label, size in sizes.items()}
+    counts = {label: int(quota) for label, quota in exact.items()}
+    for label in sorted(exact, key=lambda label: (counts[label] - exact[label], label))[: total - sum(counts.values())]:
+        counts[label] += 1
+    return {label: max(1, count) for label, count in counts.items()}

@@ -1,0 +1,1 @@
+"""Metrics, baselines, and the gate that compares metrics with a git revision."""

@@ -1,0 +1,43 @@
+"""Baselines: the most frequent class, and a linear model on n-gram counts.
+
+Source: the n-gram baseline follows Wang and Manning, "Baselines and Bigrams", ACL 2012, with TF-IDF weights.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow
+from sklearn.dummy import DummyClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
+from sklearn.svm import LinearSVC
+
+
+def majority() -> DummyClassifier:
+    """Predict the most frequent class of the training questions."""
+    return DummyClassifier(strategy="most_frequent")
+
+
+def tfidf_svm() -> Pipeline:
+    """TF-IDF of word 1- to 2-grams and character 1- to 5-grams, and a linear support vector machine."""
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5), sublinear_tf=True)
+    return make_pipeline(make_union(words, characters), LinearSVC(random_state=0))
+
+
+BASELINES = {"majority": majority, "tfidf_svm": tfidf_svm}
+
+
+def tfidf_accuracy(train: Iterable[pyarrow.Table], test: Iterable[pyarrow.Table]) -> float:
+    """Accuracy of the TF-IDF baseline, fitted on train and scored on test; tables with columns text and label."""
+    train, test = (pyarrow.concat_tables(pieces).to_pydict() for pieces in (train, test))
+    [predicted] = predict_baselines(train["text"], train["label"], test["text"])
+    return float(np.mean(predicted["tfidf_svm"] == np.array(test["label"])))
+
+
+def predict_baselines(
+    texts: Sequence[str], labels: Sequence[int], *splits: Sequence[str]
+) -> list[dict[str, np.ndarray]]:
+    """Fit every baseline on texts and labels, and predict the class numbers (N,) of the questions of each split."""
+    fitted = {name: make().fit(texts, labels) for name, make in BASELINES.items()}
+    return [{name: baseline.predict(questions) for name, baseline in fitted.items()} for questions in splits]

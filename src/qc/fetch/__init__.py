@@ -1,0 +1,1 @@
+"""From a reference to a verified file: resolve it, download it, check its hash."""

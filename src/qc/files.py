@@ -1,0 +1,228 @@
+"""Files: atomic writes, JSON, CSV and hashes.
+
+Notable:
+- files and folders are written beside their place, flushed to the disk and renamed into it
+- the same content gives the same bytes: JSON keeps the given order, numbers are rounded to six digits
+"""
+
+import csv
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qc.errors import QcError, reason
+
+CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
+ENCODER_FILES = (CONFIG, WEIGHTS, TOKENIZER)  # the files of a pretrained encoder
+RECORD = "source.json"  # beside them: what they are and where they are from
+
+DIGITS = 6
+LONGEST_TEXT = 10_000  # characters of a text in a CSV file
+TEMPORARY = r"\.(.+)\.(\d+)\.tmp(?:\.old)?"  # final name, and number of the process that writes
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to; rename it to `path` when the block ends without an error.
+
+    Raises:
+        QcError: It could not be written; what was at `path` stays.
+    """
+    with write_errors(path):
+        temporary = _temporary(path)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            _flush(temporary)
+            temporary.replace(path)
+            _flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`; it replaces `path` when the block ends without an error.
+
+    Raises:
+        QcError: It could not be written; what was at `path` stays.
+    """
+    with write_errors(path):
+        temporary = _temporary(path)
+        try:
+            temporary.mkdir()
+            yield temporary
+            temporary.chmod(0o755)
+            for written in temporary.iterdir():
+                _flush(written)
+            old = temporary.with_name(f"{temporary.name}.old")
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def replaced_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Give an empty folder for some of these files; they move to `folder` when the block ends without an error.
+
+    Others of `names` are removed from `folder` then; its other files stay.
+
+    Raises:
+        QcError: They could not be written; what was there stays.
+    """
+    with write_errors(folder):
+        temporary = _temporary(folder)
+        try:
+            temporary.mkdir()
+            yield temporary
+            for written in temporary.iterdir():
+                written.chmod(0o644)
+                _flush(written)
+            folder.mkdir(exist_ok=True)
+            for name in names:
+                if (temporary / name).exists():
+                    (temporary / name).replace(folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)
+            _flush(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a QcError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        shown = Path(*(re.sub(TEMPORARY, r"\1", part) for part in path.parts))  # a file in a new folder
+        raise QcError(
+            f"{shown}: cannot be written: {reason(error)}; what was there stays; make room, or the folder writable, "
+            "and run the same command again"
+        ) from None
+
+
+def _temporary(path: Path) -> Path:
+    """Choose a name beside `path` for this process; remove what killed processes left there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
+        found = re.fullmatch(TEMPORARY, left.name)
+        if found and found[1] == path.name and not _alive(int(found[2])):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _flush(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as indented JSON, floats rounded; NaN and infinity are refused."""
+    text = json.dumps(round_floats(content), indent=2, ensure_ascii=False, allow_nan=False)
+    with new_file(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], inert: bool = False) -> None:
+    """Write rows as CSV with a header, floats rounded.
+
+    Args:
+        path: The file.
+        header: Names of the columns.
+        rows: Values of each row.
+        inert: Put an apostrophe before texts that a spreadsheet would run as a formula.
+    """
+    with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(
+            [_escape_formula(round_floats(value)) if inert else round_floats(value) for value in row] for row in rows
+        )
+
+
+def _escape_formula(value: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")) else value
+
+
+def truncate_text(text: str) -> str:
+    """Cut a text longer than `LONGEST_TEXT`, and append its length and SHA-256.
+
+    Readers of CSV, DVC's among them, refuse a field of more than 131,072 characters.
+    """
+    if len(text) <= LONGEST_TEXT:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text[:LONGEST_TEXT]} ... ({len(text)} characters, SHA-256 {digest})"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON output; QcError where it is missing or broken."""
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise QcError(f"{path}: cannot be read: {reason(error)}; `dvc repro` makes it anew") from None
+    except ValueError as error:
+        raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """Parse a JSON object; ValueError where the text holds none."""
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"expected keys and values, found {type(content).__name__}")
+    return content
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def round_floats(value: Any) -> Any:
+    """Round every float in a value to six digits."""
+    if isinstance(value, float):
+        return round(value, DIGITS)
+    if isinstance(value, Mapping):
+        return {key: round_floats(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [round_floats(item) for item in value]
+    return value
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read a CSV output, its rows by column; QcError where it is missing or broken."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None

@@ -1,0 +1,1 @@
+"""Trained models in use: model folders, logits, and text in, probabilities out."""

@@ -1,0 +1,45 @@
+"""Where things are, seen from the top of the repository."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+PRESETS = Path("presets")
+LOCK = Path("dvc.lock")
+README = Path("README.md")
+
+SOURCES = Path("data/sources.yaml")
+OWN_DATA = Path("data/own")
+RAW = Path("data/raw")
+FILES = RAW / "files.json"
+ENCODERS = Path("data/encoders")
+TOKENIZED = Path("data/tokenized")
+QUESTIONS, LABELS = TOKENIZED / "questions.parquet", TOKENIZED / "labels.json"
+INPUT_IDS, VOCABULARY = "input_ids.parquet", "vocabulary.json"  # in a folder of TOKENIZED for each encoder
+SPLIT = Path("data/split")
+TRAIN, VALID, TEST = (SPLIT / f"{name}.parquet" for name in ("train", "valid", "test"))
+
+MODELS = Path("models")
+METRICS = Path("metrics")
+PLOTS = Path("plots")
+CARDS = Path("reports/cards")
+SEEDS = METRICS / "seeds.json"
+PAGE = Path("report/index.html")
+EXPORT = Path("export")
+
+CHECKPOINTS = Path(".state")
+LIVE = Path("dvclive")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders of a training run."""
+
+    split: Path = SPLIT
+    tokenized: Path = TOKENIZED
+    encoders: Path = ENCODERS
+    models: Path = MODELS
+    metrics: Path = METRICS
+    plots: Path = PLOTS
+    checkpoints: Path = CHECKPOINTS
+    live: Path = LIVE

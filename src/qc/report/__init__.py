@@ -1,0 +1,1 @@
+"""Tables, figures, the report page and model cards."""

@@ -1,0 +1,53 @@
+"""How a stage starts: environment, signals, checked settings, and errors as messages.
+
+The main function of a stage imports the libraries that take seconds to load: by then the environment that they read is
+set, and Ctrl-C is handled.
+"""
+
+import sys
+from collections.abc import Callable
+
+from qc.config.schema import read_yaml
+from qc.config.settings import Settings
+from qc.config.sources import Sources
+from qc.errors import QcError, escape_unprintable, explain
+from qc.paths import PARAMS, SOURCES
+from qc.runtime.launch import read_launch
+from qc.runtime.startup import check_address_space, handle_signals, set_environment
+
+
+def load_settings() -> Settings:
+    """Read and check all of params.yaml, so that a bad value anywhere is refused before anything runs."""
+    return read_yaml(Settings, PARAMS, str(PARAMS))
+
+
+def load_sources() -> Sources:
+    """Read and check data/sources.yaml."""
+    return read_yaml(Sources, SOURCES, str(SOURCES))
+
+
+def run(main: Callable[[Settings], None]) -> None:
+    """Run a stage: set up the process, load the settings, call `main`.
+
+    An error that the user can correct ends in one message and status 1.
+    """
+    set_environment()
+    handle_signals()
+    escape_unprintable()
+    try:
+        check_address_space()
+        main(load_settings())
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        sys.exit(f"error{_process()}: {message}")
+
+
+def _process() -> str:
+    """Rank of this process for messages; nothing for a single process."""
+    try:
+        launch = read_launch()
+    except QcError:  # the error being reported
+        return ""
+    return f" (process {launch.rank})" if launch.world_size > 1 else ""

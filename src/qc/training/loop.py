@@ -1,0 +1,201 @@
+"""The training loop, one for every model: it sees batches, logits and losses, never the inside of a model.
+
+Notable:
+- no step waits for the device: losses are summed there and read once an epoch
+- all randomness of an epoch comes from (seed, epoch), so a resumed run gives the same bytes as an uninterrupted one
+- the weights of the best epoch stay: highest validation accuracy, ties by validation loss
+- several processes run it side by side, each with its shard of every batch (`qc.runtime.process_group`)
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import sdpa_kernel
+from tqdm import tqdm
+
+from qc.config.training import TrainingConfig
+from qc.data.packed import Batch, PackedDataset, bucket_by_length, padding_share
+from qc.errors import QcError
+from qc.inference.predict import score
+from qc.runtime.device import ATTENTION, Precision, autocast
+from qc.runtime.process_group import all_reduce_sum, data_parallel, is_main_process, launched_rank, shard, world_size
+from qc.training.optimizer import build_optimizer, learning_rate_factor
+
+WEIGHTS = "weights."  # prefix of the names of trained parameters in a checkpoint
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # prefixes of the names of the optimizer's tensors
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of the learning curve."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    valid_loss: float
+    valid_accuracy: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after a whole epoch: everything that resuming it needs.
+
+    Attributes:
+        curve: One row an epoch so far.
+        padding_shares: Share of padding among the tokens multiplied in each epoch, 0 to 1.
+        tensors: Trained parameters as `weights.NAME`; AdamW's steps and moments as `step.NAME`, `exp_avg.NAME`, ...
+        best_weights: Trained parameters after the best epoch, by name.
+    """
+
+    curve: list[Epoch]
+    padding_shares: list[float]
+    tensors: dict[str, Tensor]
+    best_weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Outcome of `fit`; the model holds the weights of `best`.
+
+    Attributes:
+        curve: One row an epoch.
+        best: The row of the best epoch.
+        padding_share: Share of padding among the tokens multiplied in training, 0 to 1.
+    """
+
+    curve: list[Epoch]
+    best: Epoch
+    padding_share: float
+
+
+def best_epoch(curve: Sequence[Epoch]) -> Epoch:
+    """Row of the highest validation accuracy; ties go to the lowest validation loss, then to the first."""
+    return max(curve, key=lambda epoch: (epoch.valid_accuracy, -epoch.valid_loss))
+
+
+def fit(
+    model: nn.Module,
+    train: PackedDataset,
+    valid: PackedDataset,
+    config: TrainingConfig,
+    seed: int,
+    precision: Precision = "fp32",
+    *,
+    compiled: bool = False,
+    start: Checkpoint | None = None,
+    report: Callable[[Checkpoint], None] = lambda checkpoint: None,
+) -> FitResult:
+    """Train a model; it ends with the weights of its best epoch.
+
+    Args:
+        model: Maps (inputs, mask) to logits (B, classes + fine classes); parameters that require gradients are trained.
+        train: Training split, on the model's device.
+        valid: Validation split, on the model's device; chooses the best epoch.
+        config: Optimizer, schedule, batch size and epochs.
+        seed: Decides the order of the questions and the dropout of every epoch.
+        precision: Of the matrix products; weights, optimizer and losses are always fp32.
+        compiled: Run the training passes through `torch.compile`.
+        start: Checkpoint to resume from; None starts anew.
+        report: Called after every epoch with a checkpoint, whose tensors the next epoch changes in place.
+
+    Raises:
+        QcError: The loss is not finite.
+    """
+    device = train.device
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimizer = build_optimizer(trained, config)
+    steps = math.ceil(len(train) / config.batch_size)
+    factor = learning_rate_factor(config, steps)
+    forward = data_parallel(model)
+    if compiled:
+        torch.use_deterministic_algorithms(True)  # the compiler reads this flag
+        forward = torch.compile(forward, dynamic=True)
+    curve, shares, best_weights = [], [], {}
+    if start is not None:
+        curve, shares, best_weights = list(start.curve), list(start.padding_shares), start.best_weights
+        _restore(start.tensors, trained, optimizer)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor, last_epoch=len(curve) * steps - 1)
+    while not _finished(curve, config):
+        number = len(curve) + 1
+        generator = torch.Generator().manual_seed(_epoch_seed(seed, number))
+        torch.manual_seed(_epoch_seed(seed, number, launched_rank()))
+        plan = bucket_by_length(train.lengths, config.batch_size, generator)
+        shares.append(padding_share(train.lengths, plan))
+        model.train()
+        total = torch.zeros((), device=device)
+        bar = tqdm(plan, desc=f"epoch {number}", unit="batch", leave=False, disable=None if is_main_process() else True)
+        for indices in bar:
+            local = shard(indices)
+            batch = train.batch(local if len(local) else indices[:1])  # an empty shard takes part with weight 0
+            with autocast(device, precision), sdpa_kernel(ATTENTION):
+                logits = forward(batch.inputs, batch.mask)
+            loss = _loss(logits.float(), batch, model.output_layer.classes, config)
+            (loss * (len(local) * world_size() / len(indices))).backward()
+            if config.clip_norm is not None:
+                nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            total += loss.detach() * len(local)
+        train_loss = all_reduce_sum(total).item() / len(train)
+        _check_finite(number, "training", train_loss)
+        scores = score(model, valid, precision)
+        _check_finite(number, "validation", scores.loss)  # the last step may have broken the weights
+        curve.append(
+            Epoch(number, config.learning_rate * factor(number * steps), train_loss, scores.loss, scores.accuracy)
+        )
+        if best_epoch(curve) is curve[-1]:
+            best_weights = {name: parameter.detach().clone() for name, parameter in trained.items()}
+        report(Checkpoint(curve, shares, _tensors(trained, optimizer), best_weights))
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(best_weights[name])
+    return FitResult(curve, best_epoch(curve), sum(shares) / len(shares))
+
+
+def _check_finite(epoch: int, split: str, loss: float) -> None:
+    """Raise QcError where a loss is NaN or infinite."""
+    if not math.isfinite(loss):
+        raise QcError(
+            f"epoch {epoch}: the {split} loss is {loss}; in params.yaml a lower learning_rate, or a clip_norm where it "
+            "is null, keeps it finite"
+        )
+
+
+def _finished(curve: Sequence[Epoch], config: TrainingConfig) -> bool:
+    return bool(curve) and (len(curve) == config.epochs or len(curve) - best_epoch(curve).epoch >= config.patience)
+
+
+def _tensors(trained: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """Trained parameters and optimizer state, see `Checkpoint.tensors`; not copies."""
+    return {f"{WEIGHTS}{name}": parameter for name, parameter in trained.items()} | {
+        f"{kind}.{name}": optimizer.state[parameter][kind] for name, parameter in trained.items() for kind in MOMENTS
+    }
+
+
+def _restore(saved: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW) -> None:
+    """Copy the tensors of a checkpoint into parameters and optimizer."""
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(saved[f"{WEIGHTS}{name}"])
+            moments = ((kind, saved[f"{kind}.{name}"]) for kind in MOMENTS)
+            optimizer.state[parameter] = {kind: found.to(parameter.device, copy=True) for kind, found in moments}
+
+
+def _loss(logits: Tensor, batch: Batch, classes: int, config: TrainingConfig) -> Tensor:
+    """Mean cross-entropy; `fine_weight` adds that of the fine classes (Caruana, "Multitask Learning", 1997)."""
+    loss = F.cross_entropy(logits[:, :classes], batch.labels, label_smoothing=config.label_smoothing)
+    if config.fine_weight and batch.fine_labels is not None:
+        fine = F.cross_entropy(logits[:, classes:], batch.fine_labels, label_smoothing=config.label_smoothing)
+        loss = loss + config.fine_weight * fine
+    return loss
+
+
+def _epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """Derive an independent seed for each (seed, epoch, rank)."""
+    return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1)
