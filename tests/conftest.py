@@ -1,6 +1,7 @@
 """What several test files share: a tiny encoder, questions that a tiny model can learn, and a copy of the project."""
 
 import copy
+import fcntl
 import hashlib
 import http.server
 import json
@@ -11,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,8 @@ import torch
 import yaml
 from hypothesis import HealthCheck, settings
 from transformers import CONFIG_MAPPING, AutoModel
+
+from tests import fork_server
 
 # The suite tries the same examples everywhere; `--hypothesis-profile search` tries others.
 HOWEVER_SLOW = {"deadline": None, "suppress_health_check": list(HealthCheck)}
@@ -42,6 +46,7 @@ TINY = {
     "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
     "max_position_embeddings": 40,
 }  # fmt: skip
+PROGRAMS = "QC_FORK_SERVER_PROGRAMS"  # names the folder of python, dvc and qc that ask the fork server
 OUTPUTS = ("data", "models", "metrics", "plots", "reports")
 STAGES = ["fetch", "tokenize", "split", "train_scratch", "train_prefix", "train_distilbert", "evaluate"]
 # The files that take longest, longest first: begun first, none is left to a lone process at the end.
@@ -53,6 +58,14 @@ LONG = [
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: much of a test is waiting for processes of its own."""
     return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the fork server; the processes of xdist inherit the folder of its programs."""
+    if not hasattr(config, "workerinput"):
+        server = fork_server.running(Path(tempfile.mkdtemp(prefix="qc-fork-server-")))
+        os.environ[PROGRAMS] = str(server.__enter__())
+        config.add_cleanup(lambda: server.__exit__(None, None, None))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -203,9 +216,11 @@ ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 class Project:
     """A copy of this repository with tiny parameters, tiny data and a tiny encoder, under git and DVC."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, of: Path | None = None) -> None:
+        """A new project in `folder`, or a copy of the one that is in the folder `of`."""
         self.root = folder / "project"
         self.mirror = folder / "mirror"
+        self.programs = self.shared_programs()
         self.env = {
             **os.environ,
             **dict.fromkeys(MARKED, MARK),
@@ -217,6 +232,10 @@ class Project:
             "DVC_GLOBAL_CONFIG_DIR": str(folder / "dvc-global"),
             "DVC_SITE_CACHE_DIR": str(folder / "dvc-site"),
         }
+        if of:
+            for path in (self.root, self.mirror):
+                shutil.copytree(of / path.name, path, symlinks=True)
+            return
         self._copy_repository()
         self._write_mirror()
         self.write_sources()
@@ -312,13 +331,38 @@ class Project:
         lines[index] = f"{indent}{name}: {value}"
         self.params.write_text("\n".join(lines) + "\n")
 
+    @staticmethod
+    def shared_programs() -> Path:
+        """Folder of the programs that ask the fork server of this session."""
+        return Path(os.environ[PROGRAMS])
+
+    def forking(self) -> dict[str, str]:
+        """Variables with which commands, and processes that torchrun starts, are forked by the server."""
+        return {
+            "PATH": f"{self.programs}{os.pathsep}{self.env['PATH']}",
+            "PYTHON_EXEC": str(self.programs / "python"),
+        }
+
     def run(self, *command: str, status: int = 0, **env: str) -> str:
-        """Run a command in the project; its output, after checking its exit status."""
+        """Run a command in the project, forked where possible; its output, after checking its exit status."""
         done = subprocess.run(
-            command, cwd=self.root, env={**self.env, **env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=self.root,
+            env={**self.env, **self.forking(), **env},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         assert done.returncode == status, f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}"
         return done.stdout
+
+    @contextmanager
+    def served_with(self, **environment: str) -> "Iterator[Project]":
+        """This project with a fork server of its own, whose libraries are loaded with these variables."""
+        with tempfile.TemporaryDirectory() as folder, fork_server.running(Path(folder), **environment) as programs:
+            project = self.at(self.root)
+            project.env, project.programs = {**self.env, **environment}, programs
+            yield project
 
     def start(self, log: Path, *command: str, **env: str) -> subprocess.Popen:
         """Start a command in the project, in a session of its own, and let it run; it writes to `log`."""
@@ -329,7 +373,7 @@ class Project:
 
     def stage(self, name: str, status: int = 0, **env: str) -> str:
         """Run a stage as DVC would."""
-        return self.run(sys.executable, "-m", f"stages.{name}", status=status, **env)
+        return self.run("python", "-m", f"stages.{name}", status=status, **env)
 
     def repro(self, *arguments: str) -> list[str]:
         """`dvc repro`; the stages whose command ran."""
@@ -362,11 +406,16 @@ def outputs(project: Project) -> dict[str, dict]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose pipeline ran through once. Tests that change it put it back."""
-    project = Project(tmp_path_factory.mktemp(f"finished-{MARK}"))
-    assert project.repro() == STAGES
-    project.commit("first run")
-    return project
+    """A project whose pipeline ran through once, in any of xdist's processes. Tests that change it put it back."""
+    shared = Path(os.environ[PROGRAMS]).with_name(f"finished-{MARK}")
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            shared.mkdir()
+            project = Project(shared)
+            assert project.repro() == STAGES
+            project.commit("first run")
+    return Project(tmp_path_factory.mktemp(f"finished-{MARK}"), of=shared)
 
 
 @pytest.fixture

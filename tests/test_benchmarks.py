@@ -1,6 +1,7 @@
 """The benchmarks compare like with like, and the README's figures are those of the committed results."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,9 @@ def benched(finished, tmp_path, monkeypatch):
     project = finished.copy(tmp_path / "project")
     project.set("train_distilbert.epochs", 2)
     monkeypatch.chdir(project.root)
+    for name, value in {**project.env, **project.forking()}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "executable", str(project.programs / "python"))
     for name, value in {"SEEDS": (1,), "EPOCHS": 1, "WHOLE_ROUNDS": 1, "SIZES": (20,), "GOAL": 0.0}.items():
         monkeypatch.setattr(run, name, value)
     for name in ("FINE_TUNING_LENGTH", "PREFIX_LENGTH"):
@@ -119,8 +123,6 @@ def test_processes_and_experiments_are_timed_side_by_side(benched, monkeypatch):
     monkeypatch.setattr(side_by_side, "CASES", (("train_scratch", 32),))
     queued = side_by_side.queued
     monkeypatch.setattr(side_by_side, "queued", lambda folder, jobs: queued(folder, 2) if jobs == 2 else 1.0)
-    for name, value in benched.env.items():
-        monkeypatch.setenv(name, value)
     side_by_side.main(read_yaml(Settings, benched.params, "params.yaml"))
     results = json.loads(Path(side_by_side.RESULTS).read_text())
     [seconds] = results["processes"].values()

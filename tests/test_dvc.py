@@ -2,8 +2,6 @@
 
 import ast
 import json
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -73,7 +71,8 @@ def is_exempt(path):
 
 
 def test_the_stages_are_those_of_the_design():
-    assert list(PIPELINE) == STAGES
+    assert list(PIPELINE) == ["settings", *STAGES]
+    assert "data/settings.txt" in PIPELINE["fetch"]["deps"]  # on which all others depend
     for name in STAGES:
         program = "${launcher}" if name.startswith("train_") else "python"
         assert PIPELINE[name]["cmd"] == f"PYTHONPATH=src {program} -m stages.{name}"
@@ -109,10 +108,7 @@ def test_a_running_stage_loads_no_project_file_outside_its_closure(finished, sta
         "    print('LOADED ' + json.dumps(files))\n"
         f"atexit.register(told)\nsys.argv = ['-m']\nrunpy.run_module('stages.{stage}', run_name='__main__')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=finished.root, env=finished.env, capture_output=True, text=True, check=True
-    )
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("LOADED ")]
+    [line] = [line for line in finished.run("python", "-c", script).splitlines() if line.startswith("LOADED ")]
     found = {ROOT / path.partition("/project/")[2] for path in json.loads(line.removeprefix("LOADED "))}
     assert ROOT / "src/qc/stage.py" in found
     assert {path for path in found if not is_exempt(path)} <= closure(stage)

@@ -238,7 +238,7 @@ def test_a_commit_that_the_hub_does_not_know_is_told(published, hub):
 def test_an_encoder_of_the_hub_is_trained_on_under_its_name(published, hub):
     published.set("fetch.encoders", f"[tiny-bert, '{reference('good')}']")
     published.set("train_prefix.encoder", "good")
-    published.env["HF_ENDPOINT"] = hub.url
+    published.run("dvc", "repro", "fetch", HF_ENDPOINT=hub.url)
     published.repro()
     card = (published.root / "reports/cards/prefix.md").read_text()
     assert f"`good`, from `someone/good` at `{COMMIT}`" in card

@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from tests import fork_server
 from tests.conftest import ROOT, STAGES, outputs
 from tests.faults import AS_OTHERS, refused_clearly
 
@@ -38,15 +40,22 @@ def test_an_odd_machine_gets_the_same_bytes(finished, tmp_path, expected):
         if ".git" not in path.parts and path.is_file():
             os.utime(path, (2**32, 2**32))
     project.env = {name: value for name, value in project.env.items() if name not in ("HOME", "USER", "LANG")}
-    told = project.run("taskset", "--cpu-list", "0", "dvc", "repro", "--force", LC_ALL="C")
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        with project.served_with(LANG="C", LC_ALL="C") as odd:
+            told = odd.run("dvc", "repro", "--force")
+    finally:
+        os.sched_setaffinity(0, cores)
     assert all(f"Running stage '{stage}'" in told for stage in STAGES)
     assert outputs(project) == expected
     assert project.run("git", "status", "--porcelain") == ""
 
 
 def test_where_nothing_but_ascii_can_be_printed_all_works(copied, expected):
-    for stage in STAGES:
-        copied.stage(stage, **ASCII_ALONE)
+    with copied.served_with(**ASCII_ALONE) as ascii_alone:
+        for stage in STAGES:
+            ascii_alone.stage(stage)
     assert outputs(copied) == expected
     question = "O\u00f9 est le caf\u00e9 ?"
     copied.env = {**copied.env, "PYTHONPATH": ""}
@@ -64,8 +73,9 @@ def test_a_turkish_locale_changes_no_byte(copied, tmp_path, expected):
         copied.run(sys.executable, "-c", "import locale as l; print(l.setlocale(l.LC_ALL, ''))", **where)
         == f"{TURKISH}\n"
     )
-    for stage in ("tokenize", "split", "train_scratch", "evaluate"):
-        copied.stage(stage, **where)
+    with copied.served_with(**where) as turkish:
+        for stage in ("tokenize", "split", "train_scratch", "evaluate"):
+            turkish.stage(stage)
     assert outputs(copied) == expected
 
 
@@ -85,12 +95,13 @@ def test_a_copy_without_git_says_what_to_do(copied):
 
 def test_without_a_network_all_that_is_cached_comes_back_and_changes_are_trained(copied, expected):
     offline = {"QC_MIRROR": "", **dict.fromkeys(("HF_ENDPOINT", "http_proxy", "https_proxy"), "http://127.0.0.1:9")}
-    for name in ("data/tokenized", "data/split", "models", "metrics", "plots"):
+    for name in ("data/tokenized", "data/split", "models", "metrics", "plots", "reports"):
         shutil.rmtree(copied.root / name)
-    copied.run("dvc", "repro", **offline)
-    assert outputs(copied) == expected
-    copied.set("train_scratch.epochs", 1)
-    assert "Running stage 'train_scratch'" in copied.run("dvc", "repro", **offline)
+    with copied.served_with(**offline) as cut_off:
+        cut_off.run("dvc", "repro")
+        assert outputs(copied) == expected
+        copied.set("train_scratch.epochs", 1)
+        assert "Running stage 'train_scratch'" in cut_off.run("dvc", "repro")
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name not in ("train_prefix", "train_distilbert")])
@@ -105,8 +116,8 @@ def test_what_may_not_be_written_is_said_and_reading_goes_on(copied, stage, expe
         assert "metrics gate on valid: holds" in copied.run(*AS_OTHERS, "qc", "check", "--base", "HEAD")
 
 
-def run_on_a_full_disk(place, command):
-    """Mount a small disk, copy the working directory there, fill it, run the command for each stage, then make room.
+def run_on_a_full_disk(place):
+    """Mount a small disk, copy the working directory there, fill it, run each stage, then make room.
 
     Runs in a namespace of its own; prints what each stage said, and what was left.
     """
@@ -119,10 +130,12 @@ def run_on_a_full_disk(place, command):
         while True:
             file.write(bytes(4096))
     needed, aside = Path("data/encoders/tiny-bert/tokenizer.json"), Path("tokenizer.json")
-    needed.rename(aside)  # for fetch to bring
-    told = {"fetch": said(*command, "stages.fetch")}
-    aside.rename(needed)
-    told |= {stage: said(*command, f"stages.{stage}") for stage in STAGES[1:]}
+    with tempfile.TemporaryDirectory() as folder, fork_server.running(Path(folder)) as programs:
+        os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        needed.rename(aside)  # for fetch to bring
+        told = {"fetch": said("python", "-m", "stages.fetch")}
+        aside.rename(needed)
+        told |= {stage: said("python", "-m", f"stages.{stage}") for stage in STAGES[1:]}
     filler.unlink()
     left = {str(path) for path in Path().rglob("*")} - before
     left = sorted(path for path in left if "__pycache__" not in path and not path.startswith(".state"))
@@ -143,7 +156,7 @@ def test_a_full_disk_is_named_by_every_stage_and_leaves_what_was_there(finished,
     (tmp_path / "disk").mkdir()
     script = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.test_machines import run_on_a_full_disk;"
-        f"run_on_a_full_disk({str(tmp_path / 'disk')!r}, [sys.executable, '-m'])"
+        f"run_on_a_full_disk({str(tmp_path / 'disk')!r})"
     )
     found = json.loads(finished.run(*NAMESPACE, sys.executable, "-c", script).splitlines()[-1])
     for stage, (status, told) in found["told"].items():
