@@ -1,15 +1,16 @@
 """evaluate: score the models and the baselines on validation and test.
 
-Reads models/, data/split, data/tokenized, data/encoders. Writes, for test, metrics/evaluate.json,
-metrics/predictions.csv and the figures' tables in plots/; for validation, by which `qc check` judges a change,
-metrics/validation.json and metrics/validation_predictions.csv; and reports/cards/NAME.md, the model cards.
+Reads models/, data/split, data/tokenized, data/encoders. Writes, for test, the scores people compare to
+metrics/evaluate.json and, a file each for `dvc metrics show`, to metrics/test_NAME.json; all scores to
+reports/test.json; metrics/predictions.csv and the figures' tables in plots/. For validation, by which `qc check` judges
+a change: reports/validation.json and metrics/validation_predictions.csv. The model cards: reports/cards/NAME.md.
 
 This is the only stage that scores models on the test split. The baselines are fitted on train, the temperatures on
 validation.
 """
 
 from qc.config.settings import Settings
-from qc.paths import CARDS, ENCODERS, FILES, LABELS, METRICS, MODELS, PLOTS, TEST, TOKENIZED, TRAIN, VALID
+from qc.paths import CARDS, ENCODERS, FILES, LABELS, METRICS, MODELS, PLOTS, REPORTS, TEST, TOKENIZED, TRAIN, VALID
 from qc.stage import run
 
 
@@ -22,10 +23,10 @@ def main(settings: Settings) -> None:
     from qc.data.parquet import read_table
     from qc.evaluation.baselines import predict_baselines
     from qc.evaluation.predictions import predict_splits, write_predictions
-    from qc.evaluation.scores import fit_temperatures, score_test, score_validation
+    from qc.evaluation.scores import fit_temperatures, score_test, score_validation, select_compared
     from qc.files import write_json
     from qc.models import registry
-    from qc.report.figure_tables import write_figure_tables
+    from qc.report.figure_tables import write_coverage, write_figure_tables
     from qc.report.model_card import write_cards
     from qc.report.tables import accuracy_lines
     from qc.runtime.device import pick_device, seed_everything
@@ -41,20 +42,30 @@ def main(settings: Settings) -> None:
         for name in registry.MODELS
     }
     valid_logits, test_logits = ({name: both[split] for name, both in logits.items()} for split in (0, 1))
-    valid_baselines, baselines = predict_baselines(train["text"], train["label"], valid["text"], test["text"])
+    valid_baselines, baselines = predict_baselines(
+        train["text"], train["label"], valid["text"], test["text"], class_weights=settings.class_weights
+    )
 
-    write_json(METRICS / "validation.json", score_validation(valid_logits, valid_labels, classes, valid_baselines))
+    write_json(REPORTS / "validation.json", score_validation(valid_logits, valid_labels, classes, valid_baselines))
     probabilities = {name: softmax(each, axis=1) for name, each in valid_logits.items()}
     path = METRICS / "validation_predictions.csv"
     write_predictions(path, valid, classes, probabilities, valid_baselines["tfidf_svm"])
 
-    scores = score_test(test_logits, labels, classes, baselines, fit_temperatures(valid_logits, valid_labels))
-    write_json(METRICS / "evaluate.json", scores)
+    temperatures = fit_temperatures(valid_logits, valid_labels)
+    calibrated = {name: softmax(each / temperatures[name], axis=1) for name, each in valid_logits.items()}
+    write_coverage(PLOTS, valid_labels, calibrated)
+
+    scores = score_test(test_logits, labels, classes, baselines, temperatures)
+    write_json(REPORTS / "test.json", scores)
+    compared = select_compared(scores, logits)
+    write_json(METRICS / "evaluate.json", {"n_test": len(labels), **compared})
+    for name, found in (compared | compared.pop("baselines")).items():
+        write_json(METRICS / f"test_{name}.json", found)
     probabilities = {name: softmax(each, axis=1) for name, each in test_logits.items()}
     path = METRICS / "predictions.csv"
     columns = write_predictions(path, test, classes, probabilities, baselines["tfidf_svm"])
     write_figure_tables(PLOTS, columns, labels, probabilities, scores)
-    write_cards(CARDS, MODELS, METRICS, ENCODERS, FILES, (TRAIN, VALID), scores, settings)
+    write_cards(CARDS, MODELS, REPORTS, ENCODERS, FILES, (TRAIN, VALID), scores, settings)
     print(accuracy_lines(scores))
 
 

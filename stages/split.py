@@ -1,14 +1,14 @@
 """split: deal the questions out to train, validation and test, and audit the data.
 
 Reads data/tokenized. Writes data/split/{train,valid,test}.parquet, the questions with the number of their group of
-equal questions, and metrics/data.json, which includes the leak audit. The audit is scored on test: it checks the data
+equal questions, and reports/data.json, which includes the leak audit. The audit is scored on test: it checks the data
 and chooses nothing.
 """
 
 import sys
 
 from qc.config.settings import Settings
-from qc.paths import INPUT_IDS, LABELS, METRICS, QUESTIONS, SPLIT, TOKENIZED, VOCABULARY
+from qc.paths import INPUT_IDS, LABELS, QUESTIONS, REPORTS, SPLIT, TOKENIZED, VOCABULARY
 from qc.stage import run
 
 AUDITED = 20_000  # questions of train, and of test, that the audit's TF-IDF baseline is fitted and scored on at most
@@ -52,7 +52,7 @@ def main(settings: Settings) -> None:
     with new_folder(SPLIT) as folder:
         for name, rows in splits.items():
             write_table(folder / f"{name}.parquet", add_groups(read_chosen(QUESTIONS, rows), questions.groups))
-    write_json(METRICS / "data.json", figures)
+    write_json(REPORTS / "data.json", figures)
     print(", ".join(f"{name}: {len(rows)} questions" for name, rows in splits.items()))
     print("leak audit, accuracy on test: " + ", ".join(f"{name} {share:.3f}" for name, share in audit.items()))
     if suspected:

@@ -68,7 +68,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 def allow_writing(project: Project) -> None:
     """Undo `forbid_writing`."""
-    subprocess.run(["chmod", "-R", "u+w", "data", "models", "metrics", "plots"], cwd=project.root, check=True)
+    subprocess.run(
+        ["chmod", "-R", "u+w", "data", "models", "metrics", "plots", "reports"], cwd=project.root, check=True
+    )
 
 
 def refused_clearly(output: str) -> bool:

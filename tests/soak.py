@@ -34,7 +34,17 @@ from tests.faults import AS_OTHERS, DAMAGES, allow_writing, output_paths, refuse
 
 PAGE = Path("docs/reproducibility.md")
 BEGIN, END = "<!-- written by `python -m tests.soak` -->", "<!-- end -->"
-OUTPUTS = ("data/raw", "data/encoders", "data/tokenized", "data/split", "models", "metrics", "plots", "dvc.lock")
+OUTPUTS = (
+    "data/raw",
+    "data/encoders",
+    "data/tokenized",
+    "data/split",
+    "models",
+    "metrics",
+    "plots",
+    "reports",
+    "dvc.lock",
+)
 KILLS_A_RUN = 8
 STUCK = 600  # seconds for anything that takes twenty
 CHOICES = {

@@ -124,7 +124,7 @@ def test_a_label_before_the_question_is_found_by_the_stage(project):
         for stage in ("fetch", "tokenize"):
             project.stage(stage)
         said = project.stage("split")
-        figures = read_json(project.root / "metrics/data.json")
+        figures = read_json(project.root / "reports/data.json")
         assert figures["leak_suspected"] is included
         assert ("A LEAK IS SUSPECTED" in said) is included
     assert figures["leak_audit"]["first_token"] == 1.0

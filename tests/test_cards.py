@@ -14,8 +14,8 @@ MODELS = ("scratch", "prefix", "distilbert")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_card_tells_the_models_own_facts(finished, name):
     card = (finished.root / f"reports/cards/{name}.md").read_text(encoding="utf-8")
-    metrics = read_json(finished.root / f"metrics/train_{name}.json")
-    scores = read_json(finished.root / "metrics/evaluate.json")[name]
+    metrics = read_json(finished.root / f"reports/train_{name}.json")
+    scores = read_json(finished.root / "reports/test.json")[name]
     assert f"| {metrics['valid']['accuracy']:.3f} |" in card
     assert f"| test | 15 | {scores['accuracy']:.3f} ({scores['accuracy_low']:.3f} to" in card
     assert f"{metrics['parameters']['trainable']:,} of {metrics['parameters']['total']:,} parameters" in card

@@ -35,7 +35,7 @@ def large(finished, tmp_path_factory):
 def test_a_full_size_encoder_is_trained_a_step_saved_loaded_and_asked(large, encoder, name):
     large.set(f"train_{name}.encoder", encoder)
     large.stage(f"train_{name}")
-    found = read_json(large.root / f"metrics/train_{name}.json")
+    found = read_json(large.root / f"reports/train_{name}.json")
     outputs = CLASSES + FINE_CLASSES
     if name == "prefix":
         own = {"trainable": (2 + outputs) * WIDTH + outputs}

@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qc.__main__ import main
-from qc.commands.predict import read_texts
+from qc.commands.check import FILES as SCORED
 from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.config.sources import Sources
 from qc.errors import QcError
 from qc.fetch.packages import Archives, PackageFailed
 from qc.inference.predictor import load
+from qc.inference.texts import read_texts
 from tests.conftest import ROOT
 
 PARAMS = (ROOT / "params.yaml").read_bytes()
@@ -168,12 +169,13 @@ def test_questions_are_read_or_refused_by_line(name, tmp_path):
         begin()
         path.write_bytes(content)
         try:
-            found = list(read_texts([], path))
+            found = list(read_texts(path))
         except QcError as error:
             refused_well(str(error).encode("unicode_escape").decode(), str(path))
         else:
             assert found
-            assert all(question.strip() for question in found)
+            assert all(question.strip() for _, question in found)
+            assert [number for number, _ in found] == list(range(1, len(found) + 1))
 
     check()
 
@@ -191,15 +193,16 @@ def test_every_question_that_is_read_is_answered(here, tmp_path, capsys):
         if status:
             assert (status, said.out) == (2, "")
         else:
-            assert len([json.loads(line) for line in said.out.split("\n")[:-1]]) == len(list(read_texts([], path)))
+            assert len([json.loads(line) for line in said.out.split("\n")[:-1]]) == len(list(read_texts(path)))
 
     check()
 
 
-@pytest.mark.parametrize("name", ["evaluate.json", "predictions.csv", "validation.json", "validation_predictions.csv"])
-def test_metrics_are_compared_or_refused_by_file(restored, name, monkeypatch, capsys):
+@pytest.mark.parametrize(("split", "files"), SCORED.items())
+@pytest.mark.parametrize("kind", [0, 1], ids=["scores", "predictions"])
+def test_metrics_are_compared_or_refused_by_file(restored, split, files, kind, monkeypatch, capsys):
     monkeypatch.chdir(restored.root)
-    path = restored.root / "metrics" / name
+    path = restored.root / files[kind]
     original = path.read_bytes()
 
     @some
@@ -207,12 +210,14 @@ def test_metrics_are_compared_or_refused_by_file(restored, name, monkeypatch, ca
     def check(found):
         begin()
         path.write_bytes(found)
-        status = main(["check", "--base", "HEAD", "--split", "valid" if name.startswith("valid") else "test"])
+        status = main(["check", "--base", "HEAD", "--split", split])
         told = capsys.readouterr()
         assert status in (0, 1, 2)
         if told.err:
             assert status == 2
-            assert told.err.startswith(("error: metrics/", "error: the scores ", "error: params.yaml: gate."))
+            assert told.err.startswith(
+                ("error: metrics/", "error: reports/", "error: the scores ", "error: params.yaml: gate.")
+            )
             assert len(told.err) < LONGEST_MESSAGE
         else:
             assert "metrics gate on " in told.out

@@ -168,7 +168,10 @@ def git(folder, *arguments):
     subprocess.run(["git", *names, *arguments], cwd=folder, check=True, capture_output=True)
 
 
-FILES = {"valid": ("validation.json", "validation_predictions.csv"), "test": ("evaluate.json", "predictions.csv")}
+FILES = {
+    "valid": ("reports/validation.json", "metrics/validation_predictions.csv"),
+    "test": ("reports/test.json", "metrics/predictions.csv"),
+}
 
 
 def write(folder, right=180, questions=range(N), split="valid", **scores):
@@ -177,8 +180,10 @@ def write(folder, right=180, questions=range(N), split="valid", **scores):
     for name in ("scratch", "prefix", "distilbert"):
         found = {"accuracy": (right if name == "distilbert" else 150) / len(questions)}
         metrics[name] = found | {"macro_f1": 0.8, "loss": 0.4, "ece": 0.05} | (scores if name == "distilbert" else {})
-    (folder / "metrics").mkdir(exist_ok=True)
-    (folder / "metrics" / FILES[split][0]).write_text(json.dumps(metrics))
+    scores_file, predictions_file = (folder / name for name in FILES[split])
+    for file in (scores_file, predictions_file):
+        file.parent.mkdir(exist_ok=True)
+    scores_file.write_text(json.dumps(metrics))
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(["id", "text", "label", "scratch", "prefix", "distilbert"])
@@ -194,7 +199,7 @@ def write(folder, right=180, questions=range(N), split="valid", **scores):
                 "A" if n < right else "B",
             ]
         )
-    (folder / "metrics" / FILES[split][1]).write_text(file.getvalue())
+    predictions_file.write_text(file.getvalue())
 
 
 @pytest.fixture
@@ -282,9 +287,9 @@ def refused(capsys, *arguments):
 
 def test_a_missing_base_says_so(repository, capsys):
     assert "no revision 'v9'" in refused(capsys, "--base", "v9")
-    git(repository, "rm", "--quiet", "--cached", "-r", "metrics")
+    git(repository, "rm", "--quiet", "--cached", "-r", "metrics", "reports")
     git(repository, "commit", "--quiet", "--message", "no metrics")
-    assert "metrics/validation.json: no such file" in refused(capsys, "--base", "HEAD")
+    assert "reports/validation.json: no such file" in refused(capsys, "--base", "HEAD")
 
 
 def test_a_shallow_clone_says_how_to_get_the_base(repository, tmp_path, monkeypatch, capsys):
@@ -364,8 +369,8 @@ def test_outside_git_there_is_nothing_to_compare_with(repository, capsys, monkey
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("metrics/validation.json", "{", "metrics/validation.json: not valid JSON"),
-        ("metrics/validation.json", "[1]", "expected keys and values"),
+        ("reports/validation.json", "{", "reports/validation.json: not valid JSON"),
+        ("reports/validation.json", "[1]", "expected keys and values"),
         (
             "metrics/validation_predictions.csv",
             "id,text\n1,x\n",
@@ -390,7 +395,7 @@ def test_broken_files_are_named(repository, capsys, name, content, told):
 
 
 def test_nan_in_the_file_is_a_regression(repository, capsys):
-    path = repository / "metrics/validation.json"
+    path = repository / "reports/validation.json"
     path.write_text(path.read_text().replace("0.9", "NaN"))
     assert main(["check"]) == 1
     assert "not a number" in verdict(capsys.readouterr().out, "distilbert.accuracy")

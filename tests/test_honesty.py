@@ -6,6 +6,7 @@ import shutil
 import pyarrow
 import pytest
 
+from qc.commands.check import FILES as SCORED
 from qc.data.parquet import read_table, write_table
 from qc.files import read_csv, read_json
 from tests.conftest import outputs
@@ -42,7 +43,7 @@ def permuted(project):
 
 def told(project):
     """What the models and the baseline predict, without the truth; and the temperatures."""
-    scores = read_json(project.root / "metrics/evaluate.json")
+    scores = read_json(project.root / "reports/test.json")
     rows = read_csv(project.root / "metrics/predictions.csv")
     temperatures = {name: scores[name]["calibrated"]["temperature"] for name in MODELS}
     return [{key: row[key] for key in row if key != "label"} for row in rows], temperatures
@@ -50,15 +51,13 @@ def told(project):
 
 def test_the_labels_of_test_change_no_prediction_no_temperature_and_no_baseline(copied):
     before = told(copied)
-    validation = [(copied.root / f"metrics/validation{rest}").read_bytes() for rest in (".json", "_predictions.csv")]
-    scores = read_json(copied.root / "metrics/evaluate.json")
+    validation = [(copied.root / name).read_bytes() for name in SCORED["valid"]]
+    scores = read_json(copied.root / "reports/test.json")
     change_test(copied, **permuted(copied))
     copied.stage("evaluate")
     assert told(copied) == before
-    assert validation == [
-        (copied.root / f"metrics/validation{rest}").read_bytes() for rest in (".json", "_predictions.csv")
-    ]
-    after = read_json(copied.root / "metrics/evaluate.json")
+    assert validation == [(copied.root / name).read_bytes() for name in SCORED["valid"]]
+    after = read_json(copied.root / "reports/test.json")
     assert after["baselines"]["tfidf_svm"] != scores["baselines"]["tfidf_svm"]  # it is scored on them, and no more
 
 

@@ -11,6 +11,7 @@ from qc.evaluation.metrics import (
     accuracy_interval,
     compare_pairs,
     confident_mistakes,
+    coverage_curve,
     evaluate_accuracy,
     evaluate_calibration,
     evaluate_predictions,
@@ -144,3 +145,13 @@ def test_the_baselines_learn_what_they_can():
     valid, test = predict_baselines(texts, [0, 0, 1, 1, 0], ["where is it"], ["who is she", "where is she"])
     assert [found["majority"].tolist() for found in (valid, test)] == [[0], [0, 0]]
     assert [found["tfidf_svm"].tolist() for found in (valid, test)] == [[1], [0, 1]]
+
+
+def test_the_coverage_curve_has_the_accuracy_of_the_questions_above_each_confidence():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.8, 0.2], [0.6, 0.4], [0.45, 0.55]])
+    labels = np.array([0, 0, 0, 1, 1])
+    assert coverage_curve(probabilities, labels) == [
+        (0.9, 0.2, 1.0), (0.8, 0.6, pytest.approx(2 / 3)), (0.6, 0.8, 0.5), (0.55, 1.0, pytest.approx(0.6))
+    ]  # fmt: skip
+    some = coverage_curve(probabilities, labels, points=2)
+    assert [point[1] for point in some] == [0.2, 1.0]

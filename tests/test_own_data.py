@@ -38,11 +38,11 @@ def tickets(finished, tmp_path_factory):
 
 
 def test_the_example_goes_through_the_whole_pipeline(tickets):
-    figures = read_json(tickets.root / "metrics/data.json")
+    figures = read_json(tickets.root / "reports/data.json")
     topics = ["account", "billing", "delivery", "product"]
     assert figures["size"] == {"train": 64, "valid": 8, "test": 8}
     assert list(figures["classes"]["test"]) == topics
-    scores = read_json(tickets.root / "metrics/evaluate.json")
+    scores = read_json(tickets.root / "reports/test.json")
     assert scores["n_test"] == 8
     assert all(list(scores[name]["f1"]) == topics for name in ("scratch", "prefix", "distilbert"))
     assert {row["label"] for row in read_csv(tickets.root / "metrics/predictions.csv")} == set(topics)
@@ -266,7 +266,7 @@ def test_questions_that_a_model_cannot_tell_apart_are_in_one_split(project):
     path.write_text("".join(f"{line}\n" for line in [*lines, *twins]), encoding="utf-8")
     use(project, str(path.relative_to(project.root)))
     assert "data/own/twins.label: read as UTF-8" in project.run("dvc", "repro", "split")
-    figures = read_json(project.root / "metrics/data.json")
+    figures = read_json(project.root / "reports/data.json")
     assert sum(figures["by_ids"]["duplicates"].values()) >= 60
     assert set(figures["by_ids"]["overlap"].values()) == {0}
     assert sum(figures["duplicates"].values()) < 30

@@ -1,5 +1,6 @@
 """The pipeline under DVC, for real, with tiny data: what it writes, what reruns, what is refused."""
 
+import csv
 import json
 import re
 import shutil
@@ -15,6 +16,9 @@ from qc.data.parquet import read_table
 from qc.files import read_csv, read_json
 from qc.report.tables import seed_table
 from tests.conftest import CLASSES, ENCODER_FILES, STAGES, VOCABULARY, outputs
+
+MODELS = ("scratch", "prefix", "distilbert")
+SCREEN = 160  # columns
 
 TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
 
@@ -34,9 +38,11 @@ def test_every_output_of_the_design_is_there(finished):
         *(f"models/{name}/config.json" for name in ("scratch", "prefix", "distilbert")),
         *(f"models/{name}/model.safetensors" for name in ("scratch", "prefix", "distilbert")),
         *(f"metrics/train_{name}.json" for name in ("scratch", "prefix", "distilbert")),
+        *(f"metrics/test_{name}.json" for name in ("scratch", "prefix", "distilbert", "tfidf_svm", "majority")),
+        *(f"reports/train_{name}.json" for name in ("scratch", "prefix", "distilbert")),
         *(f"plots/train_{name}.csv" for name in ("scratch", "prefix", "distilbert")),
-        "metrics/data.json", "metrics/evaluate.json", "metrics/predictions.csv",
-        "metrics/validation.json", "metrics/validation_predictions.csv",
+        "reports/data.json", "metrics/evaluate.json", "metrics/predictions.csv",
+        "reports/test.json", "reports/validation.json", "metrics/validation_predictions.csv",
     }  # fmt: skip
 
 
@@ -68,8 +74,25 @@ def test_the_tables_can_be_read_with_datasets(finished, tmp_path):
     assert {name: len(split) for name, split in loaded.items()} == {"train": 120, "valid": 15, "test": 15}
 
 
-def test_evaluate_json_has_the_fixed_shape(finished):
+def test_metrics_are_the_few_numbers_that_people_compare(finished):
     found = read_json(finished.root / "metrics/evaluate.json")
+    models, baselines = ("scratch", "prefix", "distilbert"), ("majority", "tfidf_svm")
+    assert list(found) == ["n_test", *models, "baselines"]
+    assert all(list(found[name]) == ["accuracy", "macro_f1", "loss", "ece"] for name in models)
+    assert list(found["baselines"]) == list(baselines)
+    assert all(list(scores) == ["accuracy"] for scores in found["baselines"].values())
+    report = read_json(finished.root / "reports/test.json")
+    for name in (*models, *baselines):
+        scores = found[name] if name in models else found["baselines"][name]
+        assert read_json(finished.root / f"metrics/test_{name}.json") == scores
+        assert scores.items() <= (report[name] if name in models else report["baselines"][name]).items()
+    for name in models:
+        valid = read_json(finished.root / f"reports/train_{name}.json")["valid"]
+        assert read_json(finished.root / f"metrics/train_{name}.json") == {"valid_accuracy": valid["accuracy"]}
+
+
+def test_the_report_of_the_test_scores_has_the_fixed_shape(finished):
+    found = read_json(finished.root / "reports/test.json")
     assert list(found) == ["n_test", "scratch", "prefix", "distilbert", "baselines", "comparisons"]
     for name in ("scratch", "prefix", "distilbert"):
         keys = ["accuracy", "accuracy_low", "accuracy_high", "macro_f1", "loss", "ece", "brier"]
@@ -91,11 +114,11 @@ def test_evaluate_json_has_the_fixed_shape(finished):
 
 @pytest.mark.parametrize(
     ("split", "scores", "predictions"),
-    [("test", "evaluate.json", "predictions.csv"), ("valid", "validation.json", "validation_predictions.csv")],
+    [("test", "test.json", "predictions.csv"), ("valid", "validation.json", "validation_predictions.csv")],
 )
 def test_predictions_agree_with_the_scores(finished, split, scores, predictions):
     rows = read_csv(finished.root / "metrics" / predictions)
-    found = read_json(finished.root / "metrics" / scores)
+    found = read_json(finished.root / "reports" / scores)
     asked = read_table(finished.root / f"data/split/{split}.parquet").to_pydict()
     assert found[f"n_{split}"] == len(rows)
     assert [int(row["id"]) for row in rows] == asked["id"]
@@ -106,7 +129,7 @@ def test_predictions_agree_with_the_scores(finished, split, scores, predictions)
         assert right / len(rows) == pytest.approx(found[name]["accuracy"], abs=1e-6)
         assert all(1 / len(CLASSES) <= float(row[f"{name}_probability"]) <= 1 for row in rows)
         if split == "valid":  # the best epoch's, as the training stage saw them
-            trained = read_json(finished.root / f"metrics/train_{name}.json")["valid"]
+            trained = read_json(finished.root / f"reports/train_{name}.json")["valid"]
             assert found[name]["accuracy"] == pytest.approx(trained["accuracy"], abs=0.07)
     right = sum(row["tfidf_svm"] == row["label"] for row in rows)
     assert right / len(rows) == pytest.approx(found["baselines"]["tfidf_svm"]["accuracy"], abs=1e-6)
@@ -114,7 +137,7 @@ def test_predictions_agree_with_the_scores(finished, split, scores, predictions)
 
 def test_the_tables_of_the_plots_agree_with_the_predictions(finished):
     predictions = read_csv(finished.root / "metrics/predictions.csv")
-    scores = read_json(finished.root / "metrics/evaluate.json")
+    scores = read_json(finished.root / "reports/test.json")
     mistakes = read_csv(finished.root / "plots/mistakes.csv")
     reliability = read_csv(finished.root / "plots/reliability.csv")
     for name in ("scratch", "prefix", "distilbert"):
@@ -137,7 +160,7 @@ def test_the_tables_of_the_plots_agree_with_the_predictions(finished):
 def test_the_learning_curve_has_a_row_an_epoch(finished):
     for name in ("scratch", "prefix", "distilbert"):
         rows = read_csv(finished.root / f"plots/train_{name}.csv")
-        metrics = read_json(finished.root / f"metrics/train_{name}.json")
+        metrics = read_json(finished.root / f"reports/train_{name}.json")
         assert [int(row["epoch"]) for row in rows] == [1, 2]
         best = rows[metrics["best_epoch"] - 1]
         assert float(best["valid_accuracy"]) == metrics["valid"]["accuracy"]
@@ -237,7 +260,7 @@ def test_without_prefix_the_head_alone_is_trained(restored):
     restored.set("train_prefix.fine_weight", 0)
     assert restored.repro() == ["train_prefix", "evaluate"]
     classes, width = 5, 16
-    trainable = read_json(restored.root / "metrics/train_prefix.json")["parameters"]["trainable"]
+    trainable = read_json(restored.root / "reports/train_prefix.json")["parameters"]["trainable"]
     assert trainable == classes * width + classes
 
 
@@ -247,17 +270,33 @@ def test_an_experiment_runs_and_is_listed(restored):
     assert "longer-prefix" in json.dumps(shown)
     assert "train_prefix.prefix_length" in restored.run("dvc", "params", "diff")
     assert "metrics/train_prefix.json" in restored.run("dvc", "metrics", "diff", "--all")
+    text, table, rows = (restored.run("qc", "experiments", "--format", each) for each in ("text", "markdown", "csv"))
+    found = {row["experiment"]: row for row in csv.DictReader(rows.splitlines())}
+    assert list(found) == sorted(found, key=lambda name: -sum(float(found[name][f"{m} valid"]) for m in MODELS))
+    assert found["longer-prefix"]["changed"] == "train_prefix.prefix_length=4"
+    assert found["main"]["changed"] == ""
+    for name in MODELS:
+        scores = read_json(restored.root / f"metrics/test_{name}.json")
+        assert (
+            found["workspace"][f"{name} test"] == found["longer-prefix"][f"{name} test"] == f"{scores['accuracy']:.3f}"
+        )
+        valid = read_json(restored.root / f"metrics/train_{name}.json")["valid_accuracy"]
+        assert found["longer-prefix"][f"{name} valid"] == f"{valid:.3f}"
+    for each in (text, table, restored.run("dvc", "metrics", "show"), restored.run("dvc", "metrics", "diff")):
+        assert max(map(len, each.splitlines())) <= SCREEN
+    shown = restored.run("dvc", "exp", "show", "--no-pager", "--only-changed", "--drop", "(ece|loss|macro_f1|Created)$")
+    assert max(map(len, shown.splitlines())) <= SCREEN
     restored.run("dvc", "exp", "remove", "longer-prefix")
 
 
 def test_seeds_are_run_as_experiments_and_the_workspace_stays_as_it_is(restored):
     said = restored.run("qc", "seeds", "1", "2")
-    seeds = read_json(restored.root / "metrics/seeds.json")
+    seeds = read_json(restored.root / "reports/seeds.json")
     assert list(seeds) == ["1", "2"]
     scores = read_json(restored.root / "metrics/evaluate.json")
     assert seeds["1"]["prefix"]["accuracy"] == scores["prefix"]["accuracy"]
     assert seeds["1"]["scratch"]["loss"] != seeds["2"]["scratch"]["loss"]
-    assert restored.run("git", "status", "--porcelain") == "?? metrics/seeds.json\n"
+    assert restored.run("git", "status", "--porcelain") == "?? reports/seeds.json\n"
     assert seed_table(seeds) in said
     mean = sum(seeds[seed]["scratch"]["accuracy"] for seed in seeds) / 2
     assert f"**{mean:.3f}**" in said.splitlines()[-3]
@@ -280,7 +319,7 @@ def test_seeds_that_are_stopped_leave_nothing_running(restored, tmp_path):
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-METRICS = ("metrics/evaluate.json", "metrics/validation.json", "metrics/train_prefix.json")
+METRICS = ("metrics/test_prefix.json", "metrics/test_tfidf_svm.json", "metrics/train_prefix.json")
 
 
 def drawn(project, *command):
@@ -291,6 +330,8 @@ def drawn(project, *command):
     figures = {}
     for start in re.finditer(r"var spec = ", page):
         spec, _ = json.JSONDecoder().raw_decode(page, start.end())
+        if not spec:  # a report, which is no figure
+            continue
         title = spec["title"] if isinstance(spec["title"], str) else spec["title"]["text"]
         figures[title] = spec["data"]["values"]
     return figures
@@ -300,7 +341,6 @@ def test_metrics_and_plots_are_shown(finished):
     shown = json.loads(finished.run("dvc", "metrics", "show", "--json"))[""]["data"]
     for path in METRICS:
         assert shown[path]["data"] == read_json(finished.root / path)
-    assert shown["metrics/data.json"]["data"]["size"] == {"train": 120, "valid": 15, "test": 15}
     figures = drawn(finished, "show")
     names = ("scratch", "prefix", "distilbert")
     curves = {name: read_csv(finished.root / f"plots/train_{name}.csv") for name in names}
@@ -319,6 +359,7 @@ def test_metrics_and_plots_are_shown(finished):
         ("F1 by class", "f1"),
         ("the most confident mistakes", "mistakes"),
         ("reliability, test questions in 15 bins of confidence", "reliability"),
+        ("accuracy by coverage, validation, calibrated", "coverage"),
     ):
         assert len(figures.pop(title)) == len(read_csv(finished.root / f"plots/{file}.csv"))
     assert not figures
@@ -330,7 +371,7 @@ def test_metrics_and_plots_are_shown(finished):
 def test_an_official_test_file_is_the_test_split(project):
     project.set("fetch.test", "official.label")
     project.repro("split")
-    figures = read_json(project.root / "metrics/data.json")
+    figures = read_json(project.root / "reports/data.json")
     test = read_table(project.root / "data/split/test.parquet").to_pydict()
     lines = (project.mirror / "official.label").read_text().splitlines()
     assert [f"{c}:{f} {t}" for c, f, t in zip(test["coarse"], test["fine"], test["text"], strict=True)] == lines
@@ -370,6 +411,35 @@ def test_a_bad_value_is_refused_by_every_stage_before_anything_runs(restored, re
             assert message in output
         assert "Traceback" not in output
     assert outputs(restored) == before
+
+
+BAD_VALUES = {
+    "seed": "-1", "max_length": "0", "fetch.train": "none.label", "tokenize.lowercase": "7", "split.valid": "2",
+    "train_scratch.dropout": "5", "train_prefix.encoder": "none", "train_distilbert.epochs": "0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["repro", "exp run"])
+def test_dvc_refuses_a_bad_value_of_any_section_before_it_removes_an_output(restored, way):
+    before = outputs(restored)
+    for key, value in BAD_VALUES.items():
+        if way == "repro":
+            restored.set(key, value)
+            output = restored.run("dvc", "repro", status=255)
+        else:
+            output = restored.run("dvc", "exp", "run", "-S", f"{key}={value}", status=255)
+        [told] = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert told.startswith("error: params.yaml:")
+        assert f"{key}: " in told
+        restored.run("git", "checkout", "--quiet", "params.yaml")
+    found = outputs(restored)
+    assert {name: found.get(name) for name in before} == before | {"data/settings.txt": None}
+
+
+def test_a_changed_value_reruns_the_check_of_the_settings_but_no_stage_that_does_not_read_it(restored):
+    restored.params.write_text(restored.params.read_text().replace("absolute: 0.01", "absolute: 0.02"))
+    said = restored.run("dvc", "repro")
+    assert re.findall(r"Running stage '(\w+)'", said) == ["settings"]
 
 
 def test_an_encoder_with_fewer_word_vectors_than_its_tokenizer_has_tokens_is_refused(restored):

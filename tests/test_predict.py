@@ -1,9 +1,12 @@
 """`qc predict` and the predictor behind it, on the models of a finished project."""
 
+import csv
 import io
 import json
+import os
 import shutil
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from qc.files import read_csv, read_json, write_json
 from qc.inference.model_folder import read_config, write_config
 from qc.inference.predict import predict
 from qc.inference.predictor import Prediction
+from qc.inference.texts import read_texts
 from tests.conftest import CLASSES, write_record
 from tests.faults import make_folder
 
@@ -29,7 +33,7 @@ MODELS = ("scratch", "prefix", "distilbert")
 @pytest.fixture
 def copied(here, tmp_path, monkeypatch):
     """A copy of its models and encoders that may be broken, as the working directory."""
-    for name in ("models", "metrics", "data/encoders"):
+    for name in ("models", "reports", "data/encoders"):
         shutil.copytree(here / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -135,7 +139,7 @@ def test_what_training_takes_is_taken_and_every_question_has_one_line(here, caps
 
 
 def test_a_label_that_holds_a_line_end_is_one_line(here):
-    assert as_text(Prediction("who ?", "a\nb", {"a\nb": 1.0}, False), 1) == r"a\nb 1.000  who ?"
+    assert as_text(Prediction("who ?", "a\nb", {"a\nb": 1.0}, False), "a\nb", 1) == r"a\nb 1.000  who ?"
 
 
 @pytest.mark.parametrize("name", ["asked.txt", "asked.jsonl"])
@@ -145,12 +149,96 @@ def test_a_byte_order_mark_is_no_part_of_a_question(here, capsys, tmp_path, name
     assert said(capsys, "--file", tmp_path / name) == said(capsys, "who is it ?")
 
 
-@pytest.mark.parametrize("name", ["tickets.csv", "tickets.tsv", "train.label"])
-def test_a_table_is_not_taken_for_a_list_of_questions(here, capsys, tmp_path, name):
-    (tmp_path / name).write_text("message,topic\nwhere is it ?,delivery\n")
-    assert f"{name}: a line of a {Path(name).suffix} file is more than a text" in refused(
-        capsys, "--file", tmp_path / name
+def test_a_label_file_is_not_taken_for_a_list_of_questions(here, capsys, tmp_path):
+    (tmp_path / "train.label").write_text("HUM:ind who is it ?\n")
+    assert "train.label: holds labels, too" in refused(capsys, "--file", tmp_path / "train.label")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv"])
+def test_a_column_of_a_table_is_classified(here, capsys, tmp_path, ending):
+    texts = ['who is the "king" ?', "where is\tthe dog, or\nthe cat ?", "why ?"]
+    path = tmp_path / f"asked{ending}"
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.writer(file, delimiter="," if ending == ".csv" else "\t")
+        writer.writerows([["id", "message"], *([number, text] for number, text in enumerate(texts))])
+    expected = [json.loads(line) for line in said(capsys, *texts, "--json")]
+    found = [json.loads(line) for line in said(capsys, "--file", path, "--column", "message", "--json")]
+    assert [each.pop("line") for each in found] == [2, 3, 5]
+    assert found == expected
+    assert (
+        "asked" + ending + ":1: --column: invalid value 'text'; expected a column that is there once; columns are:"
+        in (refused(capsys, "--file", path))
     )
+    path.write_text(path.read_text(encoding="utf-8-sig") + "4\n")
+    assert f"asked{ending}:6: 1 fields; expected 2" in refused(capsys, "--file", path, "--column", "message")
+
+
+def test_answers_are_a_table_if_asked(here, capsys, tmp_path):
+    path = tmp_path / "asked.txt"
+    path.write_text('who is "it", and why ?\nwhere ?\n')
+    rows = list(csv.DictReader(said(capsys, "--file", path, "--csv")))
+    expected = [json.loads(line) for line in said(capsys, "--file", path, "--json")]
+    assert [(row["line"], row["text"], row["label"]) for row in rows] == [
+        (str(each["line"]), each["text"], each["label"]) for each in expected
+    ]
+    for row, each in zip(rows, expected, strict=True):
+        assert float(row["probability"]) == pytest.approx(max(each["probabilities"].values()), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("asked.txt", "\nwho is it ?\n \n\nwhere ?\n\n"),
+        ("asked.csv", "text\nwho is it ?\n\n \nwhere ?\n"),
+        ("asked.jsonl", '\n{"text": "who is it ?"}\n\n{"text": ""}\n{"text": "where ?"}\n'),
+    ],
+)
+def test_empty_lines_are_left_out_if_asked_and_the_others_keep_their_numbers(here, capsys, tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content)
+    refused(capsys, "--file", path)
+    found = [json.loads(line) for line in said(capsys, "--file", path, "--skip-empty", "--json")]
+    assert [(each["line"], each["text"]) for each in found] == [(2, "who is it ?"), (5, "where ?")]
+
+
+def test_a_file_is_read_as_a_stream_and_an_invalid_line_is_refused_before_the_first_answer(here, capsys, tmp_path):
+    path = tmp_path / "asked.txt"
+    path.write_bytes(b"who is it ?\n" * 10_000 + b"\xff\n")
+    assert next(read_texts(path)) == (1, "who is it ?")
+    assert "asked.txt:10001: byte 1 is 0xff" in refused(capsys, "--file", path)
+
+
+def test_a_pipe_is_read_once(here, capsys, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("who is it ?\n",))
+    writer.start()
+    assert said(capsys, "--file", pipe) == said(capsys, "who is it ?")
+    writer.join()
+
+
+def test_a_question_of_which_the_model_is_unsure_is_answered_with_a_question_mark(copied, capsys):
+    texts = ["who is it ?", "where ?", "the dog"]
+    scores = read_json(Path("reports/test.json"))
+    scores["scratch"]["calibrated"]["temperature"] = 2.5
+    write_json(Path("reports/test.json"), scores)
+    asked = [*texts, "--model", "scratch", "--json", "--min-confidence"]
+    found = [json.loads(line) for line in said(capsys, *asked, 0)]
+    predictor = load("models/scratch")
+    plain = predictor.predict(texts)
+    for each, other in zip(found, plain, strict=True):
+        assert each["label"] == other.label
+        logits = np.log(list(other.probabilities.values())) / 2.5
+        expected = np.exp(logits) / np.exp(logits).sum()
+        assert list(each["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-5)
+    confidences = sorted(max(each["probabilities"].values()) for each in found)
+    least = (confidences[0] + confidences[1]) / 2
+    labels = [json.loads(line)["label"] for line in said(capsys, *asked, least)]
+    assert labels.count("?") == 1
+    assert labels == [each["label"] if max(each["probabilities"].values()) >= least else "?" for each in found]
+    [line] = said(capsys, "the dog", "--model", "scratch", "--min-confidence", 1)
+    assert line.startswith("?  ")
+    assert "--min-confidence: invalid value 1.5" in refused(capsys, "who ?", "--min-confidence", 1.5)
 
 
 def test_from_a_subfolder_it_is_said_where_to_run_it(here, capsys, monkeypatch):
@@ -164,7 +252,7 @@ def test_from_a_subfolder_it_is_said_where_to_run_it(here, capsys, monkeypatch):
 
 def test_the_best_model_by_validation_answers(copied, capsys):
     for name, (accuracy, loss) in {"scratch": (0.8, 0.1), "prefix": (0.9, 0.3), "distilbert": (0.9, 0.2)}.items():
-        path = copied / f"metrics/train_{name}.json"
+        path = copied / f"reports/train_{name}.json"
         write_json(path, read_json(path) | {"valid": {"accuracy": accuracy, "loss": loss}})
     asked = ["who is the king of the house", "--json"]
     assert said(capsys, *asked) == said(capsys, *asked, "--model", "distilbert")

@@ -17,10 +17,10 @@ def committed(path):
 
 
 def test_the_result_tables_are_those_of_the_committed_metrics():
-    trainings = {name: json.loads(committed(f"metrics/train_{name}.json")) for name in MODELS}
+    trainings = {name: json.loads(committed(f"reports/train_{name}.json")) for name in MODELS}
     tables = [
-        result_table(json.loads(committed("metrics/evaluate.json")), trainings),
-        seed_table(json.loads(committed("metrics/seeds.json"))),
+        result_table(json.loads(committed("reports/test.json")), trainings),
+        seed_table(json.loads(committed("reports/seeds.json"))),
     ]
     readme = committed("README.md")
     assert replace_block(readme, BEGIN, END, "\n\n".join(tables)) == readme
@@ -28,13 +28,13 @@ def test_the_result_tables_are_those_of_the_committed_metrics():
 
 def test_the_record_over_seeds_is_of_the_same_pipeline_as_the_record():
     seed = str(yaml.safe_load(committed("params.yaml"))["seed"])
-    seeds, scores = (json.loads(committed(f"metrics/{name}.json")) for name in ("seeds", "evaluate"))
+    seeds, scores = (json.loads(committed(name)) for name in ("reports/seeds.json", "metrics/evaluate.json"))
     for name in MODELS:
         assert seeds[seed][name].items() >= {key: scores[name][key] for key in SCORES}.items()
 
 
 def test_the_table_of_the_notebooks_protocol_ends_in_the_committed_accuracies():
-    scores = json.loads(committed("metrics/evaluate.json"))
+    scores = json.loads(committed("reports/test.json"))
     table = committed("docs/notebook.md").partition("| as the notebook reports |")[2]
     for name, model in MODELS.items():
         row = next(line for line in table.splitlines() if line.startswith(f"| {model.title} |"))

@@ -73,10 +73,11 @@ def test_a_fourth_model_is_trained_evaluated_drawn_and_reported(finished, tmp_pa
     settings = ToySettings.model_validate({**content, "train_toy": section})
 
     run_training("toy", settings, Folders())
-    trained = read_json(project.root / "metrics/train_toy.json")
+    trained = read_json(project.root / "reports/train_toy.json")
     assert trained["valid"]["accuracy"] > 0.9
     evaluate.main(settings)
-    scores = read_json(project.root / "metrics/evaluate.json")
+    scores = read_json(project.root / "reports/test.json")
+    assert read_json(project.root / "metrics/test_toy.json")["accuracy"] == scores["toy"]["accuracy"]
     assert scores["toy"]["accuracy"] > 0.8
     assert {"toy_vs_scratch", "toy_vs_prefix", "toy_vs_distilbert", "toy_vs_tfidf_svm"} <= scores["comparisons"].keys()
     assert "toy" in read_csv(project.root / "metrics/predictions.csv")[0]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from qc.files import read_json, write_json
+from qc.files import read_csv, read_json, write_json
 from qc.report.figures import class_bars, confusion_matrix
 from tests.conftest import CLASSES
 
@@ -17,7 +17,7 @@ MODELS = ("scratch", "prefix", "distilbert")
 FIGURES = [
     "validation accuracy by epoch", "validation loss by epoch", "training loss by epoch",
     *(f"confusion matrix of {name}" for name in MODELS),
-    "F1 by class", "reliability diagram",
+    "F1 by class", "reliability diagram", "accuracy by coverage",
 ]  # fmt: skip
 HOSTILE = '<img src="https://example.org/x.png" onerror="document.title=1"><script>document.title=2</script>'
 
@@ -82,7 +82,7 @@ def test_a_figure_shows_its_words(opened):
 
 
 def test_the_tables_tell_the_scores(opened, finished):
-    scores = read_json(finished.root / "metrics/evaluate.json")
+    scores = read_json(finished.root / "reports/test.json")
     rows = [row.inner_text() for row in opened.page.locator("table").first.locator("tbody tr").all()]
     assert len(rows) == len(MODELS) + 2
     for name, row in zip(MODELS, rows, strict=False):
@@ -90,8 +90,11 @@ def test_the_tables_tell_the_scores(opened, finished):
         for key in ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "loss", "ece", "brier"):
             assert f"{scores[name][key]:.3f}" in row
     text = opened.page.inner_text("body")
-    for title in ("macro F1", "95 % interval", "The leak audit", "first token", "transformers", "params.yaml"):
+    for title in ("macro F1", "95 % interval", "Leak audit", "first token", "transformers", "params.yaml"):
         assert title in text
+    curve = [row for row in read_csv(finished.root / "plots/coverage.csv") if row["model"] == "prefix"]
+    half = next(row for row in curve if float(row["coverage"]) >= 0.5)
+    assert f"{float(half['accuracy']):.3f} (P = {float(half['min_confidence']):.2f})" in text
     assert opened.page.locator("details").count() == 2 + len(MODELS)
 
 
@@ -143,8 +146,8 @@ def test_html_in_a_question_is_shown_and_not_executed(browser, restored):
 
 
 def test_seeds_are_told_where_they_are_of_the_same_pipeline(browser, restored):
-    scores = read_json(restored.root / "metrics/evaluate.json")
-    path = restored.root / "metrics/seeds.json"
+    scores = read_json(restored.root / "reports/test.json")
+    path = restored.root / "reports/seeds.json"
     for change, told in ((0.0, 1), (0.1, 0)):
         losses = {name: scores[name]["loss"] + change for name in MODELS}
         seeds = {
@@ -160,7 +163,7 @@ def test_seeds_are_told_where_they_are_of_the_same_pipeline(browser, restored):
 
 
 def test_a_suspected_leak_is_told_first_of_all(browser, restored):
-    data = restored.root / "metrics/data.json"
+    data = restored.root / "reports/data.json"
     data.write_text(data.read_text().replace('"leak_suspected": false', '"leak_suspected": true'))
     restored.run("qc", "report")
     page = Page(browser, restored.root / "report/index.html").page

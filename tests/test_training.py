@@ -2,26 +2,31 @@
 
 import copy
 import dataclasses
+import random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from qc.config.training import ScratchTrainingConfig, TrainingConfig
-from qc.data.packed import bucket_by_length, pack, padding_share
+from qc.data.packed import Batch, bucket_by_length, pack, padding_share
 from qc.errors import QcError
-from qc.inference.predict import predict, score
+from qc.inference.predict import macro_f1, predict, score
 from qc.models.classifier import Task
 from qc.models.head import HierarchicalHead
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.runtime.device import pick_device, pick_precision, seed_everything
-from qc.training.loop import Epoch, _epoch_seed, best_epoch, fit
+from qc.training.loop import Epoch, _epoch_seed, _loss, balanced_weights, best_epoch, fit
 from qc.training.precomputed import cast_frozen
 
 CONFIG = TrainingConfig(
-    epochs=8, patience=8, batch_size=16, learning_rate=3e-3, head_learning_rate=None, betas=[0.9, 0.98], eps=1e-9,
+    epochs=8, patience=8, select_by="accuracy", batch_size=16, learning_rate=3e-3, head_learning_rate=None,
+    betas=[0.9, 0.98], eps=1e-9,
     weight_decay=0.01, schedule="linear", warmup=0.1, clip_norm=1.0, label_smoothing=0.0, fine_weight=0.0,
     max_length=None,
 )  # fmt: skip
@@ -143,25 +148,79 @@ def test_the_loop_learns_a_task_in_bf16():
     assert trained(precision="bf16")[1].best.valid_accuracy > 0.95
 
 
-def test_the_best_epoch_is_that_of_highest_accuracy_then_of_lowest_loss_then_the_first():
-    found = [(0.8, 0.2), (0.9, 0.5), (0.9, 0.4), (0.9, 0.4)]  # accuracy, loss
-    curve = [Epoch(number, 0.0, 0.0, loss, accuracy) for number, (accuracy, loss) in enumerate(found, start=1)]
-    assert best_epoch(curve) is curve[2]
+@pytest.mark.parametrize(("select_by", "best"), [("accuracy", 3), ("macro_f1", 5), ("loss", 1)])
+def test_the_best_epoch_is_that_of_the_best_score_then_of_lowest_loss_then_the_first(select_by, best):
+    found = [(0.8, 0.2, 0.1), (0.9, 0.5, 0.2), (0.9, 0.4, 0.3), (0.9, 0.4, 0.4), (0.7, 0.3, 0.5), (0.7, 0.3, 0.5)]
+    curve = [Epoch(n, 0.0, 0.0, loss, accuracy, f1) for n, (accuracy, loss, f1) in enumerate(found, start=1)]
+    assert best_epoch(curve, select_by) is curve[best - 1]
 
 
-def test_the_best_epoch_is_restored():
+@pytest.mark.parametrize("select_by", ["accuracy", "macro_f1", "loss"])
+def test_the_best_epoch_is_restored(select_by):
     seen = []
 
     def report(state):
-        if best_epoch(state.curve) is state.curve[-1]:
+        if state.best == state.curve[-1].epoch:
             seen.append({name: weights.clone() for name, weights in state.best_weights.items()})
 
-    model, result = trained(report=report)
-    ranked = sorted(result.curve, key=lambda epoch: (-epoch.valid_accuracy, epoch.valid_loss))
+    model, result = trained(changed(CONFIG, select_by=select_by), report=report)
+    score_of = {
+        "accuracy": lambda epoch: -epoch.valid_accuracy,
+        "macro_f1": lambda epoch: -epoch.valid_macro_f1,
+        "loss": lambda epoch: epoch.valid_loss,
+    }[select_by]
+    ranked = sorted(result.curve, key=lambda epoch: (score_of(epoch), epoch.valid_loss))
     assert result.best == ranked[0]
     assert all(torch.equal(weights, seen[-1][name]) for name, weights in model.named_parameters())
     scores = score(model, task(60, 2))
     assert (scores.accuracy, scores.loss) == (result.best.valid_accuracy, result.best.valid_loss)
+    assert scores.macro_f1 == result.best.valid_macro_f1
+
+
+def test_macro_f1_is_that_of_scikit_learn():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        predicted, labels = torch.randint(0, 4, (2, 15), generator=generator)
+        expected = f1_score(labels, predicted, labels=range(5), average="macro", zero_division=0)
+        assert macro_f1(predicted, labels, 5) == pytest.approx(expected, abs=1e-6)
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    labels = torch.tensor([0, 0, 0, 1, 2, 2, 0])
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
+    assert balanced_weights(labels, 3).tolist() == pytest.approx(expected.tolist())
+    assert balanced_weights(labels, 4)[3].isfinite()  # a class of which train has none
+
+
+@pytest.mark.parametrize("fine_weight", [0.0, 0.5])
+def test_a_question_of_a_class_of_weight_two_counts_as_two_questions(fine_weight):
+    config = changed(CONFIG, label_smoothing=0.1, fine_weight=fine_weight)
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    labels, fine_labels = torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([0, 1, 1, 0, 1, 1])
+    twice = [0, 1, 2, 3, 4, 5, 1, 4]
+    every = list(range(6))
+
+    def loss(rows, weights=None):
+        return _loss(logits[rows], Batch(None, None, labels[rows], fine_labels[rows], None), 3, config, weights).item()
+
+    assert loss(every, torch.tensor([1.0, 2.0, 1.0])) * 6 == pytest.approx(loss(twice) * 8)
+    assert loss(every, torch.ones(3)) == pytest.approx(loss(every))
+
+
+def test_balanced_weights_raise_the_recall_of_a_rare_class():
+    """Noisy labels, one of two classes rare: without weights the frequent one is always the better guess."""
+    rng = random.Random(1)
+    rows = [[5 + int(rng.random() < (0.7 if number % 10 == 0 else 0.25)), 20] for number in range(600)]
+    questions = pack(rows, [int(number % 10 == 0) for number in range(600)], max_length=12, pad_id=0)
+    recalls = []
+    for weights in (None, balanced_weights(questions.labels, 2)):
+        seed_everything(1, threads=1)
+        model = ScratchClassifier(dataclasses.replace(SIZES, classes=2))
+        fit(model, questions, questions, changed(CONFIG, select_by="macro_f1"), seed=1, class_weights=weights)
+        predicted = predict(model, questions).argmax(dim=1)
+        recalls.append((predicted[questions.labels == 1] == 1).float().mean().item())
+    assert recalls[0] < 0.1
+    assert recalls[1] > 0.6
 
 
 def test_a_loss_that_is_no_number_ends_training_with_what_to_change():

@@ -36,6 +36,7 @@ COMMANDS = {
     "check": Command("compare the metrics with those of a git revision", "a second"),
     "preset": Command("list presets, or apply one to params.yaml", "a second"),
     "report": Command("write the last run as one HTML page", "seconds"),
+    "experiments": Command("list experiments: what changed, validation and test accuracy", "seconds"),
     "seeds": Command("run the pipeline with several training seeds", "about 10 minutes"),
     "cross-validate": Command("score settings of a model by cross-validation", "2 to 20 minutes"),
     "sweep": Command("search the parameters of the models", "about an hour", "sweep"),

@@ -9,6 +9,7 @@ LOCK = Path("dvc.lock")
 README = Path("README.md")
 
 SOURCES = Path("data/sources.yaml")
+CHECKED = Path("data/settings.txt")
 OWN_DATA = Path("data/own")
 RAW = Path("data/raw")
 FILES = RAW / "files.json"
@@ -20,10 +21,11 @@ SPLIT = Path("data/split")
 TRAIN, VALID, TEST = (SPLIT / f"{name}.parquet" for name in ("train", "valid", "test"))
 
 MODELS = Path("models")
-METRICS = Path("metrics")
+METRICS = Path("metrics")  # the few numbers that `dvc metrics show` has
+REPORTS = Path("reports")  # all other figures
 PLOTS = Path("plots")
-CARDS = Path("reports/cards")
-SEEDS = METRICS / "seeds.json"
+CARDS = REPORTS / "cards"
+SEEDS = REPORTS / "seeds.json"
 PAGE = Path("report/index.html")
 EXPORT = Path("export")
 
@@ -40,6 +42,7 @@ class Folders:
     encoders: Path = ENCODERS
     models: Path = MODELS
     metrics: Path = METRICS
+    reports: Path = REPORTS
     plots: Path = PLOTS
     checkpoints: Path = CHECKPOINTS
     live: Path = LIVE

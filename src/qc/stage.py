@@ -1,5 +1,7 @@
 """How a stage starts: environment, signals, checked settings, and errors as messages.
 
+`python -m qc.stage` checks the settings and does nothing else: the first stage of dvc.yaml, on which all others depend.
+
 The main function of a stage imports the libraries that take seconds to load: by then the environment that they read is
 set, and Ctrl-C is handled.
 """
@@ -11,7 +13,8 @@ from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.config.sources import Sources
 from qc.errors import QcError, escape_unprintable, explain
-from qc.paths import PARAMS, SOURCES
+from qc.files import new_file
+from qc.paths import CHECKED, PARAMS, SOURCES
 from qc.runtime.launch import read_launch
 from qc.runtime.startup import check_address_space, handle_signals, set_environment
 
@@ -51,3 +54,14 @@ def _process() -> str:
     except QcError:  # the error being reported
         return ""
     return f" (process {launch.rank})" if launch.world_size > 1 else ""
+
+
+def check_settings(_: Settings) -> None:
+    """Check data/sources.yaml as well, and write the same words for all valid settings, so that nothing else reruns."""
+    load_sources()
+    with new_file(CHECKED) as temporary:
+        temporary.write_text(f"{PARAMS} and {SOURCES} are valid.\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(check_settings)

@@ -12,12 +12,12 @@ from qc.evaluation.gate import VERDICTS, apply_rules, exit_status, markdown_tabl
 from qc.evaluation.metric_set import MetricSet, flatten, question_difference, read_predictions
 from qc.evaluation.revisions import default_base, find_commit, read_at
 from qc.files import new_file, parse_json
-from qc.paths import METRICS
+from qc.paths import METRICS, REPORTS
 from qc.stage import load_settings
 
 FILES = {  # scores and predictions of a split
-    "valid": (METRICS / "validation.json", METRICS / "validation_predictions.csv"),
-    "test": (METRICS / "evaluate.json", METRICS / "predictions.csv"),
+    "valid": (REPORTS / "validation.json", METRICS / "validation_predictions.csv"),
+    "test": (REPORTS / "test.json", METRICS / "predictions.csv"),
 }
 
 

@@ -178,8 +178,11 @@ def damaged_objects(repo: Repo) -> Iterator[str]:
 def damaged_outputs(repo: Repo) -> Iterator[Path]:
     """Files of the outputs whose bytes do not have the hash in dvc.lock; missing files are left to DVC."""
     for output in repo.index.outs:
-        tree = output.get_obj() if output.use_cache else None
-        for key, _, expected in tree or ():
+        found = output.get_obj() if output.use_cache else None
+        if found is None:
+            continue
+        files = found if found.hash_info.isdir else [((), None, found.hash_info)]
+        for key, _, expected in files:
             path = Path(output.fs_path, *key)
             if path.is_file() and file_md5(path) != expected.value:
                 yield path.relative_to(repo.root_dir)

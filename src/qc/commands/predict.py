@@ -2,56 +2,119 @@
 
 qc predict "Who wrote Hamlet ?"
 qc predict --file questions.txt --json --top 3
+qc predict --file tickets.csv --column message --csv > answers.csv
+
+A file is read twice: once to refuse an invalid line before anything is printed, and once to classify it, some thousand
+texts at a time. So it may be larger than memory.
 """
 
-import codecs
+import csv
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
-from qc.data.text import fault_of_text
-from qc.errors import QcError, from_the_top, reason
+from tqdm import tqdm
+
+from qc.errors import QcError, from_the_top
 from qc.files import read_json
-from qc.inference.predictor import Prediction, load
-from qc.paths import METRICS, MODELS
+from qc.inference.predictor import Prediction, Predictor, load
+from qc.inference.texts import Numbered, checked, read_texts
+from qc.paths import MODELS, REPORTS
 
 CHUNK = 2048  # texts that are classified at a time
-TABLES = (".csv", ".tsv", ".label")  # formats with more than a text in a line
 STANDARD_INPUT = "-"
+UNSURE = "?"  # label of a prediction below --min-confidence
+COLUMNS = ["line", "text", "label", "probability"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text, in quotes; - for standard input")
     parser.add_argument(
-        "--file", type=Path, help="one text a line, or a .jsonl file of objects with a text; - for standard input"
+        "--file", type=Path, help="a file with a text a line, or .csv, .tsv or .jsonl; - for standard input"
     )
+    parser.add_argument(
+        "--column", default="text", metavar="NAME", help="column, or key of .jsonl, with the text; default: text"
+    )
+    parser.add_argument("--skip-empty", action="store_true", help="leave out empty lines, rather than refuse them")
     parser.add_argument("--model", help="a trained model; default: the best on validation")
-    parser.add_argument("--json", action="store_true", help="an object a line: text, label, probabilities")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="an object a line: text, label, probabilities")
+    form.add_argument("--csv", action="store_true", help=f"a table: {', '.join(COLUMNS)}")
     parser.add_argument("--top", type=int, default=1, metavar="K", help="show the K most probable classes")
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        metavar="P",
+        help=f"answer {UNSURE} below this probability, 0 to 1; probabilities are then calibrated on validation",
+    )
 
 
 def run(arguments: Namespace) -> int:
     """Print a line a text; the exit status."""
     if arguments.top < 1:
         raise QcError(f"--top: invalid value {arguments.top}; expected 1 or more")
-    texts = list(read_texts(arguments.texts, arguments.file))
-    predictor = load(MODELS / (arguments.model or best_model()))
-    for start in range(0, len(texts), CHUNK):
-        for place, found in enumerate(predictor.predict(texts[start : start + CHUNK]), start=start + 1):
-            if found.truncated:
-                longest = predictor.trained.max_length
-                print(f"warning: text {place} is longer than {longest} tokens, and was cut", file=sys.stderr)
-            print(as_json(found) if arguments.json else as_text(found, arguments.top))
+    least = arguments.min_confidence
+    if least is not None and not 0 <= least <= 1:
+        raise QcError(f"--min-confidence: invalid value {least}; expected 0 to 1")
+    where, texts, total = choose_texts(arguments)
+    model = arguments.model or best_model()
+    predictor = load(MODELS / model)
+    if least is not None:
+        predictor.temperature = read_temperature(model)
+    if arguments.csv:
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerow(COLUMNS)
+    for line, found in classify(predictor, texts, total, where):
+        label = found.label if least is None or max(found.probabilities.values()) >= least else UNSURE
+        if arguments.json:
+            print(as_json(found, label, line if arguments.texts in ([], [STANDARD_INPUT]) else None))
+        elif arguments.csv:
+            table.writerow([line, found.text, label, f"{max(found.probabilities.values()):.6f}"])
+        else:
+            print(as_text(found, label, arguments.top))
     return 0
+
+
+def choose_texts(arguments: Namespace) -> tuple[Callable[[int], str], Numbered, int | None]:
+    """Choose where the texts come from: a name for each number, the texts, and how many there are, if known."""
+    named, file = arguments.texts, arguments.file
+    if named and file:
+        raise QcError("TEXT and --file: expected one of them")
+    if named and named != [STANDARD_INPUT]:
+        texts = [(number, checked(text, f"text {number}")) for number, text in enumerate(named, start=1)]
+        return (lambda number: f"text {number}"), iter(texts), len(texts)
+    if file is None or str(file) == STANDARD_INPUT:
+        return (lambda number: f"line {number}"), read_texts(None, skip_empty=arguments.skip_empty), None
+    options = (file, arguments.column, arguments.skip_empty)
+    total = sum(1 for _ in read_texts(*options)) if file.is_file() or not file.exists() else None  # no pipe, read once
+    return (lambda number: f"{file}:{number}"), read_texts(*options), total
+
+
+def classify(
+    predictor: Predictor, texts: Iterable[tuple[int, str]], total: int | None, where: Callable[[int], str]
+) -> Iterator[tuple[int, Prediction]]:
+    """Classify numbered texts, some at a time; warns of those that were cut, and shows progress on a terminal."""
+    texts = iter(texts)
+    hidden = not sys.stderr.isatty() or sys.stdout.isatty()  # answers on the terminal are progress enough
+    with tqdm(total=total, unit=" texts", disable=hidden) as bar:
+        while chunk := list(islice(texts, CHUNK)):
+            numbers, content = zip(*chunk, strict=True)
+            for number, found in zip(numbers, predictor.predict(content), strict=True):
+                if found.truncated:
+                    longest = predictor.trained.max_length
+                    print(f"warning: {where(number)} is longer than {longest} tokens, and was cut", file=sys.stderr)
+                yield number, found
+            bar.update(len(chunk))
 
 
 def best_model() -> str:
     """Name of the model of the highest validation accuracy; ties go to the lowest validation loss."""
     found = {
-        path.parent.name: read_json(METRICS / f"train_{path.parent.name}.json")["valid"]
+        path.parent.name: read_json(REPORTS / f"train_{path.parent.name}.json")["valid"]
         for path in sorted(MODELS.glob("*/config.json"))
     }
     if not found:
@@ -59,67 +122,25 @@ def best_model() -> str:
     return max(found, key=lambda name: (found[name]["accuracy"], -found[name]["loss"]))
 
 
-def as_text(found: Prediction, top: int) -> str:
+def read_temperature(model: str) -> float:
+    """Read the softmax temperature of a model, which the evaluate stage fitted on validation."""
+    scores = read_json(REPORTS / "test.json")
+    if model not in scores:
+        raise QcError(f"{REPORTS / 'test.json'}: no temperature of {model}; `dvc repro` fits it")
+    return scores[model]["calibrated"]["temperature"]
+
+
+def as_text(found: Prediction, label: str, top: int) -> str:
     """Format a prediction as one line: the most probable classes, and the text."""
     ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])[:top]
-    line = "  ".join([*(f"{name} {probability:.3f}" for name, probability in ranked), found.text])
+    unsure = [] if label == found.label else [label]
+    line = "  ".join([*unsure, *(f"{name} {probability:.3f}" for name, probability in ranked), found.text])
     return "".join(each if each.isprintable() or each == "\t" else ascii(each)[1:-1] for each in line)
 
 
-def as_json(found: Prediction) -> str:
-    """Format a prediction as a JSON object on one line."""
+def as_json(found: Prediction, label: str, line: int | None) -> str:
+    """Format a prediction as a JSON object on one line; texts of a file have the number of their line."""
     probabilities = {name: round(probability, 6) for name, probability in found.probabilities.items()}
-    content = {"text": found.text, "label": found.label, "probabilities": probabilities}
+    content = {} if line is None else {"line": line}
+    content |= {"text": found.text, "label": label, "probabilities": probabilities}
     return json.dumps(content, ensure_ascii="utf" not in (sys.stdout.encoding or "").lower())
-
-
-def read_texts(named: Sequence[str], file: Path | None) -> Iterator[str]:
-    """Read the texts given, or those of a file, or of standard input."""
-    if named and file:
-        raise QcError("TEXT and --file: expected one of them")
-    if named and list(named) != [STANDARD_INPUT]:
-        for number, text in enumerate(named, start=1):
-            yield _checked(text, f"text {number}")
-        return
-    file = None if str(file) == STANDARD_INPUT else file
-    if file and file.suffix.lower() in TABLES:
-        raise QcError(
-            f"{file}: a line of a {file.suffix} file is more than a text; put the texts into a text file, "
-            'one a line, or into a .jsonl file of objects with a "text"'
-        )
-    name = str(file) if file else "standard input"
-    try:
-        content = file.read_bytes() if file else sys.stdin.buffer.read()
-    except OSError as error:
-        raise QcError(f"{name}: cannot be read: {reason(error)}{from_the_top()}") from None
-    lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    if not lines:
-        raise QcError(f"{name}: no text; expected one a line")
-    for number, line in enumerate(lines, start=1):
-        where = f"{name}:{number}"
-        try:
-            text = line.decode("utf-8").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            raise QcError(f"{where}: byte {error.start + 1} is {line[error.start]:#04x}, which is not UTF-8") from None
-        if file and file.suffix.lower() == ".jsonl":
-            text = _text_of(text, where)
-        yield _checked(text, where)
-
-
-def _text_of(line: str, where: str) -> str:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise QcError(f"{where}: not JSON: {error}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("text"), str):
-        raise QcError(f'{where}: expected an object with a text, such as {{"text": "Who wrote Hamlet ?"}}')
-    return found["text"]
-
-
-def _checked(text: str, where: str) -> str:
-    """Return the text; QcError where it is empty or malformed."""
-    if fault := fault_of_text(text):
-        raise QcError(f"{where}: {fault}; give it some words, or leave it out")
-    return text

@@ -9,7 +9,7 @@ from typing import Any
 
 from qc.files import new_file, read_csv, read_json
 from qc.models.registry import MODELS
-from qc.paths import METRICS, PAGE, PARAMS, PLOTS, SEEDS
+from qc.paths import METRICS, PAGE, PARAMS, PLOTS, REPORTS, SEEDS
 from qc.report.page import RunResults, render_page
 from qc.report.tables import seed_values
 from qc.stage import load_settings
@@ -21,16 +21,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Write the page; the exit status."""
-    scores = read_json(METRICS / "evaluate.json")
+    scores = read_json(REPORTS / "test.json")
     page = render_page(
         RunResults(
             scores=scores,
-            data=read_json(METRICS / "data.json"),
-            trainings={name: read_json(METRICS / f"train_{name}.json") for name in MODELS},
+            data=read_json(REPORTS / "data.json"),
+            trainings={name: read_json(REPORTS / f"train_{name}.json") for name in MODELS},
             curves={name: read_csv(PLOTS / f"train_{name}.csv") for name in MODELS},
             predictions=read_csv(METRICS / "predictions.csv"),
             mistakes=read_csv(PLOTS / "mistakes.csv"),
             reliability=read_csv(PLOTS / "reliability.csv"),
+            coverage=read_csv(PLOTS / "coverage.csv"),
             seeds=read_seeds(load_settings().seed, scores),
             params=PARAMS.read_text(encoding="utf-8"),
         )

@@ -1,4 +1,4 @@
-"""Run the pipeline with several training seeds and write metrics/seeds.json.
+"""Run the pipeline with several training seeds and write reports/seeds.json.
 
 Each seed is a DVC experiment, `seed-1` to `seed-5`, run in a folder of its own; workspace and split stay as they are.
 Stages that ran before come from DVC's run cache.
@@ -47,7 +47,7 @@ def run_seed(seed: int) -> dict[str, Any]:
     scores = _read_metrics("evaluate.json", name)
     return {
         model: {
-            "valid_accuracy": _read_metrics(f"train_{model}.json", name)["valid"]["accuracy"],
+            "valid_accuracy": _read_metrics(f"train_{model}.json", name)["valid_accuracy"],
             **{score: scores[model][score] for score in SCORES},
         }
         for model in MODELS

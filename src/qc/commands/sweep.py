@@ -29,7 +29,7 @@ from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.files import read_json
 from qc.models.registry import MODELS
-from qc.paths import CHECKPOINTS, METRICS, Folders
+from qc.paths import CHECKPOINTS, REPORTS, Folders
 from qc.report.sweep import TrialResult, draw_trials, trial_table
 from qc.report.tables import write_block
 from qc.runtime.device import pick_device
@@ -86,7 +86,7 @@ def run(arguments: Namespace) -> int:
             raise QcError(f"--{option}: invalid value {getattr(arguments, option)}; expected 1 or more")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings = load_settings()
-    questions = read_json(METRICS / "data.json")["size"]["valid"]
+    questions = read_json(REPORTS / "data.json")["size"]["valid"]
     found = {}
     for model in arguments.models or [name for name in MODELS if name in SPACES]:
         found[model] = search(model, settings, arguments.trials, arguments.seeds)
@@ -150,7 +150,7 @@ def objective(
     scores = []
     for seed in range(settings.seed, settings.seed + seeds):
         data = load_training_data(model, changed, Folders())  # anew: training changes the encoder
-        scores.append(train_model(model, data, changed.model_copy(update={"seed": seed})).metrics["valid"])
+        scores.append(train_model(model, data, changed.model_copy(update={"seed": seed})).figures["valid"])
         accuracies = [score["accuracy"] for score in scores]
         trial.set_user_attr("accuracies", accuracies)
         trial.set_user_attr("losses", [score["loss"] for score in scores])

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from qc.errors import QcError
 from qc.files import read_json
 from qc.models.registry import MODELS
-from qc.paths import METRICS, README, SEEDS
+from qc.paths import README, REPORTS, SEEDS
 from qc.report.tables import result_table, seed_table, write_block
 
 BEGIN, END = "<!-- results: written by `qc update-readme` -->", "<!-- end of results -->"
@@ -25,5 +25,5 @@ def tables() -> str:
     """Make the tables of README.md from metrics/."""
     if not SEEDS.exists():
         raise QcError(f"{SEEDS}: no such file; `qc seeds` writes it")
-    trainings = {name: read_json(METRICS / f"train_{name}.json") for name in MODELS}
-    return f"{result_table(read_json(METRICS / 'evaluate.json'), trainings)}\n\n{seed_table(read_json(SEEDS))}"
+    trainings = {name: read_json(REPORTS / f"train_{name}.json") for name in MODELS}
+    return f"{result_table(read_json(REPORTS / 'test.json'), trainings)}\n\n{seed_table(read_json(SEEDS))}"

@@ -124,6 +124,7 @@ class Settings(Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
     compile: bool
+    class_weights: Literal["balanced"] | None
     max_length: Positive
     fetch: FetchConfig
     tokenize: TokenizeConfig

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from qc.config.schema import InvalidValue, Section
 from qc.config.values import Fraction, Name, Positive
 
+SelectBy = Literal["accuracy", "macro_f1", "loss"]
+
 
 class TrainingConfig(Section):
     """How a model is trained.
@@ -14,6 +16,7 @@ class TrainingConfig(Section):
     Attributes:
         epochs: Epochs at most.
         patience: Epochs without a better validation score after which training stops.
+        select_by: Validation score that chooses the best epoch, whose weights are kept.
         batch_size: Questions a step.
         learning_rate: Peak learning rate of AdamW.
         head_learning_rate: Peak learning rate of the head; None: the same.
@@ -30,6 +33,7 @@ class TrainingConfig(Section):
 
     epochs: Positive
     patience: Positive
+    select_by: SelectBy
     batch_size: Positive
     learning_rate: Annotated[float, Field(gt=0)]
     head_learning_rate: Annotated[float, Field(gt=0)] | None

@@ -23,7 +23,7 @@ RULES: dict[str, Callable[[GroupedQuestions], np.ndarray]] = {
 
 
 def describe_splits(splits: Mapping[str, GroupedQuestions], classes: Sequence[str], max_length: int) -> dict[str, Any]:
-    """Compute figures on the splits, for metrics/data.json.
+    """Compute figures on the splits, for reports/data.json.
 
     Args:
         splits: The questions of each split.

@@ -13,16 +13,16 @@ from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.svm import LinearSVC
 
 
-def majority() -> DummyClassifier:
-    """Predict the most frequent class of the training questions."""
+def majority(class_weights: str | None) -> DummyClassifier:
+    """Predict the most frequent class of the training questions, whatever the weights."""
     return DummyClassifier(strategy="most_frequent")
 
 
-def tfidf_svm() -> Pipeline:
+def tfidf_svm(class_weights: str | None) -> Pipeline:
     """TF-IDF of word 1- to 2-grams and character 1- to 5-grams, and a linear support vector machine."""
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5), sublinear_tf=True)
-    return make_pipeline(make_union(words, characters), LinearSVC(random_state=0))
+    return make_pipeline(make_union(words, characters), LinearSVC(random_state=0, class_weight=class_weights))
 
 
 BASELINES = {"majority": majority, "tfidf_svm": tfidf_svm}
@@ -36,8 +36,8 @@ def tfidf_accuracy(train: Iterable[pyarrow.Table], test: Iterable[pyarrow.Table]
 
 
 def predict_baselines(
-    texts: Sequence[str], labels: Sequence[int], *splits: Sequence[str]
+    texts: Sequence[str], labels: Sequence[int], *splits: Sequence[str], class_weights: str | None = None
 ) -> list[dict[str, np.ndarray]]:
     """Fit every baseline on texts and labels, and predict the class numbers (N,) of the questions of each split."""
-    fitted = {name: make().fit(texts, labels) for name, make in BASELINES.items()}
+    fitted = {name: make(class_weights).fit(texts, labels) for name, make in BASELINES.items()}
     return [{name: baseline.predict(questions) for name, baseline in fitted.items()} for questions in splits]

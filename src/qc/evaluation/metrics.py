@@ -152,6 +152,27 @@ def evaluate_predictions(probabilities: np.ndarray, labels: np.ndarray, classes:
     }
 
 
+def coverage_curve(
+    probabilities: np.ndarray, labels: np.ndarray, points: int = 100
+) -> list[tuple[float, float, float]]:
+    """Score a classifier that abstains where its confidence is below a threshold.
+
+    Args:
+        probabilities: (N, classes), rows summing to 1.
+        labels: (N,) class numbers.
+        points: Thresholds at most.
+
+    Returns:
+        Threshold, coverage (share of the questions that are answered) and accuracy on these, by rising coverage.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    ranked, correct = confidence[order], np.cumsum(probabilities.argmax(axis=1)[order] == labels[order])
+    counts = np.append(np.flatnonzero(np.diff(ranked)) + 1, len(ranked))  # equal confidence is answered together
+    chosen = counts[np.unique(np.linspace(0, len(counts) - 1, min(points, len(counts))).round().astype(int))]
+    return [(float(ranked[n - 1]), float(n / len(ranked)), float(correct[n - 1] / n)) for n in chosen]
+
+
 def compare_pairs(correct: Mapping[str, np.ndarray], pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, float]]:
     """Compare pairs of models by `mcnemar_p`.
 

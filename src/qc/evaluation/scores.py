@@ -1,6 +1,6 @@
 """Scores of all models and baselines on validation and on test."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -15,28 +15,22 @@ from qc.evaluation.metrics import (
     fit_temperature,
 )
 
-VALIDATION_SCORES = ("accuracy", "macro_f1", "loss", "ece")
+COMPARED = ("accuracy", "macro_f1", "loss", "ece")
 
 Arrays = Mapping[str, np.ndarray]  # by model or baseline
 
 
 def score_validation(logits: Arrays, labels: np.ndarray, classes: Sequence[str], baselines: Arrays) -> dict[str, Any]:
-    """Compute the content of metrics/validation.json; arguments are as for `score_test`."""
+    """Compute the content of reports/validation.json; arguments are as for `score_test`."""
     scores = {name: evaluate_predictions(softmax(each, axis=1), labels, classes) for name, each in logits.items()}
-    return {
-        "n_valid": len(labels),
-        **{name: {key: found[key] for key in VALIDATION_SCORES} for name, found in scores.items()},
-        "baselines": {
-            name: {"accuracy": evaluate_accuracy(predicted, labels)["accuracy"]}
-            for name, predicted in baselines.items()
-        },
-    }
+    found = {name: evaluate_accuracy(predicted, labels) for name, predicted in baselines.items()}
+    return {"n_valid": len(labels), **select_compared({**scores, "baselines": found}, logits)}
 
 
 def score_test(
     logits: Arrays, labels: np.ndarray, classes: Sequence[str], baselines: Arrays, temperatures: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Compute the content of metrics/evaluate.json.
+    """Compute the content of reports/test.json.
 
     Args:
         logits: (N, classes) of each model.
@@ -61,6 +55,13 @@ def score_test(
         "baselines": {name: evaluate_accuracy(predicted, labels) for name, predicted in baselines.items()},
         "comparisons": compare_pairs(correct, pairs),
     }
+
+
+def select_compared(scores: Mapping[str, Any], models: Iterable[str]) -> dict[str, Any]:
+    """Select the few scores that people compare: those of each model, and the accuracy of each baseline."""
+    selected = {name: {key: scores[name][key] for key in COMPARED} for name in models}
+    baselines = {name: {"accuracy": found["accuracy"]} for name, found in scores["baselines"].items()}
+    return {**selected, "baselines": baselines}
 
 
 def fit_temperatures(logits: Arrays, labels: np.ndarray) -> dict[str, float]:

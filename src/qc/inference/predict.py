@@ -15,10 +15,11 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean cross-entropy in nats, and accuracy from 0 to 1."""
+    """Mean cross-entropy in nats; accuracy and macro F1 from 0 to 1."""
 
     loss: float
     accuracy: float
+    macro_f1: float
 
 
 def predict(model: nn.Module, questions: PackedDataset, precision: Precision = "fp32") -> Tensor:
@@ -34,9 +35,19 @@ def predict(model: nn.Module, questions: PackedDataset, precision: Precision = "
 
 
 def score(model: nn.Module, questions: PackedDataset, precision: Precision = "fp32") -> Scores:
-    """Compute loss and accuracy of a model on a split."""
+    """Compute loss, accuracy and macro F1 of a model on a split."""
     logits, labels = predict(model, questions, precision), questions.labels.cpu()
+    predicted = logits.argmax(dim=1)
     return Scores(
         loss=F.cross_entropy(logits, labels).item(),
-        accuracy=(logits.argmax(dim=1) == labels).float().mean().item(),
+        accuracy=(predicted == labels).float().mean().item(),
+        macro_f1=macro_f1(predicted, labels, logits.shape[1]),
     )
+
+
+def macro_f1(predicted: Tensor, labels: Tensor, classes: int) -> float:
+    """Compute the mean of all classes' F1 from class numbers (N,); a class of which there is none has 0."""
+    found, true, correct = (
+        torch.bincount(numbers, minlength=classes) for numbers in (predicted, labels, labels[predicted == labels])
+    )
+    return (2 * correct / (found + true).clamp(min=1)).mean().item()

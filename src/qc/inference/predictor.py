@@ -47,7 +47,12 @@ class Predictor:
         trained: The model.
         tokenizer: The tokenizer of its vocabulary.
         device: `auto`, `cpu` or `cuda`.
+
+    Attributes:
+        temperature: Softmax temperature, 1 unless it is set; the evaluate stage fits one on validation.
     """
+
+    temperature = 1.0
 
     def __init__(self, trained: TrainedModel, tokenizer: Tokenizer, device: str = "auto") -> None:
         self.device = pick_device(device)
@@ -78,7 +83,7 @@ class Predictor:
         ids = self.tokenize(texts)
         longest = self.trained.max_length + sum(self.trained.vocabulary.special_counts)
         questions = self.trained.pack(ids, [0] * len(ids)).to(self.device)
-        probabilities = predict(self.model, questions).double().softmax(dim=1).numpy()
+        probabilities = (predict(self.model, questions).double() / self.temperature).softmax(dim=1).numpy()
         return [
             Prediction(
                 text=text,

@@ -1,4 +1,4 @@
-"""The tables behind the figures of `dvc plots` and of the report: plots/f1.csv, mistakes.csv, reliability.csv."""
+"""The tables behind the figures of `dvc plots` and of the report: f1, mistakes, reliability and coverage in plots/."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qc.evaluation.metrics import confident_mistakes, reliability_bins
+from qc.evaluation.metrics import confident_mistakes, coverage_curve, reliability_bins
 from qc.files import write_csv
 
 MISTAKES = 20  # of each model
@@ -26,7 +26,7 @@ def write_figure_tables(
         predictions: Columns of metrics/predictions.csv.
         labels: (N,) class numbers.
         probabilities: (N, classes) of each model.
-        scores: Content of metrics/evaluate.json.
+        scores: Content of reports/test.json.
     """
     write_csv(
         folder / "f1.csv",
@@ -52,4 +52,19 @@ def write_figure_tables(
             for name, table in probabilities.items()
             for found in reliability_bins(table, labels)
         ),
+    )
+
+
+def write_coverage(folder: Path, labels: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> None:
+    """Write plots/coverage.csv: how many questions are answered above a confidence, and how well.
+
+    Args:
+        folder: Where the file goes.
+        labels: (N,) class numbers of the validation split, since the curve serves to choose a confidence.
+        probabilities: Calibrated, (N, classes) of each model.
+    """
+    write_csv(
+        folder / "coverage.csv",
+        ["model", "min_confidence", "coverage", "accuracy"],
+        ([name, *point] for name, table in probabilities.items() for point in coverage_curve(table, labels)),
     )

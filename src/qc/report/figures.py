@@ -55,9 +55,7 @@ def learning_curves(curves: Mapping[str, Rows], column: str, label: str) -> str:
     """
 
     def draw(axes: Axes) -> None:
-        for (name, rows), colour, marker in zip(curves.items(), cycle(SERIES), cycle(MARKERS)):
-            x, y = ([row[key] for row in rows] for key in ("epoch", column))
-            axes.plot(x, y, color=colour, marker=marker, markersize=3, label=name)
+        _lines(axes, curves, "epoch", column)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
@@ -65,6 +63,26 @@ def learning_curves(curves: Mapping[str, Rows], column: str, label: str) -> str:
         axes.legend(fontsize=9)
 
     return _svg(f"{label} by epoch", draw)
+
+
+def coverage_curves(curves: Mapping[str, Rows]) -> str:
+    """Draw accuracy over coverage for each model; rows have both, from 0 to 1."""
+
+    def draw(axes: Axes) -> None:
+        _lines(axes, curves, "coverage", "accuracy")
+        axes.set_xlabel("coverage: share of the questions that are answered")
+        axes.set_ylabel("accuracy on these")
+        axes.grid(axis="y")
+        axes.legend(fontsize=9)
+
+    return _svg("accuracy by coverage", draw)
+
+
+def _lines(axes: Axes, curves: Mapping[str, Rows], x: str, y: str) -> None:
+    for (name, rows), colour, marker in zip(curves.items(), cycle(SERIES), cycle(MARKERS)):
+        axes.plot(
+            [row[x] for row in rows], [row[y] for row in rows], color=colour, marker=marker, markersize=3, label=name
+        )
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str], name: str) -> str:

@@ -25,7 +25,7 @@ USES = {"train": "training questions", "test": "official test questions, which t
 def write_cards(
     folder: Path,
     models: Path,
-    metrics: Path,
+    reports: Path,
     encoders: Path,
     files: Path,
     splits: Sequence[Path],
@@ -37,11 +37,11 @@ def write_cards(
     Args:
         folder: Where the cards go.
         models: Folder of the model folders.
-        metrics: Folder with train_NAME.json.
+        reports: Folder with train_NAME.json.
         encoders: Folder of the encoders.
         files: data/raw/files.json.
         splits: Files of the train and validation splits.
-        scores: Content of metrics/evaluate.json.
+        scores: Content of reports/test.json.
         settings: All of params.yaml.
     """
     facts = {
@@ -53,9 +53,18 @@ def write_cards(
         for name in MODELS:
             config = read_config(models / name)
             encoder = read_json(encoders / config["encoder"] / RECORD) if "encoder" in config else None
-            training = {"seed": settings.seed, "threads": settings.threads, **settings.training()[name].model_dump()}
-            details = {"scores": scores[name], "parameters": markdown(["parameter", "value"], list(training.items()))}
-            text = model_card(name, config, read_json(metrics / f"train_{name}.json"), encoder, facts | details)
+            training = {
+                "seed": settings.seed,
+                "threads": settings.threads,
+                "class_weights": settings.class_weights,
+                **settings.training()[name].model_dump(),
+            }
+            details = {
+                "scores": scores[name],
+                "select_by": training["select_by"],
+                "parameters": markdown(["parameter", "value"], list(training.items())),
+            }
+            text = model_card(name, config, read_json(reports / f"train_{name}.json"), encoder, facts | details)
             (temporary / f"{name}.md").write_text(text, encoding="utf-8")
 
 
@@ -71,7 +80,7 @@ def model_card(
     Args:
         name: The model's name in the registry.
         config: Its config.json.
-        metrics: Content of metrics/train_NAME.json.
+        metrics: Content of reports/train_NAME.json.
         encoder: The encoder's source.json; None for none.
         facts: files, splits, n_test, scores and parameters, as the template names them.
     """

@@ -15,10 +15,11 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from qc.report.figures import class_bars, confusion_matrix, learning_curves, reliability_diagram
+from qc.report.figures import class_bars, confusion_matrix, coverage_curves, learning_curves, reliability_diagram
 from qc.report.tables import title
 
 TEMPLATE = Path(__file__).with_name("page.html")
+COVERAGES = (0.5, 0.8, 0.9, 0.95, 1)  # of the table
 PACKAGES = ("torch", "transformers", "datasets", "scikit-learn", "numpy", "scipy", "dvc")
 Json = dict[str, Any]
 
@@ -28,13 +29,14 @@ class RunResults:
     """The results of a run.
 
     Attributes:
-        scores: metrics/evaluate.json.
-        data: metrics/data.json.
-        trainings: metrics/train_NAME.json by model; their order is the report's.
+        scores: reports/test.json.
+        data: reports/data.json.
+        trainings: reports/train_NAME.json by model; their order is the report's.
         curves: Rows of plots/train_NAME.csv by model.
         predictions: Rows of metrics/predictions.csv.
         mistakes: Rows of plots/mistakes.csv.
         reliability: Rows of plots/reliability.csv.
+        coverage: Rows of plots/coverage.csv.
         seeds: Test accuracies of each model over training seeds; empty for none.
         params: The text of params.yaml.
     """
@@ -46,6 +48,7 @@ class RunResults:
     predictions: Sequence[Mapping[str, str]]
     mistakes: Sequence[Mapping[str, str]]
     reliability: Sequence[Mapping[str, str]]
+    coverage: Sequence[Mapping[str, str]]
     seeds: Mapping[str, Sequence[float]]
     params: str
 
@@ -56,7 +59,10 @@ def render_page(run: RunResults) -> str:
     predictions = {row["id"]: row for row in run.predictions}
     classes = list(run.scores[names[0]]["f1"])
     curves = {name: [_numbers(row) for row in rows] for name, rows in run.curves.items()}
-    bins = {name: [_numbers(row, "model") for row in run.reliability if row["model"] == name] for name in names}
+    bins, coverage = (
+        {name: [_numbers(row, "model") for row in rows if row["model"] == name] for name in names}
+        for rows in (run.reliability, run.coverage)
+    )
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return page.render(
         scores=run.scores,
@@ -83,6 +89,9 @@ def render_page(run: RunResults) -> str:
             for each in classes
         ],
         reliability=reliability_diagram(bins),
+        coverage=coverage_curves(coverage),
+        thresholds=[[name, *_thresholds(rows)] for name, rows in coverage.items()],
+        coverages=[f"{share:.0%}" for share in COVERAGES],
         calibration=[_calibration(name, run.scores[name]) for name in names],
         mistakes={name: [_mistake(row, predictions) for row in run.mistakes if row["model"] == name] for name in names},
         audit=[[name.replace("_", " "), f"{share:.3f}"] for name, share in run.data["leak_audit"].items()],
@@ -140,6 +149,12 @@ def _counts(run: RunResults, name: str, classes: Sequence[str]) -> list[list[int
     """Count how many questions of each class (rows) were predicted as each class (columns)."""
     pairs = [(row["label"], row[name]) for row in run.predictions]
     return [[pairs.count((label, predicted)) for predicted in classes] for label in classes]
+
+
+def _thresholds(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """The confidence that leaves at least a share of the questions answered, and the accuracy on these."""
+    found = [next(row for row in rows if row["coverage"] >= share) for share in COVERAGES]
+    return [f"{row['accuracy']:.3f} (P = {row['min_confidence']:.2f})" for row in found]
 
 
 def _numbers(row: Mapping[str, str], *words: str) -> dict[str, float]:

@@ -25,7 +25,7 @@ def title(name: str) -> str:
 
 
 def result_table(scores: Mapping[str, Any], trainings: Mapping[str, Mapping[str, Any]]) -> str:
-    """Make the table of results from metrics/evaluate.json and metrics/train_NAME.json."""
+    """Make the table of results from reports/test.json and reports/train_NAME.json."""
     header = [
         "",
         "trained parameters",
@@ -75,12 +75,12 @@ def accuracy_lines(scores: Mapping[str, Any]) -> str:
 
 
 def seed_values(seeds: Mapping[str, Any], model: str, score: str) -> list[float]:
-    """A score of a model, one number a seed; `seeds` is metrics/seeds.json."""
+    """A score of a model, one number a seed; `seeds` is reports/seeds.json."""
     return [found[model][score] for found in seeds.values()]
 
 
 def seed_table(seeds: Mapping[str, Any]) -> str:
-    """Make the table of accuracies over training seeds from metrics/seeds.json."""
+    """Make the table of accuracies over training seeds from reports/seeds.json."""
     header = [f"over seeds {', '.join(seeds)}", "validation accuracy", "test accuracy", "standard deviation", "range"]
     rows = []
     for model in next(iter(seeds.values())):

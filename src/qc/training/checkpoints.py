@@ -29,7 +29,7 @@ from torch import Tensor
 from qc.errors import QcError
 from qc.files import new_file, write_errors
 from qc.inference.weights import write_weights
-from qc.training.loop import WEIGHTS, Checkpoint, Epoch, best_epoch
+from qc.training.loop import WEIGHTS, Checkpoint, Epoch
 
 OTHER_RUNS_KEPT = 2
 METADATA = "state"  # key of the JSON in the metadata of a file
@@ -81,9 +81,10 @@ class CheckpointFolder:
         facts = {
             "curve": [asdict(epoch) for epoch in checkpoint.curve],
             "padding_shares": checkpoint.padding_shares,
+            "best": checkpoint.best,
             "checksum": _checksum(tensors),
         }
-        newest, best = self._path(len(checkpoint.curve)), self._path(best_epoch(checkpoint.curve).epoch)
+        newest, best = self._path(len(checkpoint.curve)), self._path(checkpoint.best)
         with new_file(newest) as temporary:
             write_weights(temporary, tensors, {METADATA: json.dumps(facts)})
         for path in self._paths():
@@ -96,7 +97,7 @@ class CheckpointFolder:
             found = self._read(path)
             if found is None:
                 continue
-            best = self._path(best_epoch(found.curve).epoch)
+            best = self._path(found.best)
             best_found = found if best == path else self._read(best)
             if best_found is not None:
                 return replace(found, best_weights=best_found.best_weights)
@@ -129,7 +130,7 @@ class CheckpointFolder:
             self.warn(f"{path} is broken and was set aside as {aside.name}: {error}")
             return None
         weights = {name.removeprefix(WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(WEIGHTS)}
-        return Checkpoint(curve, facts["padding_shares"], tensors, weights)
+        return Checkpoint(curve, facts["padding_shares"], tensors, facts["best"], weights)
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:

@@ -3,7 +3,7 @@
 Notable:
 - no step waits for the device: losses are summed there and read once an epoch
 - all randomness of an epoch comes from (seed, epoch), so a resumed run gives the same bytes as an uninterrupted one
-- the weights of the best epoch stay: highest validation accuracy, ties by validation loss
+- the weights of the best epoch stay: that of the best validation score, ties by validation loss
 - several processes run it side by side, each with its shard of every batch (`qc.runtime.process_group`)
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.attention import sdpa_kernel
 from tqdm import tqdm
 
-from qc.config.training import TrainingConfig
+from qc.config.training import SelectBy, TrainingConfig
 from qc.data.packed import Batch, PackedDataset, bucket_by_length, padding_share
 from qc.errors import QcError
 from qc.inference.predict import score
@@ -39,6 +39,7 @@ class Epoch:
     train_loss: float
     valid_loss: float
     valid_accuracy: float
+    valid_macro_f1: float
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,14 @@ class Checkpoint:
         curve: One row an epoch so far.
         padding_shares: Share of padding among the tokens multiplied in each epoch, 0 to 1.
         tensors: Trained parameters as `weights.NAME`; AdamW's steps and moments as `step.NAME`, `exp_avg.NAME`, ...
+        best: Number of the best epoch.
         best_weights: Trained parameters after the best epoch, by name.
     """
 
     curve: list[Epoch]
     padding_shares: list[float]
     tensors: dict[str, Tensor]
+    best: int
     best_weights: dict[str, Tensor]
 
 
@@ -73,9 +76,14 @@ class FitResult:
     padding_share: float
 
 
-def best_epoch(curve: Sequence[Epoch]) -> Epoch:
-    """Row of the highest validation accuracy; ties go to the lowest validation loss, then to the first."""
-    return max(curve, key=lambda epoch: (epoch.valid_accuracy, -epoch.valid_loss))
+def best_epoch(curve: Sequence[Epoch], select_by: SelectBy) -> Epoch:
+    """Row of the best validation score; ties go to the lowest validation loss, then to the first."""
+    score = {
+        "accuracy": lambda epoch: epoch.valid_accuracy,
+        "macro_f1": lambda epoch: epoch.valid_macro_f1,
+        "loss": lambda epoch: 0.0,  # all tie
+    }[select_by]
+    return max(curve, key=lambda epoch: (score(epoch), -epoch.valid_loss))
 
 
 def fit(
@@ -86,6 +94,7 @@ def fit(
     seed: int,
     precision: Precision = "fp32",
     *,
+    class_weights: Tensor | None = None,
     compiled: bool = False,
     start: Checkpoint | None = None,
     report: Callable[[Checkpoint], None] = lambda checkpoint: None,
@@ -99,6 +108,7 @@ def fit(
         config: Optimizer, schedule, batch size and epochs.
         seed: Decides the order of the questions and the dropout of every epoch.
         precision: Of the matrix products; weights, optimizer and losses are always fp32.
+        class_weights: Weight of the questions of each class in the loss, (classes,); None: all the same.
         compiled: Run the training passes through `torch.compile`.
         start: Checkpoint to resume from; None starts anew.
         report: Called after every epoch with a checkpoint, whose tensors the next epoch changes in place.
@@ -134,7 +144,7 @@ def fit(
             batch = train.batch(local if len(local) else indices[:1])  # an empty shard takes part with weight 0
             with autocast(device, precision), sdpa_kernel(ATTENTION):
                 logits = forward(batch.inputs, batch.mask)
-            loss = _loss(logits.float(), batch, model.output_layer.classes, config)
+            loss = _loss(logits.float(), batch, model.output_layer.classes, config, class_weights)
             (loss * (len(local) * world_size() / len(indices))).backward()
             if config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
@@ -146,16 +156,16 @@ def fit(
         _check_finite(number, "training", train_loss)
         scores = score(model, valid, precision)
         _check_finite(number, "validation", scores.loss)  # the last step may have broken the weights
-        curve.append(
-            Epoch(number, config.learning_rate * factor(number * steps), train_loss, scores.loss, scores.accuracy)
-        )
-        if best_epoch(curve) is curve[-1]:
+        rate = config.learning_rate * factor(number * steps)
+        curve.append(Epoch(number, rate, train_loss, scores.loss, scores.accuracy, scores.macro_f1))
+        best = best_epoch(curve, config.select_by)
+        if best is curve[-1]:
             best_weights = {name: parameter.detach().clone() for name, parameter in trained.items()}
-        report(Checkpoint(curve, shares, _tensors(trained, optimizer), best_weights))
+        report(Checkpoint(curve, shares, _tensors(trained, optimizer), best.epoch, best_weights))
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(best_weights[name])
-    return FitResult(curve, best_epoch(curve), sum(shares) / len(shares))
+    return FitResult(curve, best_epoch(curve, config.select_by), sum(shares) / len(shares))
 
 
 def _check_finite(epoch: int, split: str, loss: float) -> None:
@@ -168,7 +178,9 @@ def _check_finite(epoch: int, split: str, loss: float) -> None:
 
 
 def _finished(curve: Sequence[Epoch], config: TrainingConfig) -> bool:
-    return bool(curve) and (len(curve) == config.epochs or len(curve) - best_epoch(curve).epoch >= config.patience)
+    if not curve:
+        return False
+    return len(curve) == config.epochs or len(curve) - best_epoch(curve, config.select_by).epoch >= config.patience
 
 
 def _tensors(trained: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
@@ -187,13 +199,23 @@ def _restore(saved: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter], o
             optimizer.state[parameter] = {kind: found.to(parameter.device, copy=True) for kind, found in moments}
 
 
-def _loss(logits: Tensor, batch: Batch, classes: int, config: TrainingConfig) -> Tensor:
-    """Mean cross-entropy; `fine_weight` adds that of the fine classes (Caruana, "Multitask Learning", 1997)."""
-    loss = F.cross_entropy(logits[:, :classes], batch.labels, label_smoothing=config.label_smoothing)
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Weigh classes by N / (classes * N of the class): equal in sum, 1 on average; from class numbers (N,)."""
+    return len(labels) / (classes * torch.bincount(labels, minlength=classes).clamp(min=1))
+
+
+def _loss(
+    logits: Tensor, batch: Batch, classes: int, config: TrainingConfig, class_weights: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy; `fine_weight` adds that of the fine classes (Caruana, "Multitask Learning", 1997).
+
+    Class weights multiply both losses of a question, and are not normalized by batch: shards of a batch stay equal.
+    """
+    mean = {"reduction": "mean" if class_weights is None else "none", "label_smoothing": config.label_smoothing}
+    loss = F.cross_entropy(logits[:, :classes], batch.labels, **mean)
     if config.fine_weight and batch.fine_labels is not None:
-        fine = F.cross_entropy(logits[:, classes:], batch.fine_labels, label_smoothing=config.label_smoothing)
-        loss = loss + config.fine_weight * fine
-    return loss
+        loss = loss + config.fine_weight * F.cross_entropy(logits[:, classes:], batch.fine_labels, **mean)
+    return loss if class_weights is None else (loss * class_weights[batch.labels]).mean()
 
 
 def _epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:

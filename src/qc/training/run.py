@@ -1,4 +1,4 @@
-"""A training stage: read the data, train or resume, write the model folder, the metrics and the learning curve."""
+"""A training stage: read the data, train or resume, write the model folder, metrics, report and curve."""
 
 import os
 import platform
@@ -28,7 +28,7 @@ ARITHMETIC = ("ATEN_", "CUBLAS_", "DNNL_", "MKL_", "ONEDNN_", "NVIDIA_TF32")  # 
 
 
 def run_training(name: str, settings: Settings, folders: Folders) -> None:
-    """Train the model NAME and write models/NAME, metrics/train_NAME.json and plots/train_NAME.csv.
+    """Train the model NAME and write models/NAME and train_NAME in metrics/, reports/ and plots/.
 
     A killed run resumes from its last whole epoch. Of several processes the main one writes.
     """
@@ -63,7 +63,8 @@ def run_training(name: str, settings: Settings, folders: Folders) -> None:
             )
             columns = [field.name for field in fields(Epoch)]
             write_csv(folders.plots / f"{stage}.csv", columns, [astuple(epoch) for epoch in trained.curve])
-            write_json(folders.metrics / f"{stage}.json", trained.metrics)
+            write_json(folders.reports / f"{stage}.json", trained.figures)
+            write_json(folders.metrics / f"{stage}.json", {"valid_accuracy": trained.figures["valid"]["accuracy"]})
             checkpoints.remove()
 
 
@@ -88,6 +89,7 @@ def run_key(described: Mapping[str, Any], settings: Settings, device: torch.devi
         "threads": torch.get_num_threads(),  # of this process, a share of the machine's
         "precision": pick_precision(settings.precision, device),
         "compile": settings.compile,
+        "class_weights": settings.class_weights,
         "processes": launched_world_size(),
         "data": [file_sha256(split / f"{name}.parquet") for name in ("train", "valid")],
         "code": code,

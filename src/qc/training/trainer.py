@@ -1,4 +1,4 @@
-"""Training a model: data and settings in, a trained model, its curve and its metrics out. No paths."""
+"""Training a model: data and settings in, a trained model, its curve and its figures out. No paths."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from qc.models.registry import MODELS
 from qc.runtime.device import pick_device, pick_precision, seed_everything
 from qc.runtime.process_group import is_main_process, world_size
 from qc.training.data import TrainingData
-from qc.training.loop import Checkpoint, Epoch, best_epoch, fit
+from qc.training.loop import Checkpoint, Epoch, balanced_weights, fit
 from qc.training.precomputed import cast_frozen, precompute_frozen
 
 
@@ -28,12 +28,12 @@ class Trained:
     Attributes:
         model: It holds the weights of the best epoch.
         curve: One row an epoch.
-        metrics: Content of metrics/train_NAME.json.
+        figures: Content of reports/train_NAME.json.
     """
 
     model: Classifier
     curve: list[Epoch]
-    metrics: dict[str, Any]
+    figures: dict[str, Any]
 
 
 def train_model(
@@ -102,7 +102,7 @@ def train_model(
 
     def report_epoch(checkpoint: Checkpoint) -> None:
         report(checkpoint)
-        log(_epoch_line(checkpoint.curve))
+        log(_epoch_line(checkpoint.curve[-1], checkpoint.best))
 
     result = fit(
         model,
@@ -111,19 +111,24 @@ def train_model(
         config,
         settings.seed,
         precision,
+        class_weights=balanced_weights(train.labels, task.classes) if settings.class_weights else None,
         compiled=settings.compile,
         start=start,
         report=report_epoch if is_main_process() else lambda checkpoint: None,
     )
-    metrics = {
+    figures = {
         "parameters": parameters,
         "epochs": len(result.curve),
         "best_epoch": result.best.epoch,
-        "valid": {"accuracy": result.best.valid_accuracy, "loss": result.best.valid_loss},
+        "valid": {
+            "accuracy": result.best.valid_accuracy,
+            "macro_f1": result.best.valid_macro_f1,
+            "loss": result.best.valid_loss,
+        },
         "precision": precision,
         "padding_share": result.padding_share,
     }
-    return Trained(model, result.curve, metrics)
+    return Trained(model, result.curve, figures)
 
 
 def describe_model(name: str, data: TrainingData, settings: Settings) -> dict[str, Any]:
@@ -146,9 +151,8 @@ def count_parameters(model: nn.Module) -> Mapping[str, int]:
     return {"total": sum(parameter.numel() for parameter in parameters), "trainable": trainable}
 
 
-def _epoch_line(curve: list[Epoch]) -> str:
-    epoch = curve[-1]
+def _epoch_line(epoch: Epoch, best: int) -> str:
     return (
         f"epoch {epoch.epoch:3d}  train loss {epoch.train_loss:.4f}  valid loss {epoch.valid_loss:.4f}  "
-        f"valid accuracy {epoch.valid_accuracy:.4f}{'  *' if best_epoch(curve) is epoch else ''}"
+        f"valid accuracy {epoch.valid_accuracy:.4f}{'  *' if epoch.epoch == best else ''}"
     )
