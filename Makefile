@@ -18,7 +18,7 @@ run: $(STAMP)  ## fetch, train and evaluate: dvc repro (about 2 minutes)
 	@echo "make run: dvc repro (runs only what changed)"
 	@dvc repro
 
-test: $(STAMP) browser  ## the whole test suite (about 15 minutes)
+test: $(STAMP) browser  ## the whole test suite (about 12 minutes)
 	@echo "make test: pytest"
 	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 

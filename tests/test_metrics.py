@@ -155,3 +155,11 @@ def test_the_coverage_curve_has_the_accuracy_of_the_questions_above_each_confide
     ]  # fmt: skip
     some = coverage_curve(probabilities, labels, points=2)
     assert [point[1] for point in some] == [0.2, 1.0]
+
+
+def test_balanced_class_weights_make_the_baseline_answer_with_a_rare_class():
+    texts, labels = ["who"] * 40 + ["where"] * 50 + ["who"] * 10, [0] * 90 + [1] * 10
+    for weights, expected in ((None, [0, 0]), ("balanced", [1, 0])):
+        [found] = predict_baselines(texts, labels, ["who", "where"], class_weights=weights)
+        assert found["tfidf_svm"].tolist() == expected
+        assert found["majority"].tolist() == [0, 0]

@@ -12,9 +12,14 @@ import pytest
 from datasets import load_dataset
 from safetensors.torch import load_file
 
+from qc.config.schema import read_yaml
+from qc.config.settings import Settings
 from qc.data.parquet import read_table
+from qc.evaluation import baselines
+from qc.evaluation.baselines import predict_baselines
 from qc.files import read_csv, read_json
 from qc.report.tables import seed_table
+from stages import evaluate
 from tests.conftest import CLASSES, ENCODER_FILES, STAGES, VOCABULARY, outputs
 
 MODELS = ("scratch", "prefix", "distilbert")
@@ -440,6 +445,21 @@ def test_a_changed_value_reruns_the_check_of_the_settings_but_no_stage_that_does
     restored.params.write_text(restored.params.read_text().replace("absolute: 0.01", "absolute: 0.02"))
     said = restored.run("dvc", "repro")
     assert re.findall(r"Running stage '(\w+)'", said) == ["settings"]
+
+
+def test_class_weights_retrain_the_models_and_reach_the_baseline(restored, monkeypatch):
+    monkeypatch.chdir(restored.root)
+    restored.set("class_weights", "balanced")
+    asked = []
+
+    def watched(*texts, **given):
+        asked.append(given)
+        return predict_baselines(*texts, **given)
+
+    monkeypatch.setattr(baselines, "predict_baselines", watched)
+    evaluate.main(read_yaml(Settings, restored.params, "params.yaml"))
+    assert asked == [{"class_weights": "balanced"}]
+    assert restored.repro() == ["train_scratch", "train_prefix", "train_distilbert", "evaluate"]
 
 
 def test_an_encoder_with_fewer_word_vectors_than_its_tokenizer_has_tokens_is_refused(restored):

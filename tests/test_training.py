@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
+from qc.config.schema import read_yaml
+from qc.config.settings import Settings
 from qc.config.training import ScratchTrainingConfig, TrainingConfig
 from qc.data.packed import Batch, bucket_by_length, pack, padding_share
 from qc.errors import QcError
@@ -20,9 +23,12 @@ from qc.inference.predict import macro_f1, predict, score
 from qc.models.classifier import Task
 from qc.models.head import HierarchicalHead
 from qc.models.scratch import ScratchClassifier, ScratchConfig
+from qc.paths import Folders
 from qc.runtime.device import pick_device, pick_precision, seed_everything
+from qc.training.data import load_training_data
 from qc.training.loop import Epoch, _epoch_seed, _loss, balanced_weights, best_epoch, fit
 from qc.training.precomputed import cast_frozen
+from qc.training.trainer import train_model
 
 CONFIG = TrainingConfig(
     epochs=8, patience=8, select_by="accuracy", batch_size=16, learning_rate=3e-3, head_learning_rate=None,
@@ -412,3 +418,18 @@ def test_the_loop_is_the_plain_one_step_by_step():
     assert states == pytest.approx(losses, rel=1e-5)
     for name, parameter in plain.named_parameters():
         torch.testing.assert_close(last[name], parameter, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["scratch", "prefix", "distilbert"])
+def test_class_weights_of_the_settings_reach_the_loss_of_every_model(here, name):
+    settings = read_yaml(Settings, Path("params.yaml"), "params.yaml")
+    losses = []
+    for weights in (None, "balanced"):
+        data = load_training_data(name, settings, Folders())
+        rare = data.train.labels == 0
+        kept = np.flatnonzero(~rare | (np.cumsum(rare) <= 3))
+        data = dataclasses.replace(data, train=data.train.take(kept))
+        losses.append(
+            train_model(name, data, settings.model_copy(update={"class_weights": weights})).curve[0].train_loss
+        )
+    assert losses[0] != losses[1]
