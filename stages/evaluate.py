@@ -59,7 +59,7 @@ def main(settings: Settings) -> None:
     write_json(REPORTS / "test.json", scores)
     compared = select_compared(scores, logits)
     write_json(METRICS / "evaluate.json", {"n_test": len(labels), **compared})
-    for name, found in (compared | compared.pop("baselines")).items():
+    for name, found in {**{name: compared[name] for name in logits}, **compared["baselines"]}.items():
         write_json(METRICS / f"test_{name}.json", found)
     probabilities = {name: softmax(each, axis=1) for name, each in test_logits.items()}
     path = METRICS / "predictions.csv"

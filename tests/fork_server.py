@@ -1,9 +1,9 @@
 """A server that has the libraries loaded, and forks for every stage and command that a test runs to its end.
 
 Most of what the suite waits for would be imports: 1 to 3 seconds for each call of `dvc`, `qc` and a stage. Instead,
-`Project.run` puts small programs called python, dvc and qc first in PATH. Each hands its arguments, environment, folder
-and open files to the server, and ends as the forked process ends. The code of the project is not loaded in the server,
-so the process imports that of the copy it runs in.
+`Project.run` puts small programs called python, dvc, qc and torchrun first in PATH. Each hands its arguments,
+environment, folder and open files to the server, and ends as the forked process ends. The code of the project is not
+loaded in the server, so the process imports that of the copy it runs in.
 
 What a forked process could do differently has a process of its own: other arguments, another user, other limits or
 namespaces, environment variables that libraries read while they are loaded. So has what a test starts to watch or kill.
@@ -56,11 +56,12 @@ program, address = os.path.basename(sys.argv[0]), {address!r}
 server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
 try:
     server.connect(address)
-    asked = marshal.dumps((program, sys.argv[1:], dict(os.environ), os.getcwd(), os.umask(0o22), {state}))
-    os.umask(marshal.loads(asked)[4])
+    umask = os.umask(0)
+    os.umask(umask)  # there is no other way to ask for it
+    asked = marshal.dumps((program, sys.argv[1:], dict(os.environ), os.getcwd(), umask, {state}))
     files = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("3i", 0, 1, 2))]
     server.sendmsg([struct.pack("q", len(asked))], files)
-    server.sendall(asked) if hasattr(server, "sendall") else server.send(asked)
+    server.sendall(asked)
     answer = server.recv(8)
 except OSError:
     answer = b""
@@ -110,7 +111,7 @@ def running(folder: Path, **given: str) -> Iterator[Path]:
 
 
 def serve(address: str) -> None:
-    """Load the libraries, then fork for every client; returns in the process that runs the command."""
+    """Load the libraries, then fork for every client; does not return."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen(64)

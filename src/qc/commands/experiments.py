@@ -14,6 +14,7 @@ from typing import Any
 
 from dvc.repo import Repo
 from dvc.repo.experiments.serialize import ExpState
+from dvc.utils.flatten import flatten
 from tabulate import tabulate
 
 from qc.errors import QcError
@@ -93,7 +94,7 @@ def _row(name: str, state: ExpState, before: Mapping[str, Any]) -> Row:
 
 def _params(state: ExpState) -> dict[str, Any]:
     found = state.data.params.get(str(PARAMS), {}) if state.data else {}
-    return _flatten(found.get("data") or {})
+    return flatten(found.get("data") or {})
 
 
 def _metrics(state: ExpState, file: str, key: str) -> dict[str, float]:
@@ -101,10 +102,3 @@ def _metrics(state: ExpState, file: str, key: str) -> dict[str, float]:
     metrics = state.data.metrics if state.data else {}
     found = {name: (metrics.get(path, {}).get("data") or {}).get(key) for name, path in files.items()}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for key, value in content.items():
-        found |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found

@@ -69,14 +69,20 @@ def run(arguments: Namespace) -> int:
         table = csv.writer(sys.stdout, lineterminator="\n")
         table.writerow(COLUMNS)
     for line, found in classify(predictor, texts, total, where):
-        label = found.label if least is None or max(found.probabilities.values()) >= least else UNSURE
+        confidence = found.probabilities[found.label]
+        label = found.label if least is None or confidence >= least else UNSURE
         if arguments.json:
-            print(as_json(found, label, line if arguments.texts in ([], [STANDARD_INPUT]) else None))
+            print(as_json(found, label, None if given_by_hand(arguments) else line))
         elif arguments.csv:
-            table.writerow([line, found.text, label, f"{max(found.probabilities.values()):.6f}"])
+            table.writerow([line, found.text, label, f"{confidence:.6f}"])
         else:
             print(as_text(found, label, arguments.top))
     return 0
+
+
+def given_by_hand(arguments: Namespace) -> bool:
+    """Whether the texts are arguments, rather than lines of a file or of standard input."""
+    return arguments.texts not in ([], [STANDARD_INPUT])
 
 
 def choose_texts(arguments: Namespace) -> tuple[Callable[[int], str], Numbered, int | None]:
@@ -84,7 +90,7 @@ def choose_texts(arguments: Namespace) -> tuple[Callable[[int], str], Numbered, 
     named, file = arguments.texts, arguments.file
     if named and file:
         raise QcError("TEXT and --file: expected one of them")
-    if named and named != [STANDARD_INPUT]:
+    if given_by_hand(arguments):
         texts = [(number, checked(text, f"text {number}")) for number, text in enumerate(named, start=1)]
         return (lambda number: f"text {number}"), iter(texts), len(texts)
     if file is None or str(file) == STANDARD_INPUT:

@@ -68,7 +68,6 @@ def parse_questions(
         rows = _table_lines(text, "\t" if file_format == ".tsv" else ",", named, name)
     else:
         rows = _json_lines(text, named)
-    csv.field_size_limit(sys.maxsize)  # the module's own limit is 131,072 characters
     try:
         yield from _checked(rows, name)
     except UnicodeDecodeError:
@@ -152,19 +151,30 @@ def _table_lines(
     lines: Iterable[str], delimiter: str, named: Mapping[str, str], name: str
 ) -> Iterator[tuple[int, Row]]:
     """Parse a table; each row has the number of its first line."""
+    rows = read_table_rows(lines, delimiter, name)
+    header = [column.strip() for column in next(rows, (1, []))[1]]
+    places = {use: _place(column, header, f"{name}:1", f"fetch.columns.{use}") for use, column in named.items()}
+    for begins, row in rows:
+        if len(row) <= 1 and not "".join(row).strip():
+            continue  # a blank line
+        if len(row) != len(header):
+            yield begins, f"{len(row)} fields, {len(header)} columns"
+        else:
+            yield begins, _question({use: row[place] for use, place in places.items()}, named)
+
+
+def read_table_rows(lines: Iterable[str], delimiter: str, name: str) -> Iterator[tuple[int, list[str]]]:
+    """Read the rows of a table, the header among them, each with the number of its first line.
+
+    Raises:
+        QcError: Quotes are invalid.
+    """
+    csv.field_size_limit(sys.maxsize)  # the module's own limit is 131,072 characters
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     begins = 1
     try:
-        header = [column.strip() for column in next(reader, [])]
-        places = {use: _place(column, header, f"{name}:1", f"fetch.columns.{use}") for use, column in named.items()}
-        begins = reader.line_num + 1
         for row in reader:
-            if len(row) <= 1 and not "".join(row).strip():
-                pass  # a blank line
-            elif len(row) != len(header):
-                yield begins, f"{len(row)} fields, {len(header)} columns"
-            else:
-                yield begins, _question({use: row[place] for use, place in places.items()}, named)
+            yield begins, row
             begins = reader.line_num + 1
     except csv.Error as error:
         raise QcError(

@@ -6,7 +6,6 @@ Notable:
 """
 
 import codecs
-import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from qc.data.formats import read_table_rows
 from qc.data.text import fault_of_text
 from qc.errors import QcError, from_the_top, reason
 
@@ -89,28 +89,16 @@ def _decoded(stream: BinaryIO, name: str) -> Numbered:
 
 def _table_texts(lines: Iterable[tuple[int, str]], delimiter: str, column: str, name: str) -> Numbered:
     """Read one column of a table; a row has the number of its first line."""
-    csv.field_size_limit(sys.maxsize)
-    reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
-    begins = 1
-    try:
-        header = [each.strip() for each in next(reader, [])]
-        if header.count(column) != 1:
-            found = f"columns are: {', '.join(header)}"
-            raise QcError(
-                f"{name}:1: --column: invalid value {column!r}; expected a column that is there once; {found}"
-            )
-        place = header.index(column)
-        begins = reader.line_num + 1
-        for row in reader:
-            if row and len(row) != len(header):
-                raise QcError(f"{name}:{begins}: {len(row)} fields; expected {len(header)}, one a column")
-            yield begins, row[place] if row else ""
-            begins = reader.line_num + 1
-    except csv.Error as error:
-        raise QcError(
-            f"{name}:{begins}: {error}; a field with a quote, a line end or the delimiter must be quoted, and a quote "
-            "in it doubled"
-        ) from None
+    rows = read_table_rows((line for _, line in lines), delimiter, name)
+    header = [each.strip() for each in next(rows, (1, []))[1]]
+    if header.count(column) != 1:
+        found = f"columns are: {', '.join(header)}"
+        raise QcError(f"{name}:1: --column: invalid value {column!r}; expected a column that is there once; {found}")
+    place = header.index(column)
+    for begins, row in rows:
+        if row and len(row) != len(header):
+            raise QcError(f"{name}:{begins}: {len(row)} fields; expected {len(header)}, one a column")
+        yield begins, row[place] if row else ""
 
 
 def _text_of(line: str, key: str, where: str, skip_empty: bool) -> str:
