@@ -1,7 +1,8 @@
 """fetch: bring the question files and the pretrained encoders, each verified by its hash.
 
-Reads data/sources.yaml, data/own and the hub. Writes data/raw (train and test in their original format, files.json) and
-data/encoders/NAME (the encoder's files, source.json). Files that are already correct are not fetched again.
+Reads data/sources.yaml, data/own and the hub. Writes data/raw (train, test and corrections in their original format,
+files.json) and data/encoders/NAME (the encoder's files, source.json). Files that are already correct are not fetched
+again.
 """
 
 import os
@@ -18,7 +19,7 @@ def main(settings: Settings) -> None:
     from qc.fetch.fetcher import Fetcher, prune
     from qc.fetch.http import Downloader
     from qc.fetch.hub import hub_headers, hub_url
-    from qc.fetch.resolve import resolve_encoder, resolve_questions
+    from qc.fetch.resolve import resolve_corrections, resolve_encoder, resolve_questions
     from qc.files import RECORD, write_json
 
     config, sources = settings.fetch, load_sources()
@@ -30,6 +31,8 @@ def main(settings: Settings) -> None:
         for key, (reference, sha256) in named.items()
         if reference
     }
+    if config.corrections:
+        questions["corrections"] = resolve_corrections(config.corrections, RAW)
     encoders = [
         resolve_encoder(sources, reference, ENCODERS / encoder_name(reference), mirror, hub_url)
         for reference in config.encoders

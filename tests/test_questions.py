@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qc.data.formats import LabelledQuestion, label_encoding, parse_questions
+from qc.data.encodings import label_encoding
+from qc.data.formats import LabelledQuestion, parse_questions
 from qc.data.text import fault_of_label, fault_of_text, normalize_label
 from qc.errors import QcError
 from tests.conftest import ROOT
@@ -115,10 +116,10 @@ HEADER = "text,label\n"
         (f"{HEADER}who ?,a\x07\n", "x.csv:2: label holds the control character '\\x07'"),
         (f'{HEADER}who ?,a\n"who" ?,a\n', "x.csv:3: ',' expected after '\"'"),
         (f'{HEADER}who ?,a\n"who ?,a\n', "x.csv:3: unexpected end of data"),
-        ("question,label\nwho ?,a\n", "x.csv:1: 'text': no such column; params.yaml has fetch.columns.text: text; "
+        ("question,label\nwho ?,a\n", "x.csv:1: no column 'text', which fetch.columns of params.yaml names; "
          "columns are: question, label"),
-        ("text,label,text\nwho ?,a,b\n", "x.csv:1: 'text': twice or more"),
-        ("", "x.csv:1: 'text': no such column"),
+        ("text,label,text\nwho ?,a,b\n", "x.csv:1: two or more columns 'text'"),
+        ("", "x.csv:1: no column 'text'"),
         (HEADER, "x.csv: empty"),
         (HEADER.encode() + b"who ?,a\nwh\xe9n ?,a\n", "x.csv:3: byte 0xe9 is not UTF-8; convert the file from "),
     ],

@@ -10,12 +10,14 @@ import io
 import os
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 LESS_MEMORY = (
     "a smaller batch_size, max_length or cache_memory in params.yaml takes less, and so do fewer threads; or allow more"
 )
 LONGEST_SHOWN = 200  # characters of a file's content in a message
+MOST_LISTED = 20  # names in a message
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a user, a file
 OUT_OF_MEMORY = (  # in the text of a RuntimeError, which has no type for it
     "out of memory",
@@ -76,6 +78,12 @@ def escape_unprintable() -> None:
     """Print characters that the locale does not know as escapes, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python has it for standard error
+
+
+def listed(names: Sequence[str]) -> str:
+    """List names in a message, the first `MOST_LISTED` of them."""
+    more = len(names) - MOST_LISTED
+    return ", ".join(names[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def printable(text: str) -> str:

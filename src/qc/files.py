@@ -24,6 +24,7 @@ ENCODER_FILES = (CONFIG, WEIGHTS, TOKENIZER)  # the files of a pretrained encode
 RECORD = "source.json"  # beside them: what they are and where they are from
 
 DIGITS = 6
+FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the start of one
 LONGEST_TEXT = 10_000  # characters of a text in a CSV file
 TEMPORARY = r"\.(.+)\.(\d+)\.tmp(?:\.old)?"  # final name, and number of the process that writes
 
@@ -167,7 +168,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], 
 
 def _escape_formula(value: Any) -> Any:
     """Put an apostrophe before a text that a spreadsheet would run as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")) else value
+    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(FORMULA) else value
+
+
+def unescape_formula(text: str) -> str:
+    """Take off the apostrophe that `write_csv` put before a text."""
+    return text[1:] if text.startswith("'") and text[1:].lstrip().startswith(FORMULA) else text
 
 
 def truncate_text(text: str) -> str:

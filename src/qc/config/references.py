@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from urllib.parse import urlsplit
 
-FORMATS = (".label", ".csv", ".tsv", ".jsonl")
+TABLES = (".csv", ".tsv")
+FORMATS = (".label", *TABLES, ".jsonl")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HUB = re.compile(rf"hub:(?P<repository>{NAME}/(?P<name>{NAME}))@(?P<revision>[0-9a-f]{{40}})")
 
@@ -48,6 +49,13 @@ def check_questions(reference: str) -> str:
         raise ValueError("an address that begins with http:// or https://")
     if file_format(reference) not in FORMATS:
         raise ValueError(f"a label file of data/sources.yaml, or a path or address that ends in {', '.join(FORMATS)}")
+    return reference
+
+
+def check_corrections(reference: str) -> str:
+    """Return the path of a file of corrections; ValueError with what is expected where it is invalid."""
+    if is_address(reference) or file_format(reference) not in TABLES:
+        raise ValueError(f"a path that ends in {' or '.join(TABLES)}")
     return reference
 
 

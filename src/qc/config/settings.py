@@ -18,7 +18,7 @@ from qc.config.training import (
     ScratchTrainingConfig,
     TrainingConfig,
 )
-from qc.config.values import EncoderReference, Positive, QuestionsReference, Seed, Sha256, Word
+from qc.config.values import Corrections, EncoderReference, Positive, QuestionsReference, Seed, Sha256, Word
 
 
 class Columns(Section):
@@ -45,6 +45,7 @@ class FetchConfig(Section):
     train_sha256: Sha256 | None
     test_sha256: Sha256 | None
     columns: Columns
+    corrections: Corrections | None
     encoders: Annotated[list[EncoderReference], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from qc.config.schema import InvalidValue, Section
 from qc.config.values import Fraction, Name, Positive
 
-SelectBy = Literal["accuracy", "macro_f1", "loss"]
+SelectBy = Literal["accuracy", "macro_f1", "loss", "last"]
 
 
 class TrainingConfig(Section):
@@ -16,7 +16,8 @@ class TrainingConfig(Section):
     Attributes:
         epochs: Epochs at most.
         patience: Epochs without a better validation score after which training stops.
-        select_by: Validation score that chooses the best epoch, whose weights are kept.
+        select_by: Validation score that chooses the best epoch, whose weights are kept; `last`: none does, the last
+            epoch is kept, and `patience` ends nothing.
         batch_size: Questions a step.
         learning_rate: Peak learning rate of AdamW.
         head_learning_rate: Peak learning rate of the head; None: the same.

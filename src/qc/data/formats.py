@@ -11,7 +11,6 @@ Notable:
 - a file is read as a stream, so its size does not matter to memory
 """
 
-import codecs
 import csv
 import io
 import json
@@ -20,12 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from qc.data.encodings import label_encoding, refuse_utf16, refuse_wrong_byte
 from qc.data.text import fault_of_label, fault_of_text, normalize_label
 from qc.errors import QcError
 
 MOST_LINES_NAMED = 10
 MOST_CHARACTERS_SHOWN = 80
-BLOCK = 1 << 20  # bytes that are decoded at a time
 
 
 @dataclass(frozen=True)
@@ -43,18 +42,30 @@ Row = LabelledQuestion | str  # a string says why a line is invalid
 def parse_questions(
     file: BinaryIO, file_format: str, columns: Mapping[str, str | None] | None, name: str
 ) -> Iterator[LabelledQuestion]:
-    """Read the questions of a file.
+    """Read the questions of a file; arguments and errors are as for `numbered_questions`."""
+    return (question for _, question in numbered_questions(file, file_format, columns, name))
+
+
+def numbered_questions(
+    file: BinaryIO,
+    file_format: str,
+    columns: Mapping[str, str | None] | None,
+    name: str,
+    named_by: str = "fetch.columns of params.yaml",
+) -> Iterator[tuple[int, LabelledQuestion]]:
+    """Read the questions of a file, each with the number of its first line.
 
     Args:
         file: The file, read from its current position.
         file_format: Its extension.
         columns: Columns `text`, `label` and `fine` of a table; the last may be None.
         name: Its name in messages.
+        named_by: What names the columns, in messages.
 
     Raises:
         QcError: A column or the encoding is invalid; at the end, where a line is invalid.
     """
-    _refuse_utf16(file, name)
+    refuse_utf16(file, name)
     begin = file.tell()
     encoding = label_encoding(file) if file_format == ".label" else "utf-8-sig"
     file.seek(begin)
@@ -65,56 +76,26 @@ def parse_questions(
     if file_format == ".label":
         rows = _label_lines(text)
     elif table:
-        rows = _table_lines(text, "\t" if file_format == ".tsv" else ",", named, name)
+        rows = _table_lines(text, "\t" if file_format == ".tsv" else ",", named, name, named_by)
     else:
-        rows = _json_lines(text, named)
+        rows = _json_lines(text, named, named_by)
     try:
         yield from _checked(rows, name)
     except UnicodeDecodeError:
         file.seek(begin)
-        _refuse_wrong_byte(file, name)
+        refuse_wrong_byte(file, name)
         raise
     finally:
         text.detach()
 
 
-def label_encoding(file: BinaryIO) -> str:
-    """Detect the encoding of a label file, from its current position.
-
-    Returns:
-        `ascii`; `utf-8-sig` where all of it is valid UTF-8, or it begins with UTF-8's mark; else `cp1252`, which is
-        latin-1 with quotes and dashes in the place of some control characters.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    begin, ascii_alone = file.tell(), True
-    try:
-        while block := file.read(BLOCK):
-            decoder.decode(block)
-            ascii_alone = ascii_alone and block.isascii()
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        file.seek(begin)
-        return "utf-8-sig" if file.read(3) == codecs.BOM_UTF8 else "cp1252"
-    return "ascii" if ascii_alone else "utf-8-sig"
-
-
-def _as_latin1(error: UnicodeError) -> tuple[str, int]:
-    """Decode the five bytes that Windows-1252 does not define as latin-1; raise any other error."""
-    if not isinstance(error, UnicodeDecodeError) or error.encoding != "charmap":
-        raise error
-    return error.object[error.start : error.end].decode("latin-1"), error.end
-
-
-codecs.register_error("qc_latin1", _as_latin1)
-
-
-def _checked(rows: Iterable[tuple[int, Row]], name: str) -> Iterator[LabelledQuestion]:
-    """Yield the valid questions; raise QcError at the end if there are none, or if a line is invalid."""
+def _checked(rows: Iterable[tuple[int, Row]], name: str) -> Iterator[tuple[int, LabelledQuestion]]:
+    """Yield the valid questions with their lines; raise QcError at the end if there are none, or if one is invalid."""
     found, wrong, numbers = 0, 0, []
     for line, row in rows:
         if isinstance(row, LabelledQuestion):
             found += 1
-            yield row
+            yield line, row
         else:
             wrong += 1
             if len(numbers) < MOST_LINES_NAMED:
@@ -148,12 +129,12 @@ def _label_lines(lines: Iterable[str]) -> Iterator[tuple[int, Row]]:
 
 
 def _table_lines(
-    lines: Iterable[str], delimiter: str, named: Mapping[str, str], name: str
+    lines: Iterable[str], delimiter: str, named: Mapping[str, str], name: str, named_by: str
 ) -> Iterator[tuple[int, Row]]:
     """Parse a table; each row has the number of its first line."""
     rows = read_table_rows(lines, delimiter, name)
     header = [column.strip() for column in next(rows, (1, []))[1]]
-    places = {use: _place(column, header, f"{name}:1", f"fetch.columns.{use}") for use, column in named.items()}
+    places = {use: _place(column, header, f"{name}:1", named_by) for use, column in named.items()}
     for begins, row in rows:
         if len(row) <= 1 and not "".join(row).strip():
             continue  # a blank line
@@ -183,16 +164,14 @@ def read_table_rows(lines: Iterable[str], delimiter: str, name: str) -> Iterator
         ) from None
 
 
-def _place(column: str, header: list[str], where: str, key: str) -> int:
+def _place(column: str, header: list[str], where: str, named_by: str) -> int:
     if header.count(column) != 1:
-        found = "twice or more" if column in header else "no such column"
-        raise QcError(
-            f"{where}: {column!r}: {found}; params.yaml has {key}: {column}; columns are: {', '.join(header)}"
-        )
+        found = "two or more columns" if column in header else "no column"
+        raise QcError(f"{where}: {found} {column!r}, which {named_by} names; columns are: {', '.join(header)}")
     return header.index(column)
 
 
-def _json_lines(lines: Iterable[str], named: Mapping[str, str]) -> Iterator[tuple[int, Row]]:
+def _json_lines(lines: Iterable[str], named: Mapping[str, str], named_by: str) -> Iterator[tuple[int, Row]]:
     for number, line in _numbered(lines):
         if not line.strip():
             continue
@@ -204,7 +183,7 @@ def _json_lines(lines: Iterable[str], named: Mapping[str, str]) -> Iterator[tupl
         if not isinstance(found, dict):
             yield number, f"{_shown(line)} is not a JSON object"
         elif missing := [column for column in named.values() if column not in found]:
-            yield number, f"no {missing[0]!r}, which fetch.columns of params.yaml names; keys are: {', '.join(found)}"
+            yield number, f"no {missing[0]!r}, which {named_by} names; keys are: {', '.join(found)}"
         else:
             yield number, _question({use: found[column] for use, column in named.items()}, named)
 
@@ -219,29 +198,6 @@ def _question(fields: Mapping[str, object], named: Mapping[str, str]) -> Row:
             return f"{named[use]} {fault}"
     coarse, fine = (normalize_label(str(fields.get(use, ""))) for use in ("label", "fine"))
     return LabelledQuestion(coarse, fine, str(fields["text"]))
-
-
-def _refuse_utf16(file: BinaryIO, name: str) -> None:
-    """Raise QcError where the file is UTF-16; the position stays."""
-    begin = file.tell()
-    start = file.read(64)
-    file.seek(begin)
-    marked = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    unmarked = len(start) >= 8 and not (any(start[::2]) and any(start[1::2]))  # a zero in every other byte
-    if marked or unmarked:
-        raise QcError(f"{name}:1: is UTF-16, not UTF-8; convert the file: iconv -f utf-16 -t utf-8 {name} > utf8")
-
-
-def _refuse_wrong_byte(file: BinaryIO, name: str) -> None:
-    """Raise QcError for the first byte that is not UTF-8."""
-    for number, line in enumerate(file, start=1):
-        try:
-            line.decode()
-        except UnicodeDecodeError as error:
-            raise QcError(
-                f"{name}:{number}: byte {line[error.start]:#04x} is not UTF-8; convert the file from what it is in; "
-                f"from Windows' western encoding: iconv -f windows-1252 -t utf-8 {name} > utf8"
-            ) from None
 
 
 def _shown(line: str) -> str:

@@ -10,6 +10,8 @@ import pyarrow
 
 from qc.files import read_json
 
+UNKNOWN = -1  # number of a fine class that is not known
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -37,7 +39,7 @@ class Labels:
         return [self.classes.index(coarse) for coarse, _ in self.fine_classes]
 
     def fine_numbers(self, labels: np.ndarray, fine: pyarrow.StringArray) -> np.ndarray | None:
-        """Number (N,) of each question's fine class, -1 for an unknown one; None without fine classes.
+        """Number (N,) of each question's fine class, or `UNKNOWN`; None without fine classes.
 
         Args:
             labels: (N,) numbers of the coarse classes.
@@ -47,7 +49,7 @@ class Labels:
             return None
         fine = fine.dictionary_encode()
         columns = {name: column for column, name in enumerate(fine.dictionary.to_pylist())}
-        numbers = np.full((len(self.classes), len(columns)), -1)
+        numbers = np.full((len(self.classes), len(columns)), UNKNOWN)
         for number, (coarse, name) in enumerate(self.fine_classes):
             if name in columns:
                 numbers[self.classes.index(coarse), columns[name]] = number

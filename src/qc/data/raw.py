@@ -4,21 +4,33 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from qc.data.formats import LabelledQuestion, label_encoding, parse_questions
+from qc.data.corrections import Corrections
+from qc.data.encodings import label_encoding
+from qc.data.formats import LabelledQuestion, parse_questions
 
 ENCODINGS = {"ascii": "ASCII", "utf-8-sig": "UTF-8", "cp1252": "latin-1 (Windows-1252)"}
+PARTITIONS = ("train", "test")
 
 Files = Mapping[str, Mapping[str, Any]]  # content of files.json
 
 
 def read_raw(folder: Path, files: Files) -> Iterator[tuple[str, LabelledQuestion]]:
-    """Read partition (`train` or `test`) and question from every file."""
-    for partition, about in files.items():
+    """Read partition (`train` or `test`) and question from every file; those of train with the corrections applied."""
+    for partition in (name for name in PARTITIONS if name in files):
+        about = files[partition]
         path = folder / about["file"]
-        name = about["name"] if Path(about["name"]).is_file() else str(path)  # the file that the user can correct
         with path.open("rb") as file:
-            for question in parse_questions(file, path.suffix, about["columns"], name):
+            questions = parse_questions(file, path.suffix, about["columns"], _named(folder, about))
+            if partition == "train" and "corrections" in files:
+                given = files["corrections"]
+                questions = Corrections(folder / given["file"], _named(folder, given)).apply(questions)
+            for question in questions:
                 yield partition, question
+
+
+def _named(folder: Path, about: Mapping[str, Any]) -> str:
+    """Name the file that the user can correct."""
+    return about["name"] if Path(about["name"]).is_file() else str(folder / about["file"])
 
 
 def report_encodings(folder: Path, files: Files) -> Iterator[str]:

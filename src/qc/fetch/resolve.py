@@ -97,12 +97,28 @@ def resolve_questions(
         name = PurePath(urlsplit(reference).path).name
         expected = Digest(None, sha256 or "")  # the settings require one for an address
         return QuestionFile(FileRequest(target, expected, name, urls=[reference]), name, None, columns)
-    path = Path(reference)
-    if not path.is_file():
+    if not Path(reference).is_file():
         raise QcError(
             f"params.yaml: fetch.{key}: {reference!r} is no label file of data/sources.yaml, and no file is there; "
             f"expected {', '.join(sources.labels)}, or the path or address of a file of your own"
         )
+    return _own_file(key, Path(reference), sha256, columns, target)
+
+
+def resolve_corrections(reference: str, folder: Path) -> QuestionFile:
+    """Resolve `fetch.corrections`, whose file goes to `folder`; QcError where there is no such file."""
+    if not Path(reference).is_file():
+        raise QcError(
+            f"params.yaml: fetch.corrections: {reference!r}: no such file; expected null, or the path of a table with "
+            "the columns text and label"
+        )
+    return _own_file("corrections", Path(reference), None, None, folder / f"corrections{file_format(reference)}")
+
+
+def _own_file(
+    key: str, path: Path, sha256: str | None, columns: Mapping[str, str | None] | None, target: Path
+) -> QuestionFile:
+    """Describe a file of the user's own; QcError where its SHA-256 is not the expected one."""
     expected = Digest.of_file(path)
     if sha256 not in (None, expected.value):
         raise QcError(

@@ -19,7 +19,11 @@ from qc.models.registry import MODELS
 from qc.report.tables import markdown
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
-USES = {"train": "training questions", "test": "official test questions, which training does not see"}
+USES = {
+    "train": "training questions",
+    "test": "official test questions, which training does not see",
+    "corrections": "corrected labels of training questions",
+}
 
 
 def write_cards(

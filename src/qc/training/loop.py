@@ -19,6 +19,7 @@ from torch.nn.attention import sdpa_kernel
 from tqdm import tqdm
 
 from qc.config.training import SelectBy, TrainingConfig
+from qc.data.labels import UNKNOWN
 from qc.data.packed import Batch, PackedDataset, bucket_by_length, padding_share
 from qc.errors import QcError
 from qc.inference.predict import score
@@ -82,6 +83,7 @@ def best_epoch(curve: Sequence[Epoch], select_by: SelectBy) -> Epoch:
         "accuracy": lambda epoch: epoch.valid_accuracy,
         "macro_f1": lambda epoch: epoch.valid_macro_f1,
         "loss": lambda epoch: 0.0,  # all tie
+        "last": lambda epoch: epoch.epoch,
     }[select_by]
     return max(curve, key=lambda epoch: (score(epoch), -epoch.valid_loss))
 
@@ -209,13 +211,14 @@ def _loss(
 ) -> Tensor:
     """Mean cross-entropy; `fine_weight` adds that of the fine classes (Caruana, "Multitask Learning", 1997).
 
-    Class weights multiply both losses of a question, and are not normalized by batch: shards of a batch stay equal.
+    Class weights multiply both losses of a question, and are not normalized by batch: shards of a batch stay equal. A
+    question of unknown fine class has the first loss alone.
     """
-    mean = {"reduction": "mean" if class_weights is None else "none", "label_smoothing": config.label_smoothing}
-    loss = F.cross_entropy(logits[:, :classes], batch.labels, **mean)
+    each = {"reduction": "none", "label_smoothing": config.label_smoothing, "ignore_index": UNKNOWN}
+    loss = F.cross_entropy(logits[:, :classes], batch.labels, **each)
     if config.fine_weight and batch.fine_labels is not None:
-        loss = loss + config.fine_weight * F.cross_entropy(logits[:, classes:], batch.fine_labels, **mean)
-    return loss if class_weights is None else (loss * class_weights[batch.labels]).mean()
+        loss = loss + config.fine_weight * F.cross_entropy(logits[:, classes:], batch.fine_labels, **each)
+    return (loss if class_weights is None else loss * class_weights[batch.labels]).mean()
 
 
 def _epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
