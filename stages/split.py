@@ -29,7 +29,7 @@ def main(settings: Settings) -> None:
     from qc.data.parquet import read_chosen, read_pieces, write_table
     from qc.data.splits import split_questions
     from qc.evaluation.baselines import tfidf_accuracy
-    from qc.files import new_folder, write_json
+    from qc.files import file_sha256, new_folder, write_json
 
     config, classes = settings.split, Labels.read(LABELS).classes
     tokenizers = dict.fromkeys(settings.encoders_used().values())  # each once
@@ -52,7 +52,8 @@ def main(settings: Settings) -> None:
     with new_folder(SPLIT) as folder:
         for name, rows in splits.items():
             write_table(folder / f"{name}.parquet", add_groups(read_chosen(QUESTIONS, rows), questions.groups))
-    write_json(REPORTS / "data.json", figures)
+    sha256 = {name: file_sha256(SPLIT / f"{name}.parquet") for name in splits}
+    write_json(REPORTS / "data.json", {**figures, "sha256": sha256})
     print(", ".join(f"{name}: {len(rows)} questions" for name, rows in splits.items()))
     print("leak audit, accuracy on test: " + ", ".join(f"{name} {share:.3f}" for name, share in audit.items()))
     if suspected:

@@ -75,9 +75,9 @@ def test_splits_are_joined_and_taken_apart(settings):
     assert replace(data, train=joined).train is joined
 
 
-def test_a_changed_section_is_checked_and_trained_to_its_last_epoch(settings):
+def test_a_changed_section_is_checked_and_keeps_its_last_epoch(settings):
     found = change_settings(settings, "prefix", ["epochs=7", "head_learning_rate=null"])
-    expected = settings.train_prefix.model_copy(update={"epochs": 7, "patience": 7, "head_learning_rate": None})
+    expected = settings.train_prefix.model_copy(update={"epochs": 7, "select_by": "last", "head_learning_rate": None})
     assert found.train_prefix == expected
     assert change_settings(settings, "prefix", []).train_prefix.epochs == settings.train_prefix.epochs
 

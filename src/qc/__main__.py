@@ -39,6 +39,7 @@ COMMANDS = {
     "experiments": Command("list experiments: what changed, validation and test accuracy", "seconds"),
     "seeds": Command("run the pipeline with several training seeds", "about 10 minutes"),
     "cross-validate": Command("score settings of a model by cross-validation", "2 to 20 minutes"),
+    "labels": Command("name the labels of the data that look wrong", "3 minutes"),
     "sweep": Command("search the parameters of the models", "about an hour", "sweep"),
     "verify": Command("run the last commit twice and compare every byte", "about 6 minutes"),
     "doctor": Command("check settings, environment, DVC's files and its cache", "seconds"),

@@ -26,6 +26,7 @@ REPORTS = Path("reports")  # all other figures
 PLOTS = Path("plots")
 CARDS = REPORTS / "cards"
 SEEDS = REPORTS / "seeds.json"
+SUSPECTS, SUSPECTS_SUMMARY = REPORTS / "labels.csv", REPORTS / "labels.json"  # labels that look wrong
 PAGE = Path("report/index.html")
 EXPORT = Path("export")
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from qc.files import new_file, read_csv, read_json
 from qc.models.registry import MODELS
-from qc.paths import METRICS, PAGE, PARAMS, PLOTS, REPORTS, SEEDS
+from qc.paths import METRICS, PAGE, PARAMS, PLOTS, REPORTS, SEEDS, SUSPECTS, SUSPECTS_SUMMARY
 from qc.report.page import RunResults, render_page
 from qc.report.tables import seed_values
 from qc.stage import load_settings
+
+MOST_SUSPICIOUS = 20  # labels that the page lists
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -21,11 +23,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Write the page; the exit status."""
-    scores = read_json(REPORTS / "test.json")
+    scores, data = read_json(REPORTS / "test.json"), read_json(REPORTS / "data.json")
     page = render_page(
         RunResults(
             scores=scores,
-            data=read_json(REPORTS / "data.json"),
+            data=data,
             trainings={name: read_json(REPORTS / f"train_{name}.json") for name in MODELS},
             curves={name: read_csv(PLOTS / f"train_{name}.csv") for name in MODELS},
             predictions=read_csv(METRICS / "predictions.csv"),
@@ -33,6 +35,7 @@ def run(arguments: Namespace) -> int:
             reliability=read_csv(PLOTS / "reliability.csv"),
             coverage=read_csv(PLOTS / "coverage.csv"),
             seeds=read_seeds(load_settings().seed, scores),
+            labels=read_labels(data),
             params=PARAMS.read_text(encoding="utf-8"),
         )
     )
@@ -49,3 +52,13 @@ def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, list[float]]:
     if same is None or any(name not in same or same[name]["loss"] != scores[name]["loss"] for name in MODELS):
         return {}
     return {name: seed_values(seeds, name, "accuracy") for name in MODELS}
+
+
+def read_labels(data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read what `qc labels` found; None where it was run on other splits than those of reports/data.json, or never."""
+    if not SUSPECTS_SUMMARY.exists():
+        return None
+    found = read_json(SUSPECTS_SUMMARY)
+    if any(data["sha256"][name] != sha256 for name, sha256 in found["split"].items()):
+        return None
+    return {**found, "most_suspicious": read_csv(SUSPECTS)[:MOST_SUSPICIOUS]}

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.pipeline import Pipeline, make_pipeline, make_union
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.svm import LinearSVC
 
 
@@ -18,11 +18,16 @@ def majority(class_weights: str | None) -> DummyClassifier:
     return DummyClassifier(strategy="most_frequent")
 
 
-def tfidf_svm(class_weights: str | None) -> Pipeline:
-    """TF-IDF of word 1- to 2-grams and character 1- to 5-grams, and a linear support vector machine."""
+def tfidf() -> FeatureUnion:
+    """TF-IDF of word 1- to 2-grams and character 1- to 5-grams."""
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5), sublinear_tf=True)
-    return make_pipeline(make_union(words, characters), LinearSVC(random_state=0, class_weight=class_weights))
+    return make_union(words, characters)
+
+
+def tfidf_svm(class_weights: str | None) -> Pipeline:
+    """TF-IDF, and a linear support vector machine."""
+    return make_pipeline(tfidf(), LinearSVC(random_state=0, class_weight=class_weights))
 
 
 BASELINES = {"majority": majority, "tfidf_svm": tfidf_svm}

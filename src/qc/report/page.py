@@ -6,6 +6,7 @@ Notable:
 """
 
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,10 +16,12 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from qc.files import unescape_formula
 from qc.report.figures import class_bars, confusion_matrix, coverage_curves, learning_curves, reliability_diagram
 from qc.report.tables import title
 
 TEMPLATE = Path(__file__).with_name("page.html")
+MOST_DRAWN = 30  # classes of a figure
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 1)  # of the table
 PACKAGES = ("torch", "transformers", "datasets", "scikit-learn", "numpy", "scipy", "dvc")
 Json = dict[str, Any]
@@ -38,6 +41,7 @@ class RunResults:
         reliability: Rows of plots/reliability.csv.
         coverage: Rows of plots/coverage.csv.
         seeds: Test accuracies of each model over training seeds; empty for none.
+        labels: reports/labels.json, and the first rows of reports/labels.csv as `most_suspicious`; None for none.
         params: The text of params.yaml.
     """
 
@@ -50,6 +54,7 @@ class RunResults:
     reliability: Sequence[Mapping[str, str]]
     coverage: Sequence[Mapping[str, str]]
     seeds: Mapping[str, Sequence[float]]
+    labels: Json | None
     params: str
 
 
@@ -58,6 +63,7 @@ def render_page(run: RunResults) -> str:
     names = list(run.trainings)
     predictions = {row["id"]: row for row in run.predictions}
     classes = list(run.scores[names[0]]["f1"])
+    drawn = _drawn(classes, run.data["classes"]["test"])
     curves = {name: [_numbers(row) for row in rows] for name, rows in run.curves.items()}
     bins, coverage = (
         {name: [_numbers(row, "model") for row in rows if row["model"] == name] for name in names}
@@ -80,8 +86,9 @@ def render_page(run: RunResults) -> str:
             learning_curves(curves, "valid_loss", "validation loss"),
             learning_curves(curves, "train_loss", "training loss"),
         ],
-        confusions={name: confusion_matrix(_counts(run, name, classes), classes, name) for name in names},
-        bars=class_bars({name: run.scores[name]["f1"] for name in names}, "F1"),
+        confusions={name: confusion_matrix(_counts(run, name, drawn), drawn, name) for name in names},
+        bars=class_bars({name: {each: run.scores[name]["f1"][each] for each in drawn} for name in names}, "F1"),
+        drawn=drawn,
         by_class=[
             [name, each, run.data["classes"]["test"].get(each, 0)]
             + [f"{run.scores[name][score][each]:.3f}" for score in ("precision", "recall", "f1")]
@@ -99,6 +106,9 @@ def render_page(run: RunResults) -> str:
             [each, *(run.data["classes"][split].get(each, 0) for split in ("train", "valid", "test"))]
             for each in classes
         ],
+        labels=run.labels,
+        suspected=[list(each.values()) for each in run.labels["confusions"]] if run.labels else [],
+        unescape=unescape_formula,
         lengths=[[split, *found.values()] for split, found in run.data["length"].items()],
         percentiles=list(run.data["length"]["train"]),
         listed=_listed,
@@ -147,8 +157,14 @@ def _calibration(name: str, scores: Json) -> list[str]:
 
 def _counts(run: RunResults, name: str, classes: Sequence[str]) -> list[list[int]]:
     """Count how many questions of each class (rows) were predicted as each class (columns)."""
-    pairs = [(row["label"], row[name]) for row in run.predictions]
-    return [[pairs.count((label, predicted)) for predicted in classes] for label in classes]
+    pairs = Counter((row["label"], row[name]) for row in run.predictions)
+    return [[pairs[label, predicted] for predicted in classes] for label in classes]
+
+
+def _drawn(classes: Sequence[str], questions: Mapping[str, int]) -> list[str]:
+    """Choose the classes that figures show: those with the most test questions, in the order of the classes."""
+    most = sorted(classes, key=lambda name: -questions.get(name, 0))[:MOST_DRAWN]
+    return [name for name in classes if name in most]
 
 
 def _thresholds(rows: Sequence[Mapping[str, float]]) -> list[str]:

@@ -8,12 +8,14 @@ Notable:
 - equal questions stay in one fold, classes are spread evenly over the folds (scikit-learn's StratifiedGroupKFold)
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML, YAMLError
+from scipy.special import softmax
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
@@ -21,8 +23,10 @@ from qc.config.schema import NOT_A_VALUE, validate
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.paths import Folders
-from qc.training.data import TokenizedSplit, load_training_data
+from qc.training.data import TokenizedSplit, TrainingData, load_training_data
 from qc.training.trainer import train_model
+
+Fold = tuple[np.ndarray, np.ndarray]  # row numbers to train on, and those to predict
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Score:
 
 
 def change_settings(settings: Settings, model: str, changes: Sequence[str]) -> Settings:
-    """Change values of a model's section, and let it train to its last epoch.
+    """Change values of a model's section, and let it keep its last epoch.
 
     Args:
         settings: All of params.yaml.
@@ -63,10 +67,10 @@ def change_settings(settings: Settings, model: str, changes: Sequence[str]) -> S
         if not equals:
             raise QcError(f"invalid value {change!r}; expected KEY=VALUE, the key one of {section} in params.yaml")
     validate(type(settings), content, "params.yaml")
-    return validate(type(settings), {**content, section: {**values, "patience": values["epochs"]}}, "params.yaml")
+    return validate(type(settings), {**content, section: {**values, "select_by": "last"}}, "params.yaml")
 
 
-def make_folds(questions: TokenizedSplit, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def make_folds(questions: TokenizedSplit, folds: int, seed: int) -> list[Fold]:
     """Deal the questions into folds: the row numbers to train on, and those to predict.
 
     Raises:
@@ -76,7 +80,22 @@ def make_folds(questions: TokenizedSplit, folds: int, seed: int) -> Iterator[tup
     fewest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
     if not 2 <= folds <= fewest:
         raise QcError(f"--folds: invalid value {folds}; expected 2 to {fewest}, the questions of the rarest class")
-    yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
+    return deal(labels, groups, folds, seed)
+
+
+def deal(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[Fold]:
+    """Deal as `make_folds` does; a class with fewer questions than folds is not in every fold.
+
+    Args:
+        labels: (N,) class numbers.
+        groups: (N,) numbers of the groups of equal questions.
+        folds: Number of folds; no more than the largest class has questions.
+        seed: Decides which questions are in which fold.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        return list(splitter.split(labels, labels, groups))
 
 
 def cross_validate(
@@ -93,16 +112,53 @@ def cross_validate(
     """
     totals = {title: np.zeros(2) for title in compared}
     data = load_training_data(model, next(iter(compared.values())), folders)
-    dealt = list(make_folds(data.train.join(data.valid), folds, seeds[0]))
+    dealt = make_folds(data.train.join(data.valid), folds, seeds[0])
     count = len(data.train) + len(data.valid)
     with tqdm(total=len(dealt) * len(seeds) * len(compared), desc=model, unit="fold", disable=None) as bar:
         for seed in seeds:
-            for train, held_out in dealt:
+            for fold in dealt:
                 for title, settings in compared.items():
-                    data = load_training_data(model, settings, folders)  # anew: training changes the encoder
-                    questions = data.train.join(data.valid)
-                    fold = replace(data, train=questions.take(train), valid=questions.take(held_out))
-                    last = train_model(model, fold, settings.model_copy(update={"seed": seed})).curve[-1]
-                    totals[title] += np.array([last.valid_accuracy, last.valid_loss]) * len(held_out)
+                    data = load_fold(model, settings, folders, *fold)
+                    found = train_model(model, data, settings.model_copy(update={"seed": seed})).figures["valid"]
+                    totals[title] += np.array([found["accuracy"], found["loss"]]) * len(data.valid)
                     bar.update()
     return {title: Score(count, *(total / (count * len(seeds)))) for title, total in totals.items()}
+
+
+def predict_held_out(
+    models: Sequence[str], settings: Settings, folders: Folders, folds: Sequence[Fold]
+) -> dict[str, np.ndarray]:
+    """Predict every question of train and validation by models that were not trained on it.
+
+    Args:
+        models: Names of the models.
+        settings: All of params.yaml.
+        folders: Where the data is.
+        folds: From `deal`.
+
+    Returns:
+        For each model (N, classes) probabilities, the questions of train first.
+    """
+    found = {}
+    with tqdm(total=len(folds) * len(models), desc="models trained", unit="model", disable=None) as bar:
+        for model in models:
+            changed, predicted = change_settings(settings, model, []), []
+            for train, held_out in folds:
+                trained = train_model(model, load_fold(model, changed, folders, train, held_out), changed)
+                predicted.append(softmax(trained.predict_valid().double().numpy(), axis=1))
+                bar.update()
+            order = np.argsort(np.concatenate([held_out for _, held_out in folds]))
+            found[model] = np.concatenate(predicted)[order]
+    return found
+
+
+def load_fold(
+    model: str, settings: Settings, folders: Folders, train: np.ndarray, held_out: np.ndarray
+) -> TrainingData:
+    """Read the data of a model, with these rows of train and validation as its two splits.
+
+    It is read anew for each fold: training changes the encoder.
+    """
+    data = load_training_data(model, settings, folders)
+    questions = data.train.join(data.valid)
+    return replace(data, train=questions.take(train), valid=questions.take(held_out))

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qc.config.settings import Settings
 from qc.config.training import EncoderTrainingConfig
 from qc.data.packed import pack_ids
+from qc.inference.predict import predict
 from qc.models.classifier import Classifier, Task
 from qc.models.registry import MODELS
 from qc.runtime.device import pick_device, pick_precision, seed_everything
@@ -29,11 +31,13 @@ class Trained:
         model: It holds the weights of the best epoch.
         curve: One row an epoch.
         figures: Content of reports/train_NAME.json.
+        predict_valid: Computes the logits (N, classes) of the validation split, in its order.
     """
 
     model: Classifier
     curve: list[Epoch]
     figures: dict[str, Any]
+    predict_valid: Callable[[], Tensor]
 
 
 def train_model(
@@ -128,7 +132,7 @@ def train_model(
         "precision": precision,
         "padding_share": result.padding_share,
     }
-    return Trained(model, result.curve, figures)
+    return Trained(model, result.curve, figures, partial(predict, model, valid, precision))
 
 
 def describe_model(name: str, data: TrainingData, settings: Settings) -> dict[str, Any]:

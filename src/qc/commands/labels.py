@@ -1,0 +1,133 @@
+"""Name the labels of train and validation that look wrong, and write them to reports/labels.csv.
+
+    qc labels                             judged by the fine-tuned encoder and a linear model, trained five times each
+    qc labels --models prefix distilbert  by these models and the linear one
+
+Every question is predicted by models that were not trained on it, and confident learning (Northcutt et al., JAIR 2021;
+the library cleanlab) decides how many labels the predictions contradict, and which. The data is that of the last
+`dvc repro split`; the test split has no part in it. To correct labels, name a table of texts and right labels, such as
+data/own/corrections.csv, under fetch.corrections in params.yaml.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from cleanlab.filter import find_label_issues
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+
+from qc.data.labels import Labels
+from qc.data.parquet import read_table
+from qc.errors import QcError
+from qc.evaluation.baselines import tfidf
+from qc.files import file_sha256, write_csv, write_json
+from qc.models.registry import MODELS
+from qc.paths import LABELS, SUSPECTS, SUSPECTS_SUMMARY, TRAIN, VALID, Folders
+from qc.stage import load_settings
+from qc.training.cross_validation import deal, predict_held_out
+
+FOLDS = 5
+JUDGE = "distilbert"
+LINEAR = "tfidf"  # logistic regression; it takes part beside any models, since its mistakes are others than theirs
+INVERSE_PENALTY = 30.0  # of the logistic regression
+COLUMNS = ("id", "text", "label", "suggested", "confidence", "agreeing")
+SHOWN = 10  # suspicious labels that the terminal shows
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=[JUDGE], help=f"default: {JUDGE}")
+    parser.add_argument("--folds", type=int, default=FOLDS, help=f"times each is trained; default: {FOLDS}")
+
+
+def run(arguments: Namespace) -> int:
+    """Judge the labels and write the two files; the exit status."""
+    settings, classes = load_settings(), Labels.read(LABELS).classes
+    questions = {name: [] for name in ("id", "text", "label", "group")}
+    for path in (TRAIN, VALID):
+        for name, values in read_table(path, *questions).to_pydict().items():
+            questions[name] += values
+    labels = np.array(questions["label"])
+    most = np.bincount(labels).max()
+    if not 2 <= arguments.folds <= most:
+        raise QcError(f"--folds: invalid value {arguments.folds}; expected 2 to {most}, the size of the largest class")
+
+    folds = deal(labels, np.array(questions["group"]), arguments.folds, settings.seed)
+    predicted = predict_held_out(list(dict.fromkeys(arguments.models)), settings, Folders(), folds)
+    linear = make_pipeline(tfidf(), LogisticRegression(C=INVERSE_PENALTY, max_iter=1000))
+    predicted[LINEAR] = cross_val_predict(linear, questions["text"], labels, cv=folds, method="predict_proba")
+
+    rows = [
+        (questions["id"][row], questions["text"][row], classes[labels[row]], classes[suggested], *others)
+        for row, suggested, *others in find_suspects(labels, predicted)
+    ]
+    duplicates = conflicting(questions, classes)
+    write_csv(SUSPECTS, COLUMNS, rows, inert=True)
+    write_json(
+        SUSPECTS_SUMMARY,
+        {
+            "split": {path.stem: file_sha256(path) for path in (TRAIN, VALID)},
+            "questions": len(labels),
+            "models": list(predicted),
+            "folds": arguments.folds,
+            "suspects": len(rows),
+            "confusions": confusions(rows),
+            "conflicting_duplicates": duplicates,
+        },
+    )
+    for _, text, label, suggested, confidence, _ in rows[:SHOWN]:
+        print(f"{label} -> {suggested} ({confidence:.2f}): {text[:80]}")
+    print(
+        f"{SUSPECTS}: {len(rows)} of {len(labels)} labels look wrong; {len(duplicates)} questions occur with different "
+        "labels"
+    )
+    return 0
+
+
+def find_suspects(labels: np.ndarray, predicted: Mapping[str, np.ndarray]) -> list[tuple[int, int, float, str]]:
+    """Find labels that the models' mean probabilities contradict, the most suspicious first.
+
+    Args:
+        labels: (N,) class numbers.
+        predicted: For each model (N, classes) probabilities of questions that it was not trained on.
+
+    Returns:
+        Row number, suggested class number, its probability, and the names of the models that suggest it too.
+    """
+    mean = np.mean(list(predicted.values()), axis=0)
+    suggested = mean.argmax(axis=1)
+    found = find_label_issues(
+        labels, mean, filter_by="low_self_confidence", return_indices_ranked_by="self_confidence", n_jobs=1
+    )
+    return [
+        (
+            int(row),
+            int(suggested[row]),
+            float(mean[row, suggested[row]]),
+            " ".join(name for name, each in predicted.items() if each[row].argmax() == suggested[row]),
+        )
+        for row in found
+        if suggested[row] != labels[row]
+    ]
+
+
+def confusions(rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Count the suspicious labels, rows of `COLUMNS`, by class and suggested class, the most frequent first."""
+    counted = Counter((label, suggested) for _, _, label, suggested, *_ in rows)
+    return [
+        {"label": label, "suggested": suggested, "questions": number}
+        for (label, suggested), number in sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def conflicting(questions: Mapping[str, Sequence[Any]], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """List the questions that occur with different labels, equal up to case, spaces, Unicode form or token ids."""
+    groups: dict[int, dict[str, Any]] = {}
+    for number, text, label in zip(questions["group"], questions["text"], questions["label"], strict=True):
+        group = groups.setdefault(number, {"text": text, "labels": {}})
+        group["labels"][classes[label]] = group["labels"].get(classes[label], 0) + 1
+    return [group for group in groups.values() if len(group["labels"]) > 1]
