@@ -135,9 +135,11 @@ def test_scores_of_a_model():
     assert found["macro_f1"] == pytest.approx(7 / 9)
 
 
-def test_a_class_never_seen_nor_predicted_counts_as_zero():
-    found = evaluate_predictions(np.array([[0.9, 0.05, 0.05]]), np.array([0]), ["A", "B", "C"])
-    assert found["f1"] == {"A": 1.0, "B": 0.0, "C": 0.0}
+def test_a_class_without_questions_has_no_part_in_the_means():
+    found = evaluate_predictions(np.array([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1]]), np.array([0, 0]), ["A", "B", "C"])
+    assert found["f1"] == pytest.approx({"A": 2 / 3, "B": 0.0, "C": 0.0})
+    means = found["macro_precision"], found["macro_recall"], found["macro_f1"]
+    assert means == pytest.approx((1.0, 0.5, 2 / 3))
 
 
 def test_the_baselines_learn_what_they_can():

@@ -12,7 +12,7 @@ import numpy as np
 
 from qc.config.settings import SplitConfig
 from qc.data.groups import GroupedQuestions
-from qc.errors import QcError
+from qc.errors import QcError, listed
 
 
 def split_questions(
@@ -145,7 +145,7 @@ def _check_left(
         raise QcError(
             f"{np.sum(shared)} of the {np.sum(train)} questions of fetch.train are also in fetch.test, and were left "
             "out of train and valid (split.drop_test_questions: true in params.yaml); too few different ones are left "
-            f"of class {', '.join(short)}: train and valid need one each. Name another fetch.test, add questions of "
+            f"of class {listed(short)}: train and valid need one each. Name another fetch.test, add questions of "
             "these classes, or set split.drop_test_questions: false, which trains on test questions, so that no test "
             "score means anything"
         )

@@ -13,7 +13,7 @@ from qc.data.formats import LabelledQuestion
 from qc.data.labels import Labels
 from qc.data.text import model_text
 from qc.data.tokenizers import Vocabulary, token_ids
-from qc.errors import QcError
+from qc.errors import QcError, listed
 
 PIECE = 16_384  # questions that are in memory at once
 Rows = Iterable[tuple[str, LabelledQuestion]]  # partition (`train` or `test`) and question
@@ -47,8 +47,7 @@ def take_inventory(rows: Rows) -> Inventory:
     unknown = sorted({coarse for _, coarse, _ in found} - set(classes))
     if unknown:
         raise QcError(
-            f"the test file has class {', '.join(unknown)}, which the train file does not have; expected "
-            f"{', '.join(classes)}"
+            f"the test file has class {listed(unknown)}, which the train file does not have; expected {listed(classes)}"
         )
     return Inventory(
         questions=found.total(),

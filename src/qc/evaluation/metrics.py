@@ -134,18 +134,19 @@ def evaluate_predictions(probabilities: np.ndarray, labels: np.ndarray, classes:
     Returns:
         accuracy with the bounds of its 95 % interval; macro_f1, macro_precision, macro_recall; loss, ece and brier;
         f1, precision and recall per class. A class without predictions has a precision of 0, one without questions a
-        recall of 0.
+        recall of 0, and no part in the three means.
     """
     predicted = probabilities.argmax(axis=1)
     numbers = list(range(len(classes)))
     found = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0)
+    macro_precision, macro_recall, macro_f1 = (float(np.mean(each[found[3] > 0])) for each in found[:3])
     precision, recall, f1 = (dict(zip(classes, map(float, each), strict=True)) for each in found[:3])
     return {
         **evaluate_accuracy(predicted, labels),
-        "macro_f1": float(np.mean(found[2])),
+        "macro_f1": macro_f1,
         **evaluate_calibration(probabilities, labels),
-        "macro_precision": float(np.mean(found[0])),
-        "macro_recall": float(np.mean(found[1])),
+        "macro_precision": macro_precision,
+        "macro_recall": macro_recall,
         "f1": f1,
         "precision": precision,
         "recall": recall,
