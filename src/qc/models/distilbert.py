@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from qc.models.classifier import Task
+from qc.models.dropout import Dropout, use_cheap_dropout
 from qc.models.encoder import Encoder
 from qc.models.head import HierarchicalHead
 from qc.models.pooling import masked_mean
@@ -53,12 +54,13 @@ class DistilbertClassifier(EncoderClassifier):
         self.encoder = encoder.requires_grad_(encoder.trainable_layers == "all")
         for part in encoder.upper_parts():
             part.requires_grad_(True)
+        use_cheap_dropout(encoder)
         self.pooling = pooling
         self.head = nn.Sequential(
             nn.Linear(encoder.hidden_size, head_hidden_size),
             nn.LayerNorm(head_hidden_size),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             HierarchicalHead(head_hidden_size, classes, coarse_of),
         )
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qc.models.classifier import Classifier, Task
+from qc.models.dropout import Dropout
 from qc.models.head import HierarchicalHead
 from qc.models.pooling import masked_mean
 
@@ -131,7 +132,7 @@ class EncoderLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(hidden_size)
         self.feed_forward = FeedForward(hidden_size, ffn_size)
         self.feed_forward_norm = nn.LayerNorm(hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """(B, T, hidden_size) and an additive bias (B, 1, 1, T) or None -> (B, T, hidden_size)."""
@@ -179,7 +180,7 @@ class ScratchClassifier(Classifier):
             for _ in range(config.layers)
         )
         self.final_norm = nn.LayerNorm(config.hidden_size) if config.norm == "pre" else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.head = HierarchicalHead(config.hidden_size, config.classes, config.coarse_of)
         for parameter in self.parameters():
             if parameter.dim() > 1:
