@@ -6,9 +6,10 @@ STAMP := $(VENV)/.ready
 LOCKS := requirements.txt requirements-dev.txt
 BIN := $(VENV)/bin
 RUN := pipeline,export,sweep
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test lint bench lock clean check-tools browser
+.PHONY: help run test soak lint bench lock clean check-tools browser
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -18,9 +19,13 @@ run: $(STAMP)  ## fetch, train and evaluate: dvc repro (2 to 3 minutes)
 	@echo "make run: dvc repro (runs only what changed)"
 	@dvc repro
 
-test: $(STAMP) browser  ## the whole test suite (about 12 minutes)
+test: $(STAMP) browser  ## the test suite (about 5 minutes)
 	@echo "make test: pytest"
-	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	@python -m pytest $(PARALLEL)
+
+soak: $(STAMP)  ## slower proofs: kills, machines, processes, exports, every preset (about 8 minutes)
+	@echo "make soak: pytest -m soak"
+	@python -m pytest $(PARALLEL) -m soak
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	@ruff check .

@@ -10,11 +10,12 @@ import random
 import resource
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,6 +73,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files of LONG before the others."""
     ranks = {f"test_{name}": rank for rank, name in enumerate(LONG)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(LONG)))
+
+
+def in_soak(cases: Iterable, but: object) -> list:
+    """Cases of a test of which one runs in `make test`, and the others in `make soak`."""
+    cases = {case: case if isinstance(case, tuple) else (case,) for case in cases}
+    return [case if case == but else pytest.param(*values, marks=pytest.mark.soak) for case, values in cases.items()]
 
 
 def label_lines(count: int, seed: int = 1) -> list[str]:
@@ -418,17 +425,52 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(tmp_path_factory.mktemp(f"finished-{MARK}"), of=shared)
 
 
+def present(root: Path) -> dict[Path, tuple]:
+    """What tells whether a file below `root` is still the same: git's and DVC's, too."""
+    found = {}
+    for folder, folders, files in os.walk(root):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            about = path.lstat()
+            changes = () if stat.S_ISDIR(about.st_mode) else (about.st_size, about.st_mtime_ns, about.st_ino)
+            found[path.relative_to(root)] = (about.st_mode, *changes)
+    return found
+
+
+def put_back(root: Path, pristine: Path, before: dict[Path, tuple]) -> None:
+    """Make everything below `root` what it was, from a copy of that."""
+    after = present(root)
+    for path in sorted(after.keys() - before.keys(), reverse=True):
+        remove(root / path)
+    for path in sorted(path for path in before if before[path] != after.get(path)):
+        if not (pristine / path).exists():
+            continue  # made by an earlier test that keeps it, such as the report
+        if path in after:
+            remove(root / path)
+        if stat.S_ISDIR(before[path][0]):
+            shutil.copytree(pristine / path, root / path, symlinks=True, dirs_exist_ok=True)
+        elif not (root / path).exists():
+            shutil.copy2(pristine / path, root / path, follow_symlinks=False)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def pristine(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished project that no test changes."""
+    return finished.copy(tmp_path_factory.mktemp(f"pristine-{MARK}") / "project").root
+
+
 @pytest.fixture
-def restored(finished: Project) -> Iterator[Project]:
-    """The finished project, put back after the test: its files, and what DVC remembers of runs."""
-    runs = finished.root / ".dvc/cache/runs"
-    before = set(runs.glob("*/*"))
+def restored(finished: Project, pristine: Path) -> Iterator[Project]:
+    """The finished project; everything that the test changed in it is put back."""
+    before = present(finished.root)
     yield finished
-    for run in set(runs.glob("*/*")) - before:
-        shutil.rmtree(run)
-    finished.run("git", "checkout", "--quiet", "--force", ".")
-    finished.run("git", "clean", "--quiet", "--force", "-d")
-    finished.run("dvc", "checkout", "--quiet", "--force")
+    put_back(finished.root, pristine, before)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Ways to damage what a stage wrote, and what holds afterwards; the suite takes a few, `python -m tests.soak` all."""
+"""Ways to damage what a stage wrote, and what holds afterwards; the suite takes a few, `python -m tests.stress` all."""
 
 import os
 import shutil

@@ -20,6 +20,8 @@ from qc.report.tables import replace_block
 from tests.conftest import write_encoder
 from tests.test_readme import committed
 
+pytestmark = pytest.mark.soak
+
 ROWS = [([2, 5, 9, 11, 3], 0), ([2, 8, 7, 6, 10, 12, 3], 1), ([2, 4, 3], 2)]
 
 

@@ -128,6 +128,7 @@ def test_git_in_a_pod_gets_the_token_from_its_environment(tmp_path):
     assert "username=somebody\npassword=secret\n" in done.stdout
 
 
+@pytest.mark.soak
 def test_the_pods_train_one_stage_and_leave_an_experiment(ready, tmp_path):
     ready.run("qc", "preset", "kubernetes")
     ready.run("git", "config", "receive.denyCurrentBranch", "ignore")

@@ -144,7 +144,7 @@ def test_lock_leaves_the_files_where_the_tools_want_other_versions(tmp_path):
 
 def test_make_has_the_targets_that_the_readme_names():
     listed = make(ROOT, "help").stdout.splitlines()
-    assert [line.split()[1] for line in listed] == ["help", "run", "test", "lint", "bench", "lock", "clean"]
+    assert [line.split()[1] for line in listed] == ["help", "run", "test", "soak", "lint", "bench", "lock", "clean"]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     row = next(line for line in readme.splitlines() if line.startswith("| `make` |"))
     assert set(re.findall(r"`(\w+)`", row)) == {"make", *(line.split()[1] for line in listed)}

@@ -1,17 +1,17 @@
 """Outputs that were damaged: `dvc repro` ends in the right bytes, or says what is in its way.
 
-One output of each stage here, all of them in tests/soak.py.
+One output of each stage here, all of them in tests/stress.py.
 """
 
 import pytest
 from dvc.lock import make_lock
 
 from qc.commands import doctor
-from tests.conftest import outputs
+from tests.conftest import in_soak, outputs
 from tests.faults import AS_OTHERS, DAMAGES, allow_writing, forbid_writing, output_paths, refused_clearly
 
 
-@pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "read-only"])
+@pytest.mark.parametrize("damage", in_soak([name for name in DAMAGES if name != "read-only"], but="bit flipped"))
 def test_damaged_outputs_of_every_stage_come_back(restored, damage):
     before = outputs(restored)
     shift = list(DAMAGES).index(damage)
@@ -23,7 +23,7 @@ def test_damaged_outputs_of_every_stage_come_back(restored, damage):
     assert restored.run("git", "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("stage", ["fetch", "tokenize", "train_scratch", "evaluate"])
+@pytest.mark.parametrize("stage", in_soak(["fetch", "tokenize", "train_scratch", "evaluate"], but="tokenize"))
 def test_a_damaged_output_that_cannot_be_written_is_named_and_comes_back_when_it_can(restored, stage):
     before = outputs(restored)
     forbid_writing(path := output_paths(restored)[stage][0])
@@ -38,6 +38,7 @@ def test_a_damaged_output_that_cannot_be_written_is_named_and_comes_back_when_it
     assert outputs(restored) == before
 
 
+@pytest.mark.soak
 def test_two_runs_at_once_do_not_disturb_each_other(restored, tmp_path):
     before = outputs(restored)
     first = restored.start(tmp_path / "first", "dvc", "repro", "--force")

@@ -23,7 +23,7 @@ from qc.models.pretrained import load_encoder
 from qc.training.data import hash_encoder
 from qc.training.loop import fit
 from qc.training.precomputed import cast_frozen, precompute_frozen
-from tests.conftest import FAMILIES, file_size_limit, write_encoder, write_record
+from tests.conftest import FAMILIES, file_size_limit, in_soak, write_encoder, write_record
 from tests.test_training import CONFIG, changed
 
 IDS = torch.tensor([[2, 5, 9, 11, 3, 0, 0], [2, 8, 7, 6, 10, 12, 3]])
@@ -334,6 +334,7 @@ def test_every_dropout_of_what_is_trained_drops(any_folder):
     assert not torch.equal(model(IDS, MASK), model(IDS, MASK))
 
 
+@pytest.mark.parametrize("any_folder", in_soak(FAMILIES, but="bert"), indirect=True)
 @pytest.mark.parametrize("name", ["prefix", "distilbert"])
 def test_every_family_is_trained_saved_loaded_and_exported(any_folder, tmp_path, name):
     trainable = trainable_of(any_folder)[1] if name == "distilbert" else 0

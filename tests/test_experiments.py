@@ -47,6 +47,7 @@ def queue(restored):
     restored.run("dvc", "exp", "remove", "--all-commits")
 
 
+@pytest.mark.soak
 def test_two_workers_run_a_grid_and_retrain_only_what_it_changes(queue):
     before, earlier = states(queue), experiments(queue)
     queue.run("dvc", "exp", "run", "--queue", "-S", "train_prefix.prefix_length=0,3", "-S", "train_prefix.epochs=1")
@@ -68,6 +69,7 @@ def test_two_workers_run_a_grid_and_retrain_only_what_it_changes(queue):
     assert states(queue) == before
 
 
+@pytest.mark.soak
 def test_an_experiment_is_compared_applied_branched_and_saved(queue):
     queue.run("dvc", "exp", "run", "--name", "slow", "-S", "train_distilbert.learning_rate=1e-4")
     assert read_json(queue.root / "models/distilbert/config.json")

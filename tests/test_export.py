@@ -89,6 +89,7 @@ def classifier():
 
 @pytest.mark.parametrize("mask_padding", [True, False])
 @pytest.mark.parametrize("max_length", [1, 2, 3, 8, 9, 12])
+@pytest.mark.soak
 def test_any_number_of_positions_is_exported_and_no_more_are_taken(
     here, classifier, tmp_path, max_length, mask_padding
 ):
@@ -109,6 +110,7 @@ def test_any_number_of_positions_is_exported_and_no_more_are_taken(
     assert json.loads((tmp_path / "out/config.json").read_text())["pad_id"] == 3
 
 
+@pytest.mark.soak
 def test_the_exported_axis_ends_where_the_models_positions_do(here, exported, monkeypatch, tmp_path):
     session = open_onnx(exported / "scratch" / MODEL)
     for length in (12, 13):
@@ -129,6 +131,7 @@ def test_the_exported_axis_ends_where_the_models_positions_do(here, exported, mo
         assert limits["length"] == {"max": longest}
 
 
+@pytest.mark.soak
 def test_an_export_over_another_replaces_its_own_files_alone(here, tmp_path, capsys):
     folder = tmp_path / "out"
     assert main(["export", "--model", "prefix", "--out", str(folder), "--int8"]) == 0
@@ -141,6 +144,7 @@ def test_an_export_over_another_replaces_its_own_files_alone(here, tmp_path, cap
     assert list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.soak
 def test_an_export_that_is_not_the_model_leaves_the_earlier_one(here, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "out"
     assert main(["export", "--model", "prefix", "--out", str(folder)]) == 0

@@ -7,6 +7,8 @@ from qc import load
 from qc.files import read_json
 from tests.conftest import VOCABULARY, write_encoder
 
+pytestmark = pytest.mark.soak
+
 WORDS = [*VOCABULARY, *(f"[unused{number}]" for number in range(30_522 - len(VOCABULARY)))]
 PARAMETERS = {"bert-base-uncased": 108_891_648, "distilbert-base-uncased": 66_362_880}  # without BERT's pooler
 LAYER = 7_087_872

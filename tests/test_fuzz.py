@@ -107,6 +107,7 @@ def refused_well(error, name):
 
 
 @pytest.mark.parametrize(("kind", "content"), [(Settings, PARAMS), (Sources, SOURCES)])
+@pytest.mark.soak
 def test_a_yaml_file_is_read_or_refused_by_file_and_key(kind, content, tmp_path):
     path = tmp_path / "x.yaml"
 
@@ -124,6 +125,7 @@ def test_a_yaml_file_is_read_or_refused_by_file_and_key(kind, content, tmp_path)
 
 
 @pytest.mark.parametrize("which", ["presets/x.yaml", "params.yaml"])
+@pytest.mark.soak
 def test_a_preset_is_laid_over_or_refused_and_params_stay(which, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("presets").mkdir()

@@ -46,6 +46,7 @@ def run(program, *arguments, cwd, env, status=0):
     return done.stdout if status == 0 else done.stderr
 
 
+@pytest.mark.soak
 def test_the_base_predicts_and_says_what_the_rest_needs(installed, finished):
     here = {"cwd": finished.root, "env": finished.env}
     expected = finished.run("qc", "predict", "who is it", "--json")

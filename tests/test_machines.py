@@ -15,6 +15,8 @@ from tests import fork_server
 from tests.conftest import ROOT, STAGES, outputs
 from tests.faults import AS_OTHERS, refused_clearly
 
+pytestmark = pytest.mark.soak
+
 NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 TURKISH = "tr_TR.UTF-8"  # where "I".lower() is another letter, for whoever asks the locale
 ASCII_ALONE = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

@@ -20,7 +20,7 @@ from qc.evaluation.baselines import predict_baselines
 from qc.files import read_csv, read_json
 from qc.report.tables import seed_table
 from stages import evaluate
-from tests.conftest import CLASSES, ENCODER_FILES, STAGES, VOCABULARY, outputs
+from tests.conftest import CLASSES, ENCODER_FILES, STAGES, VOCABULARY, in_soak, outputs
 
 MODELS = ("scratch", "prefix", "distilbert")
 SCREEN = 160  # columns
@@ -225,6 +225,7 @@ def test_going_back_takes_results_from_the_run_cache(restored):
     assert restored.run("git", "status", "--porcelain") == ""
 
 
+@pytest.mark.soak
 def test_an_encoder_that_is_fetched_too_reruns_nothing_else(restored):
     restored.set("fetch.encoders", "[tiny-bert, tiny-mpnet]")
     assert restored.repro() == ["fetch", "tokenize"]
@@ -240,6 +241,7 @@ def test_an_encoder_that_is_fetched_too_reruns_nothing_else(restored):
     assert restored.run(sys.executable, "-m", "qc", "predict", "--model", "prefix", "who is it")
 
 
+@pytest.mark.soak
 def test_two_encoder_families_serve_both_models(restored):
     restored.set("fetch.encoders", "[tiny-mpnet, tiny-distilbert]")
     restored.set("train_scratch.tokenizer", "tiny-mpnet")
@@ -252,6 +254,7 @@ def test_two_encoder_families_serve_both_models(restored):
 
 
 @pytest.mark.parametrize("trainable", [0, "all"])
+@pytest.mark.soak
 def test_the_head_alone_is_trained_or_all_there_is(restored, trainable):
     restored.set("train_distilbert.trainable_layers", trainable)
     assert restored.repro() == ["train_distilbert", "evaluate"]
@@ -294,6 +297,7 @@ def test_an_experiment_runs_and_is_listed(restored):
     restored.run("dvc", "exp", "remove", "longer-prefix")
 
 
+@pytest.mark.soak
 def test_seeds_are_run_as_experiments_and_the_workspace_stays_as_it_is(restored):
     said = restored.run("qc", "seeds", "1", "2")
     seeds = read_json(restored.root / "reports/seeds.json")
@@ -309,6 +313,7 @@ def test_seeds_are_run_as_experiments_and_the_workspace_stays_as_it_is(restored)
     assert "invalid value 1 1" in restored.run("qc", "seeds", "1", "1", status=2)
 
 
+@pytest.mark.soak
 def test_seeds_that_are_stopped_leave_nothing_running(restored, tmp_path):
     restored.set("train_scratch.epochs", 100_000)
     restored.set("train_scratch.patience", 100_000)
@@ -424,7 +429,7 @@ BAD_VALUES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("way", ["repro", "exp run"])
+@pytest.mark.parametrize("way", in_soak(["repro", "exp run"], but="repro"))
 def test_dvc_refuses_a_bad_value_of_any_section_before_it_removes_an_output(restored, way):
     before = outputs(restored)
     for key, value in BAD_VALUES.items():

@@ -15,7 +15,7 @@ from qc.files import read_csv
 from qc.inference.weights import read_weights
 from qc.runtime.launch import Launch, read_launch
 from qc.runtime.process_group import local_device, local_threads, process_group
-from tests.conftest import Project, free_port, outputs
+from tests.conftest import Project, free_port, in_soak, outputs
 
 TORCHRUN = "torchrun --standalone --nproc-per-node="
 TWO = f"{TORCHRUN}2".split()
@@ -68,7 +68,9 @@ def assert_close(alone, together, stage):
     torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("stage", "processes"), list(zip(TRAINING, (2, 3, 2), strict=True)))
+@pytest.mark.parametrize(
+    ("stage", "processes"), in_soak(zip(TRAINING, (2, 3, 2), strict=True), but=("train_scratch", 2))
+)
 def test_several_processes_train_what_one_trains(project, tmp_path, stage, processes):
     alone = project.copy(tmp_path / "alone")
     alone.stage(stage)
@@ -81,6 +83,7 @@ def test_several_processes_train_what_one_trains(project, tmp_path, stage, proce
     assert project.run("git", "status", "--porcelain", "--", ".state", "dvclive") == ""
 
 
+@pytest.mark.soak
 def test_accelerate_starts_them_as_well(project, tmp_path):
     other = project.copy(tmp_path / "torchrun")
     for each, launcher in ((project, "accelerate launch --multi_gpu --num_processes 2"), (other, f"{TORCHRUN}2")):
@@ -120,6 +123,7 @@ def undisturbed(long_project, tmp_path_factory):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.soak
 def test_a_killed_process_ends_the_run_clearly_and_it_goes_on_to_the_same_bytes(
     long_project, undisturbed, tmp_path, rank
 ):
@@ -223,6 +227,7 @@ def two_nodes(name):
                 subprocess.run(["ip", "netns", "delete", space], check=False, capture_output=True)
 
 
+@pytest.mark.soak
 def test_two_nodes_train_as_one_and_the_first_writes(project, tmp_path):
     nodes = [project.copy(tmp_path / f"node{number}") for number in range(2)]
     project.stage("train_prefix")

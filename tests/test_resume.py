@@ -27,11 +27,11 @@ from qc.runtime.device import seed_everything
 from qc.training.checkpoints import CheckpointFolder
 from qc.training.loop import fit
 from qc.training.run import run_key
-from tests.conftest import ROOT, file_size_limit, outputs
+from tests.conftest import ROOT, file_size_limit, in_soak, outputs
 from tests.test_training import CONFIG, SIZES, task, trained
 
 TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
-KILLS = 4  # the soak has more
+KILLS = 4  # tests.stress has more
 
 
 def states(tmp_path, key="a", warn=pytest.fail):
@@ -216,7 +216,7 @@ def until_a_state_is_saved(process, project, stage):
         pass
 
 
-@pytest.mark.parametrize("stage", TRAINING)
+@pytest.mark.parametrize("stage", in_soak(TRAINING, but="train_scratch"))
 def test_a_stage_killed_again_and_again_ends_in_the_bytes_of_an_undisturbed_run(processes, longer, stage, tmp_path):
     log = tmp_path / "log"
     duration(processes, longer, stage, log)
@@ -266,7 +266,9 @@ def other_code(project):
     path.write_text(path.read_text() + "# a change\n")
 
 
-@pytest.mark.parametrize("change", [no_change, other_parameter, other_seed, other_data, other_code])
+@pytest.mark.parametrize(
+    "change", in_soak([no_change, other_parameter, other_seed, other_data, other_code], but=other_code)
+)
 def test_a_state_is_never_used_with_other_parameters_data_or_code(longer, change):
     longer.set("train_scratch.epochs", 50)
     longer.leave_a_state("train_scratch")
@@ -285,7 +287,7 @@ def other_tokenizer(project):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_sha256": "0" * 64}))
 
 
-@pytest.mark.parametrize("change", [no_change, other_encoder_configuration, other_tokenizer])
+@pytest.mark.parametrize("change", in_soak([no_change, other_encoder_configuration, other_tokenizer], but=no_change))
 def test_a_state_is_never_used_with_another_encoder_or_tokenizer(longer, change):
     longer.set("train_distilbert.epochs", 60)
     longer.set("train_distilbert.patience", 60)
@@ -325,7 +327,9 @@ def test_a_run_is_known_by_its_arithmetic(monkeypatch, here):
     assert found[0] != found[1]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), in_soak([(signal.SIGTERM, 143), (signal.SIGINT, 130)], but=(signal.SIGINT, 130))
+)
 def test_a_stopped_stage_says_how_to_go_on_in_one_line_and_does(processes, longer, number, status, tmp_path):
     log = tmp_path / "log"
     duration(processes, longer, "train_prefix", log)
@@ -369,6 +373,7 @@ def stage_is_importing(pid):
     return int(caught, 16) & 1 << (signal.SIGTERM - 1)
 
 
+@pytest.mark.soak
 def test_a_pipeline_killed_with_all_its_processes_goes_on_and_ends_in_the_same_lock_file(longer):
     process = longer.start(Path(os.devnull), "dvc", "repro", "train_distilbert")
     while not list(longer.root.glob(".state/train_distilbert/*/epoch-*")):

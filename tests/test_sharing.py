@@ -75,6 +75,7 @@ def test_a_teammates_change_reruns_only_what_it_must(shared):
     assert shared.repro() == ["train_prefix", "evaluate"]
 
 
+@pytest.mark.soak
 def test_results_of_a_teammates_change_come_back_without_training(shared, finished):
     shared.run("dvc", "pull")
     shared.set("train_prefix.learning_rate", 0.02)
@@ -89,6 +90,7 @@ def test_results_of_a_teammates_change_come_back_without_training(shared, finish
     assert pin(finished.root / WEIGHTS) == pin(shared.root / WEIGHTS)
 
 
+@pytest.mark.soak
 def test_an_s3_remote_serves_a_second_clone(s3, restored, tmp_path):
     head = restored.run("git", "rev-parse", "HEAD").strip()
     restored.run("dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/qc")
@@ -132,6 +134,7 @@ def flip_a_bit(path):
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
 @pytest.mark.parametrize("command", ["pull", "repro"])
+@pytest.mark.soak
 def test_a_missing_or_damaged_object_of_the_cache_is_noticed_and_brought_back(shared, finished, how, command):
     shared.run("dvc", "pull")
     path = cached(shared, "train_prefix", WEIGHTS)

@@ -62,6 +62,7 @@ def watched(project, *programs):
     return project.run(sys.executable, "-c", script, *programs)
 
 
+@pytest.mark.soak
 def test_nothing_is_unpickled_by_any_stage_or_command(restored):
     (restored.root / "pickled.py").write_text("import pickle; pickle.loads(b'cbuiltins\\nlen\\n.')\n")
     assert "UNPICKLED" in watched(restored, "pickled")  # the watch does not sleep

@@ -1,6 +1,10 @@
 """Two runs from nothing give the same bytes, and a difference would be seen."""
 
+import pytest
+
 from qc.commands.verify import compare_outputs
+
+pytestmark = pytest.mark.soak
 
 
 def test_two_runs_from_nothing_end_in_the_same_bytes(project):

@@ -1,7 +1,7 @@
-"""A small pipeline killed, damaged and changed at random, with a look after each step; run by `python -m tests.soak`.
+"""A small pipeline killed, damaged and changed at random, with a look after each step; run by `python -m tests.stress`.
 
-    python -m tests.soak                          200 kills, every damage, 30 minutes of changes, a million inputs
-    python -m tests.soak --minutes 5 --kills 20   a shorter one
+    python -m tests.stress                          200 kills, every damage, 30 minutes of changes, a million inputs
+    python -m tests.stress --minutes 5 --kills 20   a shorter one
 
 What is looked at: what DVC says is up to date are the bytes that a run from nothing makes of the same parameters, and
 the next command is not kept from anything by what the one before left. The first fault ends a part. What came through
@@ -33,7 +33,7 @@ from tests.conftest import ROOT, Project, outputs
 from tests.faults import AS_OTHERS, DAMAGES, allow_writing, output_paths, refused_clearly
 
 PAGE = Path("docs/reproducibility.md")
-BEGIN, END = "<!-- written by `python -m tests.soak` -->", "<!-- end -->"
+BEGIN, END = "<!-- written by `python -m tests.stress` -->", "<!-- end -->"
 OUTPUTS = (
     "data/raw",
     "data/encoders",
@@ -367,13 +367,13 @@ def parts(folder: Path, asked: argparse.Namespace) -> Iterator[tuple[Callable[..
 def main() -> None:
     """Do all of it, three parts at a time, and write down what was counted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    parser = argparse.ArgumentParser(prog="python -m tests.soak")
+    parser = argparse.ArgumentParser(prog="python -m tests.stress")
     parser.add_argument("--minutes", type=float, default=30, help="of random changes")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--inputs", type=int, default=1_000_000, help="for the parser")
     asked = parser.parse_args()
     begun, count, faults = time.monotonic(), Counter(), 0
-    with tempfile.TemporaryDirectory(prefix="qc-soak-") as folder, ProcessPoolExecutor(3) as pool:
+    with tempfile.TemporaryDirectory(prefix="qc-stress-") as folder, ProcessPoolExecutor(3) as pool:
         started = {pool.submit(part, *given): part for part, given in parts(Path(folder), asked)}
         for future in as_completed(started):
             if error := future.exception():
@@ -384,7 +384,7 @@ def main() -> None:
             print(f"{started[future].__name__}: {'a fault' if error else 'done'}", flush=True)
     if faults:
         sys.exit(f"error: {faults} of {len(started)} parts met a fault, see above; {PAGE} stays as it was")
-    command = f"python -m tests.soak --minutes {asked.minutes:g} --kills {asked.kills} --inputs {asked.inputs}"
+    command = f"python -m tests.stress --minutes {asked.minutes:g} --kills {asked.kills} --inputs {asked.inputs}"
     rows = [f"| {name} | {times:,} |" for name, times in sorted(count.items())]
     table = "\n".join([f"| `{command}` | |", "|---|--:|", *rows])
     write_block(PAGE, BEGIN, END, f"{table}\n\nNo fault, in {(time.monotonic() - begun) / 60:.0f} minutes.")
