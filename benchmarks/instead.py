@@ -8,6 +8,7 @@ Notable:
     python -m benchmarks.instead fp32      what train_distilbert does, with Trainer, from its start to weights on disk
 """
 
+import json
 import sys
 import tempfile
 import time
@@ -291,7 +292,7 @@ def main(precision: str) -> None:
     trainer(model, train, section, folder, settings.seed, precision == "bf16", valid)
     with tempfile.TemporaryDirectory() as place:
         save_file(model.head.state_dict(), Path(place) / "model.safetensors")
-    print(accuracy(model, valid, max(len(ids) for ids, _ in valid)))
+    print(json.dumps({"valid_accuracy": accuracy(model, valid, max(len(ids) for ids, _ in valid))}))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """Ours, timed: the models, precomputed features and loop of the training stages, without the files around them.
 
-python -m benchmarks.ours fp32      the whole of train_distilbert, in a temporary folder; prints its accuracy
+python -m benchmarks.ours fp32      the whole of train_distilbert, in a temporary folder; prints accuracy and phases
 """
 
 import contextlib
 import itertools
+import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -21,9 +24,10 @@ from qc.models.classifier import Classifier
 from qc.paths import Folders
 from qc.runtime.device import Precision
 from qc.stage import load_settings
+from qc.training import loop, run, trainer
+from qc.training.checkpoints import CheckpointFolder
 from qc.training.loop import Checkpoint, Epoch, fit
 from qc.training.precomputed import cast_frozen, precompute_frozen
-from qc.training.run import run_training
 
 
 class Reached(Exception):
@@ -94,17 +98,56 @@ def drawn(questions: PackedDataset, count: int) -> PackedDataset:
     )
 
 
+@contextlib.contextmanager
+def phases() -> Iterator[dict[str, float]]:
+    """Seconds that a training stage spends in its phases, filled in while the block runs."""
+    seconds = dict.fromkeys(("data and encoder", "frozen layers", "training", "validation", "writing"), 0.0)
+
+    def timed(phase: str, owner: object, name: str) -> AbstractContextManager:
+        function = getattr(owner, name)
+
+        def run_timed(*arguments: object, **named: object) -> object:
+            inside = sum(seconds.values())
+            begin = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:  # a phase within a phase counts for itself alone
+                seconds[phase] += time.perf_counter() - begin - (sum(seconds.values()) - inside)
+
+        return mock.patch.object(owner, name, run_timed)
+
+    with contextlib.ExitStack() as stack:
+        for phase, owner, name in (
+            ("data and encoder", run, "load_training_data"),
+            ("frozen layers", trainer, "precompute_frozen"),
+            ("training", trainer, "fit"),
+            ("validation", loop, "score"),
+            ("writing", CheckpointFolder, "save"),
+            ("writing", run, "save_model"),
+        ):
+            stack.enter_context(timed(phase, owner, name))
+        yield seconds
+
+
 def main(precision: str) -> None:
-    """Run train_distilbert to its last epoch in a temporary folder; print the last epoch's validation accuracy."""
+    """Run train_distilbert to its last epoch in a temporary folder; print its last validation accuracy and phases."""
     settings = load_settings()
-    section = settings.train_distilbert
-    section = section.model_copy(update={"patience": section.epochs})
+    section = settings.train_distilbert.model_copy(update={"select_by": "last"})
     changed = settings.model_copy(update={"precision": precision, "train_distilbert": section})
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        folders = Folders(models=place, metrics=place, plots=place, checkpoints=place, live=place / "live")
-        run_training("distilbert", changed, folders)
-        print(read_csv(place / "train_distilbert.csv")[-1]["valid_accuracy"])
+        folders = Folders(
+            models=place,
+            metrics=place / "metrics",
+            reports=place / "reports",
+            plots=place,
+            checkpoints=place,
+            live=place / "live",
+        )
+        with phases() as seconds:
+            run.run_training("distilbert", changed, folders)
+        accuracy = float(read_csv(place / "train_distilbert.csv")[-1]["valid_accuracy"])
+        print(json.dumps({"valid_accuracy": accuracy, "phases": seconds}))
 
 
 if __name__ == "__main__":

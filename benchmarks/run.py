@@ -10,6 +10,7 @@ docs/performance.md.
 
 import dataclasses
 import itertools
+import json
 import math
 import multiprocessing
 import os
@@ -140,12 +141,12 @@ def ratios(found: Figures, *pairs: tuple[str, str]) -> Figures:
 def whole_stage(bench: Bench) -> Figures:
     """`train_distilbert` against the same with Trainer as a user waits for them: processes, from start to end."""
 
-    def run_in(module: str, precision: str) -> float:
+    def run_in(module: str, precision: str) -> Figures:
         command = [sys.executable, "-m", module, precision]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise QcError(f"`{' '.join(command)}` failed: {done.stderr}")
-        return float(done.stdout.split()[-1])
+        return json.loads(done.stdout.splitlines()[-1])
 
     contenders = {
         f"{name}_{precision}": partial(run_in, module, precision)
@@ -156,13 +157,14 @@ def whole_stage(bench: Bench) -> Figures:
     for number in range(WHOLE_ROUNDS):
         for name, contender in contenders.items():
             begin = time.perf_counter()
-            accuracy = contender()
-            found[name]["seconds"].append(time.perf_counter() - begin)
+            told = contender()
+            took, accuracy = time.perf_counter() - begin, told["valid_accuracy"]
+            found[name]["seconds"].append(took)
             found[name]["valid_accuracy"].append(accuracy)
-            print(
-                f"  round {number + 1}  {name:<13} {found[name]['seconds'][-1]:7.1f} s, valid {accuracy:.3f}",
-                flush=True,
-            )
+            if "phases" in told:  # what is in none is the start of the process, its end, and reports
+                rest = took - sum(told["phases"].values())
+                found[name]["phases"] = {"start and rest": rest, **told["phases"]}
+            print(f"  round {number + 1}  {name:<13} {took:7.1f} s, valid {accuracy:.3f}", flush=True)
     seconds = {name: statistics.median(each["seconds"]) for name, each in found.items()}
     pairs = (("trainer_fp32", f"ours_{bench.precision}"), ("trainer_fp32", "ours_fp32"), ("trainer_bf16", "ours_bf16"))
     return {
@@ -428,7 +430,12 @@ def table(results: Figures) -> str:
             )
             precision = fast.removeprefix("ours_")
             lines.append(f"| fine-tuning, {precision} | {own} | {CONTENDERS[slow]}: {theirs} | {times:.1f} x |")
-        lines.append("")
+        shown_phases = [
+            f"{precision}: " + ", ".join(f"{phase} {took:.1f} s" for phase, took in phases.items())
+            for precision in ("bf16", "fp32")
+            if (phases := found["contenders"][f"ours_{precision}"].get("phases"))
+        ]
+        lines += ["", *(f"Where ours spends it, {line}." for line in shown_phases), ""]
     lines += ["| seconds an epoch (validation accuracy) | ours | instead | |", "|---|---|---|---|"]
     for name, title in COMPARISONS.items():
         for pair, times in results[name]["ratios"].items() if name in results else ():

@@ -108,7 +108,15 @@ def test_every_part_of_the_benchmarks_runs_and_the_readme_has_what_they_found(be
     whole = results["stage"]["contenders"]
     assert whole.keys() == {"ours_fp32", "ours_bf16", "trainer_fp32", "trainer_bf16"}
     assert all(0 <= accuracy <= 1 for found in whole.values() for accuracy in found["valid_accuracy"])
+    for name in ("ours_fp32", "ours_bf16"):
+        phases, took = whole[name]["phases"], whole[name]["seconds"][-1]
+        assert list(phases) == [
+            "start and rest", "data and encoder", "frozen layers", "training", "validation", "writing",
+        ]  # fmt: skip
+        assert all(seconds > 0 for seconds in phases.values())
+        assert sum(phases.values()) == pytest.approx(took, abs=1e-3)
     readme = (benched.root / "docs/performance.md").read_text()
+    assert "Where ours spends it, fp32: start and rest " in readme
     assert replace_block(readme, BEGIN, END, table(results)) == readme
     assert "| seconds of the whole stage, 2 epochs (validation accuracy) |" in readme
 

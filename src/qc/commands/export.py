@@ -23,12 +23,12 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from qc.data.packed import PackedDataset
+from qc.data.packed import PackedDataset, bucket_by_length
 from qc.data.parquet import read_table
 from qc.errors import QcError
 from qc.evaluation.metrics import evaluate_accuracy
 from qc.files import CONFIG, TOKENIZER, replaced_files, write_json
-from qc.inference.predict import EVALUATION_BATCH, predict
+from qc.inference.predict import evaluation_batch, predict
 from qc.inference.predictor import Predictor, load
 from qc.paths import EXPORT, MODELS, VALID
 
@@ -125,7 +125,7 @@ def open_onnx(path: Path) -> onnxruntime.InferenceSession:
 def onnx_logits(session: onnxruntime.InferenceSession, questions: PackedDataset) -> tuple[np.ndarray, float]:
     """Compute the logits (N, classes) of questions, in their order; also the seconds it took."""
     logits, order, seconds = [], [], 0.0
-    for batch in questions.batches(EVALUATION_BATCH):
+    for batch in questions.batches(bucket_by_length(questions.lengths, evaluation_batch(questions.device))):
         mask = torch.ones_like(batch.inputs) if batch.mask is None else batch.mask.long()
         inputs = {"input_ids": batch.inputs.numpy(), "attention_mask": mask.numpy()}
         begin = time.perf_counter()

@@ -4,6 +4,7 @@ Notable:
 - all sequences lie end to end in one tensor on the training device; a batch is one gather, without a copy per question
 - a sequence holds token ids, or the precomputed features of a frozen part
 - a batch is padded to its own longest with the tokenizer's padding id, and has no mask when nothing is padded
+- a GPU is never waited for: row numbers go there once an epoch, shapes are known from lengths that stay on the CPU
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from qc.data.tokenizers import Vocabulary
 
 PIECE = 65_536  # questions that are packed at a time
+GPU_MULTIPLE = 8  # of the lengths of batches on a GPU: its kernels prefer it, and a compiler sees few shapes
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class PackedDataset:
         lengths: (N,) tokens of each question; on the CPU, so that cutting batches never waits for a device.
         pad_id: The tokenizer's id of padding.
         fine_labels: (N,) class numbers of a second task; None for none.
+        length_multiple: Batches are padded to a multiple of it, or to the longest question of all.
     """
 
     values: Tensor
@@ -59,6 +62,7 @@ class PackedDataset:
     lengths: Tensor
     pad_id: int
     fine_labels: Tensor | None = None
+    length_multiple: int = 1
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -68,6 +72,15 @@ class PackedDataset:
         """(N,) start of each question in `values`; on the CPU."""
         return self.lengths.cumsum(0) - self.lengths
 
+    @cached_property
+    def _spans(self) -> tuple[Tensor, Tensor]:
+        """Starts and lengths (N,) where `values` are."""
+        return self.starts.to(self.values.device), self.lengths.to(self.values.device)
+
+    @cached_property
+    def _longest(self) -> int:
+        return int(self.lengths.max())
+
     @property
     def device(self) -> torch.device:
         """Device of the batches; `values` may be kept elsewhere."""
@@ -75,34 +88,57 @@ class PackedDataset:
 
     def to(self, device: torch.device) -> "PackedDataset":
         """Copy values and labels to `device`."""
-        fine_labels = None if self.fine_labels is None else self.fine_labels.to(device)
-        return replace(self, values=self.values.to(device), labels=self.labels.to(device), fine_labels=fine_labels)
+        return replace(
+            self,
+            values=self.values.to(device),
+            labels=self.labels.to(device),
+            fine_labels=None if self.fine_labels is None else self.fine_labels.to(device),
+            length_multiple=GPU_MULTIPLE if device.type == "cuda" else 1,
+        )
 
-    def batch(self, indices: Tensor) -> Batch:
-        """Cut out the questions at `indices` (B,), padded to the longest of them.
+    def batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
+        """Cut out the questions at each of the row numbers (B,) in `plan`, padded to the longest of them.
 
         Ids are padded with `pad_id`. Features are padded with arbitrary finite values: every model masks them.
         """
-        lengths = self.lengths[indices]  # (B,)
-        position = torch.arange(int(lengths.max()))  # (T,)
-        real = position < lengths[:, None]  # (B, T)
-        source = torch.where(real, self.starts[indices][:, None] + position, 0)
-        rows = indices.to(self.device, non_blocking=True)
-        inputs = self.values[source.to(self.values.device, non_blocking=True)]
+        sizes = [len(indices) for indices in plan]
+        rows = torch.cat(list(plan)).to(self.device)
+        places = rows.to(self.values.device)
+        for indices, on_device, place in zip(plan, rows.split(sizes), places.split(sizes), strict=True):
+            yield self._gather(indices, on_device, place)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Cut out the questions at `indices` (B,), see `batches`."""
+        return next(self.batches([indices]))
+
+    def padded_length(self, indices: Tensor) -> int:
+        """Length that the questions at `indices` (B,) are padded to."""
+        longest = int(self.lengths[indices].max())
+        return min(-(-longest // self.length_multiple) * self.length_multiple, self._longest)
+
+    def padding_share(self, plan: Sequence[Tensor]) -> float:
+        """Share of the padding among all tokens of the batches of `plan`, 0 to 1."""
+        multiplied = sum(len(indices) * self.padded_length(indices) for indices in plan)
+        return 1 - int(self.lengths.sum()) / multiplied
+
+    def _gather(self, indices: Tensor, rows: Tensor, places: Tensor) -> Batch:
+        """Cut a batch; the row numbers (B,) on the CPU, on the device, and where `values` are."""
+        starts, lengths = (each[places][:, None] for each in self._spans)
+        position = torch.arange(self.padded_length(indices), device=self.values.device)  # (T,)
+        real = position < lengths  # (B, T)
+        inputs = self.values[torch.where(real, starts + position, 0)]
         if not inputs.is_floating_point():
-            inputs.masked_fill_(~real.to(inputs.device, non_blocking=True), self.pad_id)
+            inputs.masked_fill_(~real, self.pad_id)
+        if inputs.device != self.device:
+            inputs = inputs.pin_memory()
+        unpadded = bool((self.lengths[indices] == len(position)).all())
         return Batch(
             inputs=inputs.to(self.device, non_blocking=True),
-            mask=None if real.all() else real.to(self.device, non_blocking=True),
+            mask=None if unpadded else real.to(self.device, non_blocking=True),
             labels=self.labels[rows],
             fine_labels=None if self.fine_labels is None else self.fine_labels[rows],
             indices=indices,
         )
-
-    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """Cut the split into batches, see `bucket_by_length`."""
-        for indices in bucket_by_length(self.lengths, batch_size, generator):
-            yield self.batch(indices)
 
 
 def pack(
@@ -196,9 +232,3 @@ def bucket_by_length(lengths: Tensor, batch_size: int, generator: torch.Generato
     if generator is None:
         return chunks
     return [chunks[i] for i in torch.randperm(len(chunks), generator=generator).tolist()]
-
-
-def padding_share(lengths: Tensor, batches: Sequence[Tensor]) -> float:
-    """Share of the padding among all tokens that `batches` of questions with `lengths` (N,) multiply, 0 to 1."""
-    multiplied = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-    return 1 - int(lengths.sum()) / multiplied

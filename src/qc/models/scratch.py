@@ -94,8 +94,6 @@ class MultiHeadAttention(nn.Module):
         q, k, v = (
             self.qkv(x).view(B, T, 3, self.heads, hidden_size // self.heads).permute(2, 0, 3, 1, 4)
         )  # each (B, H, T, D)
-        if bias is not None:
-            bias = bias.to(q.dtype)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)  # (B, H, T, D)
         return self.out(mixed.transpose(1, 2).reshape(B, T, hidden_size))
@@ -235,7 +233,8 @@ class ScratchClassifier(Classifier):
             mask = None
         x = self.embedding(self.rows[input_ids]) * math.sqrt(self.config.hidden_size)  # (B, T, W)
         x = self.dropout(x + self.positions[: x.shape[1]])
-        bias = attention_bias(mask, x.dtype)
+        lowered = torch.is_autocast_enabled(x.device.type)
+        bias = attention_bias(mask, torch.get_autocast_dtype(x.device.type) if lowered else x.dtype)
         for layer in self.layers:
             x = layer(x, bias)
         return self.head(masked_mean(self.final_norm(x), mask))

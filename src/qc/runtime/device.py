@@ -2,26 +2,29 @@
 
 Notable:
 - bf16 by autocast where asked; master weights, optimizer and losses stay in fp32
-- attention as plain matrix products (`ATTENTION`): faster on a CPU for questions this short, and deterministic
+- attention with kernels whose backward pass is deterministic (`attention`)
 """
 
 import os
 import random
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from qc.errors import QcError
 from qc.runtime.process_group import local_device, local_threads
 
 Precision = Literal["fp32", "bf16"]
 
-# Forward and backward of 32 questions of 17 tokens, 12 heads of 32, on 2 cores of an AMD EPYC with AVX512-BF16 (medians
-# of 40): MATH 2.1 ms in bf16 and 5.3 in fp32, FLASH_ATTENTION 12.7 and 3.1. With dropout, as in training, the latter
-# has no kernel on a CPU. MATH casts bf16 to fp32 and multiplies in that.
-ATTENTION = SDPBackend.MATH
+# MATH is attention as plain matrix products. On a CPU it suits short questions: forward and backward of 32 questions
+# of 17 tokens, 12 heads of 32, on 2 cores of an AMD EPYC with AVX512-BF16 (medians of 40), took MATH 2.1 ms in bf16 and
+# 5.3 in fp32, FLASH_ATTENTION 12.7 and 3.1. With dropout, as in training, the latter has no kernel on a CPU. On a GPU,
+# FLASH_ATTENTION takes bf16 batches without padding, MATH the others; EFFICIENT_ATTENTION is left out, since its
+# backward pass is not deterministic.
+ATTENTION = {"cpu": [SDPBackend.MATH], "cuda": [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]}
 
 
 def pick_device(name: str) -> torch.device:
@@ -67,6 +70,11 @@ def seed_everything(seed: int, threads: int) -> None:
     torch.set_num_threads(local_threads(threads))
     torch.set_deterministic_debug_mode("error")  # `use_deterministic_algorithms`
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory it has not written
+
+
+def attention(device: torch.device) -> AbstractContextManager:
+    """Context in which attention runs by the kernels for this device."""
+    return sdpa_kernel(ATTENTION[device.type])
 
 
 def describe_processor(device: torch.device) -> dict[str, Any]:

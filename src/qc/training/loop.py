@@ -15,15 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import sdpa_kernel
 from tqdm import tqdm
 
 from qc.config.training import SelectBy, TrainingConfig
 from qc.data.labels import UNKNOWN
-from qc.data.packed import Batch, PackedDataset, bucket_by_length, padding_share
+from qc.data.packed import Batch, PackedDataset, bucket_by_length
 from qc.errors import QcError
 from qc.inference.predict import score
-from qc.runtime.device import ATTENTION, Precision, autocast
+from qc.runtime.device import Precision, attention, autocast
 from qc.runtime.process_group import all_reduce_sum, data_parallel, is_main_process, launched_rank, shard, world_size
 from qc.training.optimizer import build_optimizer, learning_rate_factor
 
@@ -137,23 +136,24 @@ def fit(
         generator = torch.Generator().manual_seed(_epoch_seed(seed, number))
         torch.manual_seed(_epoch_seed(seed, number, launched_rank()))
         plan = bucket_by_length(train.lengths, config.batch_size, generator)
-        shares.append(padding_share(train.lengths, plan))
+        shares.append(train.padding_share(plan))
+        local = [shard(indices) for indices in plan]
+        # An empty shard takes part with weight 0.
+        batches = train.batches([part if len(part) else all_of[:1] for part, all_of in zip(local, plan, strict=True)])
         model.train()
         total = torch.zeros((), device=device)
         bar = tqdm(plan, desc=f"epoch {number}", unit="batch", leave=False, disable=None if is_main_process() else True)
-        for indices in bar:
-            local = shard(indices)
-            batch = train.batch(local if len(local) else indices[:1])  # an empty shard takes part with weight 0
-            with autocast(device, precision), sdpa_kernel(ATTENTION):
+        for indices, part, batch in zip(bar, local, batches, strict=True):
+            with autocast(device, precision), attention(device):
                 logits = forward(batch.inputs, batch.mask)
             loss = _loss(logits.float(), batch, model.output_layer.classes, config, class_weights)
-            (loss * (len(local) * world_size() / len(indices))).backward()
+            (loss * (len(part) * world_size() / len(indices))).backward()
             if config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            total += loss.detach() * len(local)
+            total += loss.detach() * len(part)
         train_loss = all_reduce_sum(total).item() / len(train)
         _check_finite(number, "training", train_loss)
         scores = score(model, valid, precision)

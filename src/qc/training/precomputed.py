@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from qc.data.packed import PackedDataset, bucket_by_length
 from qc.errors import QcError, reason
-from qc.inference.predict import EVALUATION_BATCH
+from qc.inference.predict import evaluation_batch
 from qc.runtime.device import Precision, autocast
 from qc.runtime.process_group import broadcast, is_main_process, launched_rank, world_size
 
@@ -44,7 +44,8 @@ def precompute_frozen(
         model: A `Classifier` with a frozen part.
         questions: Token ids, on the model's device.
         precision: Of the matrix products.
-        memory: MiB that the features may take on the device; above it they are memory-mapped.
+        memory: MiB that the features may take in memory; above it they are memory-mapped. On a GPU they may take half
+            of its free memory instead.
         folder: Folder of the memory-mapped file.
 
     Raises:
@@ -52,7 +53,7 @@ def precompute_frozen(
     """
     model.eval()
     cached = None
-    plan = bucket_by_length(questions.lengths, EVALUATION_BATCH)
+    plan = bucket_by_length(questions.lengths, evaluation_batch(questions.device))
     for first in tqdm(
         range(0, len(plan), world_size()),
         desc="frozen layers",
@@ -70,7 +71,7 @@ def precompute_frozen(
             values = _store(int(lengths.sum()), hidden, memory, folder)
             cached = replace(questions, values=values, lengths=lengths)
         for source, indices in enumerate(turn):
-            position = torch.arange(int(lengths[indices].max()))
+            position = torch.arange(hidden.shape[1] if indices is local else int(lengths[indices].max()))
             real = position < lengths[indices][:, None]  # (B, T')
             target = (cached.starts[indices][:, None] + position)[real]
             rows = (
@@ -81,10 +82,10 @@ def precompute_frozen(
 
 
 def _store(rows: int, like: Tensor, memory: float, folder: Path) -> Tensor:
-    """Room for (rows, H) of `like`'s type: on its device, or in a file if that would take more than `memory` MiB."""
+    """Room for (rows, H) of `like`'s type: on its device, or in a file where it would take too much of that."""
     width = like.shape[-1]
     size = rows * width * like.element_size()
-    if size <= memory * MIB:
+    if size <= (torch.cuda.mem_get_info(like.device)[0] / 2 if like.is_cuda else memory * MIB):
         return like.new_empty(rows, width)
     try:
         folder.mkdir(parents=True, exist_ok=True)
