@@ -9,7 +9,7 @@ RUN := pipeline,export,sweep
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test soak lint bench lock clean check-tools browser
+.PHONY: help run test soak lint bench lock clean check-tools browser qemu
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -23,7 +23,7 @@ test: $(STAMP) browser  ## the test suite (about 5 minutes)
 	@echo "make test: pytest"
 	@python -m pytest $(PARALLEL)
 
-soak: $(STAMP)  ## slower proofs: kills, machines, processes, exports, every preset (about 8 minutes)
+soak: $(STAMP) qemu  ## slower proofs: kills, machines, processes, exports, every preset (about 8 minutes)
 	@echo "make soak: pytest -m soak"
 	@python -m pytest $(PARALLEL) -m soak
 
@@ -57,12 +57,18 @@ check-tools:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@command -v git >/dev/null || { echo "error: git not found; install it (Debian: apt-get install git)" >&2; exit 1; }
 
-browser: APT := $(if $(filter 0,$(shell id -u)),,sudo -n )apt-get
+# install a Debian package (1) unless one of its programs (2) is there, for a purpose (3)
+APT = $(if $(filter 0,$(shell id -u)),,sudo -n )apt-get
+need = for program in $(2); do command -v $$program >/dev/null && exit; done; \
+	echo "installing $(1), in which the tests $(3)"; \
+	$(APT) update -qq && DEBIAN_FRONTEND=noninteractive $(APT) install -y -qq $(1) >/dev/null \
+	|| { echo "error: $(firstword $(2)) not found; install it (Debian: apt-get install $(1))" >&2; exit 1; }
+
 browser: | $(STAMP)
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
-		echo "installing chromium, in which the tests open the report"; \
-		$(APT) update -qq && DEBIAN_FRONTEND=noninteractive $(APT) install -y -qq chromium >/dev/null; \
-		} || { echo "error: chromium not found; install it (Debian: apt-get install chromium)" >&2; exit 1; }
+	@$(call need,chromium,chromium google-chrome,open the report)
+
+qemu: | $(STAMP)
+	@$(call need,qemu-user,qemu-x86_64,emulate other processors)
 
 $(STAMP): $(LOCKS) pyproject.toml | check-tools
 	@exec 9<requirements.txt; $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \

@@ -34,7 +34,17 @@ def values(path):
 
 
 def test_there_are_these_presets():
-    assert NAMES == ["accurate", "hub", "kubernetes", "notebook", "notebook-mini", "slurm", "trec", "trec-accurate"]
+    assert NAMES == [
+        "accurate",
+        "hub",
+        "kubernetes",
+        "notebook",
+        "notebook-mini",
+        "portable",
+        "slurm",
+        "trec",
+        "trec-accurate",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)

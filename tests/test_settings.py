@@ -39,7 +39,7 @@ def test_the_committed_file_is_valid(tmp_path):
         ("seed", "one", "integer"),
         ("threads", "0", "greater than or equal to 1"),
         ("device", "tpu", "'auto', 'cpu' or 'cuda'"),
-        ("precision", "fp16", "'auto', 'fp32' or 'bf16'"),
+        ("precision", "fp16", "'auto', 'fp32', 'bf16' or 'portable'"),
         ("max_length", "1.5", "integer"),
         ("fetch.train", "../secrets", "a path or address that ends in .label, .csv, .tsv, .jsonl"),
         ("fetch.train", "file:///etc/passwd.csv", "http:// or https://"),

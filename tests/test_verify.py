@@ -1,12 +1,15 @@
-"""Two runs from nothing give the same bytes, and a difference would be seen."""
+"""Two runs from nothing give the same bytes, and so does a portable one elsewhere; a difference would be seen."""
+
+import re
+from argparse import Namespace
 
 import pytest
 
-from qc.commands.verify import compare_outputs
+from qc.commands.verify import compare_outputs, read_record, run
+from qc.errors import QcError
 
-pytestmark = pytest.mark.soak
 
-
+@pytest.mark.soak
 def test_two_runs_from_nothing_end_in_the_same_bytes(project):
     output = project.run("qc", "verify")
     rows = [line.split() for line in output.splitlines() if len(line.split()) == 3]
@@ -22,3 +25,32 @@ def test_a_difference_or_a_missing_output_is_shown():
     assert different == 2
     assert [line.split()[1] for line in lines] == ["same", "DIFFERENT", "DIFFERENT"]
     assert "333333333333 / missing" in lines[2]
+
+
+@pytest.mark.soak
+def test_a_portable_run_is_recorded_and_compared_with_the_record(project):
+    record = project.root / "docs/portable.sha256"
+    record.unlink()
+    assert "docs/portable.sha256: cannot be read" in project.run("qc", "verify", "--portable", status=2)
+    assert "docs/portable.sha256: written, " in project.run("qc", "verify", "--portable", "--record")
+    recorded = dict(reversed(line.split("  ")) for line in record.read_text().splitlines()[1:])
+    models = {f"models/{name}/model.safetensors" for name in ("scratch", "prefix", "distilbert")}
+    assert {"metrics/predictions.csv", "data/split/test.parquet", *models} <= recorded.keys()
+    assert not any(path.startswith(("data/raw", "data/encoders", "dvc.lock")) for path in recorded)
+    wrong = recorded["metrics/predictions.csv"]
+    record.write_text(record.read_text().replace(wrong, "0" * 64))
+    output = project.run("qc", "verify", "--portable", status=2)
+    assert f"error: 1 of {len(recorded)} outputs are not those of docs/portable.sha256" in output
+    assert "DIFFERENT" in next(line for line in output.splitlines() if line.startswith("metrics/predictions.csv"))
+
+
+def test_the_committed_portable_record_has_every_model_and_score():
+    recorded = read_record()
+    for name in ("scratch", "prefix", "distilbert"):
+        assert {f"models/{name}/model.safetensors", f"metrics/test_{name}.json"} <= recorded.keys()
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in recorded.values())
+
+
+def test_a_record_is_written_of_a_portable_run_alone():
+    with pytest.raises(QcError, match="--record: expected beside --portable"):
+        run(Namespace(portable=False, record=True))

@@ -41,7 +41,7 @@ COMMANDS = {
     "cross-validate": Command("score settings of a model by cross-validation", "2 to 20 minutes"),
     "labels": Command("name the labels of the data that look wrong", "3 minutes"),
     "sweep": Command("search the parameters of the models", "about an hour", "sweep"),
-    "verify": Command("run the last commit twice and compare every byte", "about 6 minutes"),
+    "verify": Command("run the last commit from nothing and compare every byte", "about 6 minutes"),
     "doctor": Command("check settings, environment, DVC's files and its cache", "seconds"),
     "update-readme": Command("write the tables of the last run into README.md", "a second"),
 }

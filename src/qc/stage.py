@@ -16,7 +16,7 @@ from qc.errors import QcError, escape_unprintable, explain
 from qc.files import new_file
 from qc.paths import CHECKED, PARAMS, SOURCES
 from qc.runtime.launch import read_launch
-from qc.runtime.startup import check_address_space, handle_signals, set_environment
+from qc.runtime.startup import check_address_space, handle_signals, set_environment, set_portable_arithmetic
 
 
 def load_settings() -> Settings:
@@ -39,7 +39,10 @@ def run(main: Callable[[Settings], None]) -> None:
     escape_unprintable()
     try:
         check_address_space()
-        main(load_settings())
+        settings = load_settings()
+        if settings.precision == "portable":
+            set_portable_arithmetic()
+        main(settings)
     except Exception as error:
         message = explain(error)
         if message is None:

@@ -1,7 +1,11 @@
-"""Run the last commit twice from nothing in two places, and compare every byte.
+"""Run the last commit from nothing, and compare every byte: of two runs, or with the portable record.
 
-Both runs fetch, tokenize, split, train and evaluate in fresh clones with caches of their own. Then every output, and
-dvc.lock, are compared with each other, and dvc.lock with that of the commit.
+    qc verify                two runs; every output, and dvc.lock, are compared, and dvc.lock with that of the commit
+    qc verify --portable     a run with `precision: portable`, compared with docs/portable.sha256: does this machine
+                             compute what the one of the record did? About twice as long as a run in fp32
+    qc verify --portable --record    write that file
+
+A run fetches, tokenizes, splits, trains and evaluates in a fresh clone with a cache of its own.
 """
 
 import hashlib
@@ -14,21 +18,63 @@ from pathlib import Path
 
 import yaml
 
-from qc.errors import QcError
-from qc.files import file_sha256
-from qc.paths import LOCK
+from qc.config.presets import apply_preset, read_preset
+from qc.errors import QcError, reason
+from qc.files import file_sha256, new_file
+from qc.paths import LOCK, PARAMS, PORTABLE_RECORD, PRESETS
+
+PORTABLE = "portable"  # the preset
+COMPUTED = ("data/tokenized/", "data/split/", "models/", "metrics/", "plots/", "reports/")  # what a record holds
+HEADING = "# SHA-256 of what `qc verify --portable` computes; written by `qc verify --portable --record`"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the command: none."""
+    """Add the arguments of the command."""
+    parser.add_argument("--portable", action="store_true", help="compare a portable run with the record")
+    parser.add_argument("--record", action="store_true", help="with --portable: write the record")
 
 
 def run(arguments: Namespace) -> int:
-    """Run twice, compare and print the table; the exit status."""
+    """Run, compare and print the table; the exit status."""
+    if arguments.record and not arguments.portable:
+        raise QcError("--record: expected beside --portable")
     if subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout:
         print("note: the last commit is verified, without the changes since", flush=True)
+    return verify_portable(arguments.record) if arguments.portable else verify_twice()
+
+
+def verify_portable(record: bool) -> int:
+    """Run once with portable arithmetic, and compare with the record or write it; the exit status."""
     with tempfile.TemporaryDirectory() as name:
-        first, second = (run_from_nothing(Path(name), number) for number in (1, 2))
+        found = run_from_nothing(Path(name), 1, 1, PORTABLE)
+    made = {path: digest for path, digest in found.items() if path.startswith(COMPUTED)}
+    if record:
+        text = "".join(f"{digest}  {path}\n" for path, digest in made.items())
+        with new_file(PORTABLE_RECORD) as temporary:
+            temporary.write_text(f"{HEADING}\n{text}", encoding="utf-8")
+        print(f"{PORTABLE_RECORD}: written, {len(made)} outputs")
+        return 0
+    lines, different = compare_outputs(read_record(), made)
+    print("\n".join(lines))
+    if different:
+        raise QcError(f"{different} of {len(lines)} outputs are not those of {PORTABLE_RECORD}")
+    print(f"{len(lines)} outputs, the bytes of {PORTABLE_RECORD}")
+    return 0
+
+
+def read_record() -> dict[str, str]:
+    """Read the portable record: SHA-256 by path."""
+    try:
+        lines = PORTABLE_RECORD.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise QcError(f"{PORTABLE_RECORD}: cannot be read: {reason(error)}; git checkout brings it back") from None
+    return {path: digest for digest, _, path in (line.partition("  ") for line in lines if not line.startswith("#"))}
+
+
+def verify_twice() -> int:
+    """Run twice and compare; the exit status."""
+    with tempfile.TemporaryDirectory() as name:
+        first, second = (run_from_nothing(Path(name), number, 2) for number in (1, 2))
     lines, different = compare_outputs(first, second)
     print("\n".join(lines))
     if different:
@@ -39,13 +85,17 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def run_from_nothing(place: Path, number: int) -> dict[str, str]:
-    """Clone HEAD into `place` without its dvc.lock, run the pipeline there, and hash its outputs."""
+def run_from_nothing(place: Path, number: int, runs: int, preset: str | None = None) -> dict[str, str]:
+    """Clone HEAD into `place` without its dvc.lock, apply a preset, run the pipeline there, and hash its outputs."""
     root = place / f"run{number}"
     environment = {**os.environ, "DVC_SITE_CACHE_DIR": str(place / f"site{number}")}
     subprocess.run(["git", "clone", "--quiet", "--local", ".", str(root)], check=True)
     (root / LOCK).unlink(missing_ok=True)
-    print(f"run {number} of 2: dvc repro in {root}", flush=True)
+    if preset:
+        params = root / PARAMS
+        text = apply_preset(params.read_text(encoding="utf-8"), read_preset(root / PRESETS, preset))
+        params.write_text(text, encoding="utf-8")
+    print(f"run {number} of {runs}: dvc repro in {root}", flush=True)
     done = subprocess.run(
         ["dvc", "repro"], cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

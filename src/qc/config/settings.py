@@ -123,7 +123,7 @@ class Settings(Section):
     launcher: Annotated[str, Field(pattern=r"^\S.*$")]
     threads: Annotated[int, Field(ge=1, le=1024)]
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "fp32", "bf16"]
+    precision: Literal["auto", "fp32", "bf16", "portable"]
     compile: bool
     class_weights: Literal["balanced"] | None
     max_length: Positive
@@ -137,6 +137,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.precision == "portable" and self.device != "cpu":
+            raise InvalidValue("device", self.device, "cpu beside precision: portable, which is for CPUs")
         known = self.fetch.encoder_names()
         for key, name in self.encoders_used().items():
             if name not in known:

@@ -46,7 +46,14 @@ def pick_precision(name: str, device: torch.device) -> Precision:
     The choice goes by the kind of device, not by a measurement, which could differ from run to run: a GPU with bf16, a
     CPU with AMX, and a CPU with AVX512-BF16 unless it is Intel's. Intel CPUs have AMX for bf16; with AMX switched off,
     one was measured to multiply bf16 at half the rate of fp32, an AMD CPU at four times that rate.
+
+    Raises:
+        QcError: `portable` is asked for on a processor without AVX2.
     """
+    if name == "portable":
+        if not torch.cpu.get_capabilities().get("avx2"):
+            raise QcError("params.yaml: precision: invalid value 'portable': this processor has no AVX2; expected fp32")
+        return "fp32"
     if name != "auto":
         return name
     if device.type == "cuda":
