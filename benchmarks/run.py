@@ -435,7 +435,8 @@ def table(results: Figures) -> str:
             for precision in ("bf16", "fp32")
             if (phases := found["contenders"][f"ours_{precision}"].get("phases"))
         ]
-        lines += ["", *(f"Where ours spends it, {line}." for line in shown_phases), ""]
+        lines += [line for each in shown_phases for line in ("", f"Where ours spends it, {each}.")]
+        lines.append("")
     lines += ["| seconds an epoch (validation accuracy) | ours | instead | |", "|---|---|---|---|"]
     for name, title in COMPARISONS.items():
         for pair, times in results[name]["ratios"].items() if name in results else ():

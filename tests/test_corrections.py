@@ -50,13 +50,15 @@ def test_corrections_are_applied_to_train_recorded_and_off_by_default(restored):
 
 def test_a_correction_reruns_the_pipeline_and_a_question_without_fine_label_is_learned_from(restored):
     restored.set("train_prefix.batch_size", 1)  # batches in which no question has a fine class
+    restored.set("train_scratch.select_by", "last")
     rows = [f"{text},LOC" for _, text, coarse, *_ in questions(restored)[:40] if coarse == "ABBR"]
     write(restored, *rows)
     assert restored.repro() == STAGES
     assert all(math.isfinite(float(row["train_loss"])) for row in read_csv(restored.root / "plots/train_prefix.csv"))
-    assert (
-        f"corrected labels of training questions: `{PATH}`" in (restored.root / "reports/cards/prefix.md").read_text()
-    )
+    prefix, scratch = ((restored.root / f"reports/cards/{name}.md").read_text() for name in ("prefix", "scratch"))
+    assert f"corrected labels of training questions: `{PATH}`" in prefix
+    assert "the best by accuracy on validation" in prefix
+    assert "The weights are those of epoch 2.\n" in scratch
     classes = read_json(restored.root / "reports/data.json")["classes"]
     assert sum(classes[split]["LOC"] for split in classes) == 30 + len(set(rows))
 

@@ -59,6 +59,6 @@ def read_labels(data: Mapping[str, Any]) -> dict[str, Any] | None:
     if not SUSPECTS_SUMMARY.exists():
         return None
     found = read_json(SUSPECTS_SUMMARY)
-    if any(data["sha256"][name] != sha256 for name, sha256 in found["split"].items()):
+    if found["split"] != {name: data["sha256"][name] for name in found["split"]}:
         return None
     return {**found, "most_suspicious": read_csv(SUSPECTS)[:MOST_SUSPICIOUS]}

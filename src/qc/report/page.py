@@ -107,7 +107,7 @@ def render_page(run: RunResults) -> str:
             for each in classes
         ],
         labels=run.labels,
-        suspected=[list(each.values()) for each in run.labels["confusions"]] if run.labels else [],
+        suspected=[list(each.values()) for each in run.labels["confusions"][:MOST_DRAWN]] if run.labels else [],
         unescape=unescape_formula,
         lengths=[[split, *found.values()] for split, found in run.data["length"].items()],
         percentiles=list(run.data["length"]["train"]),
