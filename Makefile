@@ -23,7 +23,7 @@ test: $(STAMP) browser  ## the test suite (about 5 minutes)
 	@echo "make test: pytest"
 	@python -m pytest $(PARALLEL)
 
-soak: $(STAMP) qemu  ## slower proofs: kills, machines, processes, exports, every preset (about 8 minutes)
+soak: $(STAMP) qemu  ## slower proofs: kills, machines, processes, exports, fuzzed files (about 9 minutes)
 	@echo "make soak: pytest -m soak"
 	@python -m pytest $(PARALLEL) -m soak
 
