@@ -28,7 +28,7 @@ from qc.training.checkpoints import CheckpointFolder
 from qc.training.loop import fit
 from qc.training.run import run_key
 from tests.conftest import ROOT, file_size_limit, in_soak, outputs
-from tests.test_training import CONFIG, SIZES, task, trained
+from tests.test_training import CONFIG, SIZES, changed, task, trained
 
 TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
 KILLS = 4  # tests.stress has more
@@ -88,6 +88,35 @@ def test_the_newest_and_the_best_state_are_kept_and_a_finished_run_keeps_none(tm
     assert max(counts) <= 2
     folder.remove()
     assert not folder.folder.exists()
+
+
+def test_a_run_of_which_not_every_epoch_was_saved_ends_in_the_same_bits(tmp_path):
+    """As on a GPU: the best epoch may have no file of its own."""
+    config = changed(CONFIG, learning_rate=0.1)  # so high that the best epochs are 1 and 5
+    number = 0
+    folder = CheckpointFolder(tmp_path / "train_x", {"key": "a"}, str, interval=3, clock=lambda: number)
+    loaded, embedded = [], 0
+
+    def report(state):
+        nonlocal number, embedded
+        number += 1
+        before = set(folder.folder.glob("*"))
+        folder.save(state)
+        if set(folder.folder.glob("*")) - before:
+            loaded.append(folder.load())
+            assert loaded[-1].best == state.best
+            assert loaded[-1].tensors.keys() == state.tensors.keys()
+            expected = {name: weights.clone() for name, weights in state.best_weights.items()}
+            assert all(torch.equal(loaded[-1].best_weights[name], weights) for name, weights in expected.items())
+            embedded += not (folder.folder / f"epoch-{state.best:04d}.safetensors").exists()
+
+    undisturbed, expected = trained(config, report=report)
+    assert [len(state.curve) for state in loaded] == [1, 4, 7]
+    assert embedded == 1
+    for state in loaded:
+        model, result = trained(config, start=state)
+        assert result == expected
+        assert same_weights(model, undisturbed)
 
 
 def test_a_state_belongs_to_its_key_alone(saved):

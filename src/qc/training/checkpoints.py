@@ -8,13 +8,16 @@ Notable:
 - there is no random state to save: all randomness of an epoch comes from (seed, epoch)
 - writing is atomic; a broken file is set aside with a warning
 - two files stay: the newest epoch and the best one, whose weights the run may end with
+- where epochs take less time than saving them, not all are saved; the newest file then has the best weights, too
 """
 
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +36,7 @@ from qc.training.loop import WEIGHTS, Checkpoint, Epoch
 
 OTHER_RUNS_KEPT = 2
 METADATA = "state"  # key of the JSON in the metadata of a file
+BEST = "best."  # prefix of the names of the best epoch's weights, where that has no file
 
 
 class CheckpointFolder:
@@ -42,11 +46,21 @@ class CheckpointFolder:
         stage: Folder of all runs of the stage, named after it.
         key: Everything that decides the result of this run, in types of JSON.
         warn: Called with a message about a broken file.
+        interval: Seconds between two files at least; 0 saves every epoch.
+        clock: Tells the seconds.
     """
 
-    def __init__(self, stage: Path, key: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        stage: Path,
+        key: Mapping[str, Any],
+        warn: Callable[[str], None],
+        interval: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.stage, self.folder, self.warn = stage, stage / digest[:16], warn
+        self.interval, self.clock, self.saved = interval, clock, -math.inf
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -76,17 +90,23 @@ class CheckpointFolder:
             yield
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, then remove those that it replaces; QcError where it cannot be written."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+        """Write a checkpoint if it is time to, and remove those it replaces; QcError where it cannot be written."""
+        if self.clock() - self.saved < self.interval:
+            return
+        newest, best = self._path(len(checkpoint.curve)), self._path(checkpoint.best)
+        tensors = dict(checkpoint.tensors)
+        if best != newest and not best.exists():
+            tensors |= {f"{BEST}{name}": weights for name, weights in checkpoint.best_weights.items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         facts = {
             "curve": [asdict(epoch) for epoch in checkpoint.curve],
             "padding_shares": checkpoint.padding_shares,
             "best": checkpoint.best,
             "checksum": _checksum(tensors),
         }
-        newest, best = self._path(len(checkpoint.curve)), self._path(checkpoint.best)
         with new_file(newest) as temporary:
             write_weights(temporary, tensors, {METADATA: json.dumps(facts)})
+        self.saved = self.clock()
         for path in self._paths():
             if path not in (newest, best):
                 path.unlink()
@@ -98,9 +118,10 @@ class CheckpointFolder:
             if found is None:
                 continue
             best = self._path(found.best)
-            best_found = found if best == path else self._read(best)
+            best_found = found if best == path or found.best_weights else self._read(best)
             if best_found is not None:
-                return replace(found, best_weights=best_found.best_weights)
+                weights = best_found.best_weights or _named(best_found.tensors, WEIGHTS)
+                return replace(found, best_weights=weights)
         return None
 
     def remove(self) -> None:
@@ -114,7 +135,7 @@ class CheckpointFolder:
         return sorted(self.folder.glob("epoch-*.safetensors"))
 
     def _read(self, path: Path) -> Checkpoint | None:
-        """Read a file, its weights as the best ones; None where it is missing, or broken and set aside."""
+        """Read a file, with the best weights that it has beside its own; None where it is missing, or set aside."""
         if not path.exists():
             return None
         try:
@@ -129,8 +150,13 @@ class CheckpointFolder:
             path.replace(aside)
             self.warn(f"{path} is broken and was set aside as {aside.name}: {error}")
             return None
-        weights = {name.removeprefix(WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(WEIGHTS)}
-        return Checkpoint(curve, facts["padding_shares"], tensors, facts["best"], weights)
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(BEST)}
+        return Checkpoint(curve, facts["padding_shares"], own, facts["best"], _named(tensors, BEST))
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
