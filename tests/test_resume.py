@@ -252,8 +252,8 @@ def test_a_stage_killed_again_and_again_ends_in_the_bytes_of_an_undisturbed_run(
     seconds = duration(processes, longer, stage, log)
     undisturbed = outputs(longer)
     rng = random.Random(stage)
-    killed = finished_runs = 0
-    while killed < KILLS or not finished_runs:
+    killed, finished_since = 0, False  # the last run goes on from what the last kill left
+    while killed < KILLS or not finished_since:
         process = start(processes, longer, stage, log)
         if killed >= KILLS:
             process.join()
@@ -265,12 +265,12 @@ def test_a_stage_killed_again_and_again_ends_in_the_bytes_of_an_undisturbed_run(
         process.kill()
         process.join()
         if process.exitcode == -signal.SIGKILL:
-            killed += 1
+            killed, finished_since = killed + 1, False
         else:
             assert process.exitcode == 0, log.read_text()
             assert outputs(longer) == undisturbed
             assert not [path for path in (longer.root / ".state" / stage).iterdir() if path.is_dir()]
-            finished_runs += 1
+            finished_since = True
     assert f"resuming {stage} from epoch" in log.read_text()
 
 
