@@ -197,12 +197,14 @@ def test_the_report_has_the_labels_of_its_own_data_alone(judged, finished, tmp_p
     assert "Labels that look wrong" not in page.read_text()  # of other questions
     found = read_json(target.root / "reports/labels.json")
     sha256 = read_json(target.root / "reports/data.json")["sha256"]
+    found["conflicting_duplicates"].append({"text": "why ?", "labels": {"a_b": 1, "<b>": 2}})
     write_json(target.root / "reports/labels.json", {**found, "split": {name: sha256[name] for name in found["split"]}})
     target.run("qc", "report")
     text = page.read_text()
     rows = read_csv(target.root / "reports/labels.csv")
     section = text.partition("Labels that look wrong")[2].partition("Parameters")[0]
     assert all(row["text"] in section for row in rows[:20] if not row["text"].startswith("'"))
-    assert section.count('<td class="text">') == min(20, len(rows)) + 1
+    assert section.count('<td class="text">') == min(20, len(rows)) + 2
     assert "&#39;=1" not in section
     assert "NUM 3, HUM 1" in section
+    assert "a_b 1, &lt;b&gt; 2" in section  # the names as they are

@@ -22,7 +22,7 @@ def run(arguments: Namespace) -> int:
 
 
 def tables() -> str:
-    """Make the tables of README.md from metrics/."""
+    """Make the tables of README.md from reports/."""
     if not SEEDS.exists():
         raise QcError(f"{SEEDS}: no such file; `qc seeds` writes it")
     trainings = {name: read_json(REPORTS / f"train_{name}.json") for name in MODELS}

@@ -102,8 +102,8 @@ class PackedDataset:
         Ids are padded with `pad_id`. Features are padded with arbitrary finite values: every model masks them.
         """
         sizes = [len(indices) for indices in plan]
-        rows = torch.cat(list(plan)).to(self.device)
-        places = rows.to(self.values.device)
+        together = torch.cat(list(plan))
+        rows, places = together.to(self.device), together.to(self.values.device)
         for indices, on_device, place in zip(plan, rows.split(sizes), places.split(sizes), strict=True):
             yield self._gather(indices, on_device, place)
 
