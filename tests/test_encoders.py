@@ -16,6 +16,7 @@ from qc.inference.model_folder import load_model, read_config, save_model, write
 from qc.inference.predict import predict
 from qc.inference.predictor import Predictor
 from qc.inference.weights import load_trained_weights, read_weights
+from qc.models.attention import use_attention
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.encoder import Encoder
 from qc.models.prefix import PrefixClassifier
@@ -85,8 +86,17 @@ def reference_of(folder):
     return AutoModel.from_pretrained(folder).eval()
 
 
-def test_the_encoder_in_two_halves_equals_transformers(any_folder):
+def test_an_encoder_gives_what_transformers_gives(any_folder):
+    reference, encoder = reference_of(any_folder), load_encoder(any_folder)
+    ids = IDS.where(MASK, reference.config.pad_token_id)
+    with torch.no_grad():
+        expected = reference(ids, attention_mask=MASK.long()).last_hidden_state
+        torch.testing.assert_close(encoder(encoder.words(ids, MASK), MASK)[MASK], expected[MASK], atol=1e-6, rtol=1e-5)
+
+
+def test_the_encoder_in_two_halves_equals_the_whole_to_the_bit(any_folder):
     reference = reference_of(any_folder)
+    use_attention(reference)
     ids = IDS.where(MASK, reference.config.pad_token_id)
     with torch.no_grad():
         expected = reference(ids, attention_mask=MASK.long()).last_hidden_state

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from qc.models.attention import attention_bias
 from qc.models.pooling import masked_mean
-from qc.models.scratch import MultiHeadAttention, ScratchClassifier, ScratchConfig, attention_bias, sinusoidal_positions
+from qc.models.scratch import MultiHeadAttention, ScratchClassifier, ScratchConfig, sinusoidal_positions
 
 SMALL = ScratchConfig(
     vocab_size=50, classes=4, coarse_of=(), hidden_size=16, heads=2, ffn_size=32, layers=2, max_length=12,
@@ -31,7 +32,7 @@ def test_attention_equals_torch_with_the_same_weights():
     x = torch.randn(5, 7, 24)
     mask = torch.arange(7) < torch.tensor([7, 3, 1, 5, 6])[:, None]
     expected, _ = reference(x, x, x, key_padding_mask=~mask)
-    torch.testing.assert_close(ours(x, attention_bias(mask, x.dtype)), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(ours(x, attention_bias(mask[:, None, None, :])), expected, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
@@ -185,7 +186,7 @@ def test_the_whole_model_is_what_its_parts_make(norm):
     ids, mask = torch.randint(0, 50, (3, 7)), torch.arange(7) < torch.tensor([7, 4, 5])[:, None]
     hidden = model.embedding.weight[ids] * 16**0.5 + sinusoidal_positions(12, 16)[:7]
     for layer in model.layers:
-        hidden = layer(hidden, attention_bias(mask, torch.float32))
+        hidden = layer(hidden, attention_bias(mask[:, None, None, :]))
     if norm == "pre":
         hidden = nn.functional.layer_norm(hidden, (16,))
     means = torch.stack([row[real].mean(dim=0) for row, real in zip(hidden, mask, strict=True)])

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from qc.errors import QcError, explain, printable
 from qc.files import CONFIG, WEIGHTS, read_json
+from qc.models.attention import use_attention
 from qc.models.classifier import Classifier
 from qc.models.encoder import Encoder, TrainableLayers
 
@@ -69,6 +70,7 @@ def load_encoder(folder: Path, trainable_layers: TrainableLayers = 0) -> Encoder
         parameter.data = parameter.data.clone()  # a copy in memory, not a view of the file
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # not used here
+    use_attention(model)
     return Encoder(model.eval(), trainable_layers)
 
 

@@ -4,7 +4,7 @@
 
 Notable:
 - post-norm as published, or pre-norm; padding masked, or attended to and averaged in as some notebooks do
-- one fused projection for queries, keys and values; attention itself is PyTorch's `scaled_dot_product_attention`
+- one fused projection for queries, keys and values; attention itself is `qc.models.attention`
 - rows of the embedding table only for tokens that the training split holds; every other token shares [UNK]'s row
 
 Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qc.models.attention import attention, attention_bias
 from qc.models.classifier import Classifier, Task
 from qc.models.dropout import Dropout
 from qc.models.head import HierarchicalHead
@@ -60,22 +61,6 @@ class ScratchConfig:
     pad_id: int
 
 
-def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Turn a padding mask into an additive bias of the attention scores.
-
-    Args:
-        mask: (B, T) bool, True where a token is real; None when nothing is padded.
-        dtype: Floating-point type of the scores.
-
-    Returns:
-        (B, 1, 1, T): 0 where a key may be attended to, minus infinity where not; None for None.
-    """
-    if mask is None:
-        return None
-    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return bias.masked_fill_(~mask, float("-inf"))[:, None, None, :]
-
-
 class MultiHeadAttention(nn.Module):
     """Multi-head self-attention (section 3.2.2 of the paper), queries, keys and values in one matrix.
 
@@ -94,8 +79,7 @@ class MultiHeadAttention(nn.Module):
         q, k, v = (
             self.qkv(x).view(B, T, 3, self.heads, hidden_size // self.heads).permute(2, 0, 3, 1, 4)
         )  # each (B, H, T, D)
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)  # (B, H, T, D)
+        mixed = attention(q, k, v, bias, self.dropout if self.training else 0.0)  # (B, H, T, D)
         return self.out(mixed.transpose(1, 2).reshape(B, T, hidden_size))
 
 
@@ -233,8 +217,11 @@ class ScratchClassifier(Classifier):
             mask = None
         x = self.embedding(self.rows[input_ids]) * math.sqrt(self.config.hidden_size)  # (B, T, W)
         x = self.dropout(x + self.positions[: x.shape[1]])
-        lowered = torch.is_autocast_enabled(x.device.type)
-        bias = attention_bias(mask, torch.get_autocast_dtype(x.device.type) if lowered else x.dtype)
+        bias = None
+        if mask is not None:  # in the type of the products, once for all layers
+            lowered = torch.is_autocast_enabled(x.device.type)
+            dtype = torch.get_autocast_dtype(x.device.type) if lowered else x.dtype
+            bias = attention_bias(mask[:, None, None, :], dtype)
         for layer in self.layers:
             x = layer(x, bias)
         return self.head(masked_mean(self.final_norm(x), mask))

@@ -2,12 +2,12 @@
 
 Notable:
 - bf16 by autocast where asked; master weights, optimizer and losses stay in fp32
-- attention with kernels whose backward pass is deterministic (`attention`)
+- attention with kernels whose backward pass is deterministic (`deterministic_attention`)
 """
 
 import os
 import random
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -18,13 +18,6 @@ from qc.errors import QcError
 from qc.runtime.process_group import local_device, local_threads
 
 Precision = Literal["fp32", "bf16"]
-
-# MATH is attention as plain matrix products. On a CPU it suits short questions: forward and backward of 32 questions
-# of 17 tokens, 12 heads of 32, on 2 cores of an AMD EPYC with AVX512-BF16 (medians of 40), took MATH 2.1 ms in bf16 and
-# 5.3 in fp32, FLASH_ATTENTION 12.7 and 3.1. With dropout, as in training, the latter has no kernel on a CPU. On a GPU,
-# FLASH_ATTENTION takes bf16 batches without padding, MATH the others; EFFICIENT_ATTENTION is left out, since its
-# backward pass is not deterministic.
-ATTENTION = {"cpu": [SDPBackend.MATH], "cuda": [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]}
 
 
 def pick_device(name: str) -> torch.device:
@@ -79,9 +72,12 @@ def seed_everything(seed: int, threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory it has not written
 
 
-def attention(device: torch.device) -> AbstractContextManager:
-    """Context in which attention runs by the kernels for this device."""
-    return sdpa_kernel(ATTENTION[device.type])
+def deterministic_attention(device: torch.device) -> AbstractContextManager:
+    """Context in which PyTorch's attention on a GPU runs by kernels whose backward pass is deterministic.
+
+    FLASH_ATTENTION takes bf16 batches without padding, MATH the others; EFFICIENT_ATTENTION is not deterministic.
+    """
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]) if device.type == "cuda" else nullcontext()
 
 
 def describe_processor(device: torch.device) -> dict[str, Any]:

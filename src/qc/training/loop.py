@@ -22,7 +22,7 @@ from qc.data.labels import UNKNOWN
 from qc.data.packed import Batch, PackedDataset, bucket_by_length
 from qc.errors import QcError
 from qc.inference.predict import score
-from qc.runtime.device import Precision, attention, autocast
+from qc.runtime.device import Precision, autocast, deterministic_attention
 from qc.runtime.process_group import all_reduce_sum, data_parallel, is_main_process, launched_rank, shard, world_size
 from qc.training.optimizer import build_optimizer, learning_rate_factor
 
@@ -144,7 +144,7 @@ def fit(
         total = torch.zeros((), device=device)
         bar = tqdm(plan, desc=f"epoch {number}", unit="batch", leave=False, disable=None if is_main_process() else True)
         for indices, part, batch in zip(bar, local, batches, strict=True):
-            with autocast(device, precision), attention(device):
+            with autocast(device, precision), deterministic_attention(device):
                 logits = forward(batch.inputs, batch.mask)
             loss = _loss(logits.float(), batch, model.output_layer.classes, config, class_weights)
             (loss * (len(part) * world_size() / len(indices))).backward()
