@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -31,12 +32,14 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from benchmarks.ours import finish
 from qc.config.settings import Settings
 from qc.config.training import TrainingConfig
 from qc.data.labels import Labels
 from qc.data.packed import PackedDataset, pack_ids
 from qc.models.scratch import ScratchConfig, sinusoidal_positions
 from qc.paths import ENCODERS, LABELS, Folders
+from qc.runtime.device import pick_device
 from qc.stage import load_settings
 from qc.training.data import load_training_data
 
@@ -71,12 +74,15 @@ class FineTuned(nn.Module):
 
 
 class Prefixed(nn.Module):
-    """Trainable vectors before the word embeddings of a frozen encoder, and a linear head."""
+    """Trainable vectors before the last layers of a frozen encoder, or before its words; and a linear head."""
 
-    def __init__(self, folder: Path, prefix_length: int, prefix_std: float, classes: int) -> None:
+    def __init__(
+        self, folder: Path, prefix_length: int, layers: int | Literal["all"], prefix_std: float, classes: int
+    ) -> None:
         super().__init__()
         self.encoder: PreTrainedModel = AutoModel.from_pretrained(folder, add_pooling_layer=False)
         self.encoder.requires_grad_(False)
+        self.first = None if layers == "all" else len(self.encoder.encoder.layer) - layers  # that sees the prefix
         width = self.encoder.config.hidden_size
         self.prefix = nn.Parameter(prefix_std * torch.randn(prefix_length, width))
         self.head = nn.Linear(width, classes)
@@ -89,10 +95,17 @@ class Prefixed(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> SequenceClassifierOutput:
         """(B, T) ids and 0/1 mask, labels (B,) -> the loss, and logits (B, classes)."""
-        words = self.encoder.get_input_embeddings()(input_ids)
-        prefix = self.prefix.expand(len(words), -1, -1)
+        prefix = self.prefix.expand(len(input_ids), -1, -1)
         seen = F.pad(attention_mask, (len(self.prefix), 0), value=1)
-        hidden = self.encoder(inputs_embeds=torch.cat((prefix, words), dim=1), attention_mask=seen).last_hidden_state
+        if self.first is None:
+            words = torch.cat((prefix, self.encoder.get_input_embeddings()(input_ids)), dim=1)
+            hidden = self.encoder(inputs_embeds=words, attention_mask=seen).last_hidden_state
+        else:
+            hidden, mask = self.encoder.embeddings(input_ids), attention_mask
+            for number, layer in enumerate(self.encoder.encoder.layer):
+                if number == self.first:
+                    hidden, mask = torch.cat((prefix, hidden), dim=1), seen
+                hidden = layer(hidden, mask[:, None, None, :].bool())
         logits = self.head(masked_mean(hidden[:, len(self.prefix) :], attention_mask))
         return SequenceClassifierOutput(loss=F.cross_entropy(logits, labels), logits=logits)
 
@@ -167,12 +180,19 @@ def fixed_batches(rows: Rows, batch_size: int, length: int, generator: torch.Gen
         yield {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
+def on_device_of(model: nn.Module, batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """Move batches to where a model is."""
+    device = next(model.parameters()).device
+    for batch in batches:
+        yield {name: tensor.to(device) for name, tensor in batch.items()}
+
+
 def accuracy(model: nn.Module, rows: Rows, length: int) -> float:
     """Share of questions whose class a model tells, 0 to 1."""
     model.eval()
     right = 0
     with torch.inference_mode():
-        for batch in fixed_batches(rows, 64, length, torch.Generator().manual_seed(0)):
+        for batch in on_device_of(model, fixed_batches(rows, 64, length, torch.Generator().manual_seed(0))):
             right += int((model(**batch).logits.argmax(dim=1) == batch["labels"]).sum())
     return right / len(rows)
 
@@ -207,12 +227,13 @@ def plain_loop(
     for _ in range(config.epochs):
         start = time.perf_counter()
         model.train()
-        for batch in fixed_batches(rows, config.batch_size, length, generator):
+        for batch in on_device_of(model, fixed_batches(rows, config.batch_size, length, generator)):
             optimizer.zero_grad()
             model(**batch).loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             schedule.step()
+        finish(trained[0].device)
         ended = enough()
         seconds.append(time.perf_counter() - start)
         if ended:
@@ -221,13 +242,15 @@ def plain_loop(
 
 
 class _Stopwatch(TrainerCallback):
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.seconds: list[float] = []
 
     def on_epoch_begin(self, *_: object, **__: object) -> None:
         self.start = time.perf_counter()
 
     def on_epoch_end(self, *_: object, **__: object) -> None:
+        finish(self.device)
         self.seconds.append(time.perf_counter() - self.start)
 
 
@@ -238,6 +261,7 @@ def trainer(
     tokenizer: Path,
     seed: int,
     bf16: bool,
+    device: torch.device,
     valid: Rows = (),
 ) -> list[float]:
     """Fine-tune with `transformers.Trainer` and dynamic padding; with `valid`, evaluate on it after each epoch.
@@ -245,7 +269,7 @@ def trainer(
     Returns:
         The seconds of each epoch, less evaluation.
     """
-    stopwatch = _Stopwatch()
+    stopwatch = _Stopwatch(device)
     train_set, valid_set = ([{"input_ids": ids, "labels": label} for ids, label in split] for split in (rows, valid))
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -258,7 +282,7 @@ def trainer(
             lr_scheduler_type="linear",
             max_grad_norm=config.clip_norm or 0.0,
             bf16=bf16,
-            use_cpu=True,
+            use_cpu=device.type == "cpu",
             seed=seed,
             eval_strategy="epoch" if valid else "no",
             save_strategy="no",
@@ -289,7 +313,7 @@ def main(precision: str) -> None:
     train, valid = (rows_of(split) for split in load_splits(settings))
     classes = len(Labels.read(LABELS).classes)
     model = FineTuned(folder, section.trainable_layers, section.head_hidden_size, section.dropout, classes)
-    trainer(model, train, section, folder, settings.seed, precision == "bf16", valid)
+    trainer(model, train, section, folder, settings.seed, precision == "bf16", pick_device(settings.device), valid)
     with tempfile.TemporaryDirectory() as place:
         save_file(model.head.state_dict(), Path(place) / "model.safetensors")
     print(json.dumps({"valid_accuracy": accuracy(model, valid, max(len(ids) for ids, _ in valid))}))

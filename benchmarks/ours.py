@@ -34,14 +34,22 @@ class Reached(Exception):
     """Ends a run that has reached its goal."""
 
 
+def finish(device: torch.device) -> None:
+    """Wait for the work that a device has been given; a clock is read afterwards."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def prepare(
-    model: Classifier, splits: Sequence[PackedDataset], precision: Precision
+    model: Classifier, splits: Sequence[PackedDataset], precision: Precision, device: torch.device
 ) -> tuple[list[PackedDataset], float]:
-    """Precompute the features of the frozen part, if there is one; the splits to train on, and the seconds it took."""
+    """Move model and splits to a device and run the frozen part, if there is one: the splits to train on, seconds."""
     begin = time.perf_counter()
-    cast_frozen(model, precision)
+    cast_frozen(model.to(device), precision)
+    splits = [split.to(device) for split in splits]
     if model.has_frozen_part:
         splits = [precompute_frozen(model, split, precision, float("inf"), Path()) for split in splits]
+    finish(device)
     return list(splits), time.perf_counter() - begin
 
 
@@ -52,6 +60,7 @@ def train(
     config: TrainingConfig,
     seed: int,
     precision: Precision,
+    device: torch.device,
     enough: Callable[[Epoch], bool] = lambda epoch: False,
 ) -> tuple[float, list[float], float]:
     """Train as the stages do.
@@ -63,13 +72,14 @@ def train(
         config: How.
         seed: Decides the order of the questions.
         precision: What the matrices are multiplied in.
+        device: What trains.
         enough: Told of every epoch; True ends training.
 
     Returns:
         Seconds of running the frozen part once; seconds of each epoch, its validation included; the last epoch's
         validation accuracy.
     """
-    splits, once = prepare(model, (train_split, valid_split), precision)
+    splits, once = prepare(model, (train_split, valid_split), precision, device)
     moments, accuracies = [time.perf_counter()], []
 
     def report(state: Checkpoint) -> None:

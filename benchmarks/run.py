@@ -43,7 +43,7 @@ from qc.models.pretrained import load_encoder
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.paths import ENCODERS, LABELS, TOKENIZED, VOCABULARY
 from qc.report.tables import write_block
-from qc.runtime.device import Precision, autocast, pick_device, pick_precision, seed_everything
+from qc.runtime.device import Precision, pick_device, pick_precision, seed_everything
 from qc.stage import run
 from qc.training.loop import fit
 
@@ -80,13 +80,15 @@ class Bench:
         train: The training split with special tokens.
         valid: The validation split with special tokens.
         labels: Class names.
-        precision: What `precision: auto` means on this machine.
+        device: What trains: a GPU where there is one, for ours and for what one would run instead.
+        precision: What `precision: auto` means on it.
     """
 
     settings: Settings
     train: PackedDataset
     valid: PackedDataset
     labels: Labels
+    device: torch.device
     precision: Precision
 
     @property
@@ -187,16 +189,16 @@ def fine_tuning(bench: Bench) -> Figures:
         coarse_of = bench.labels.coarse_of() if config.fine_weight else []
         encoder = load_encoder(folder, section.trainable_layers)
         model = DistilbertClassifier(encoder, *sizes, section.pooling, bench.classes, coarse_of)
-        once, seconds, accuracy = ours.train(model, bench.train, bench.valid, config, seed, precision)
+        once, seconds, accuracy = ours.train(model, bench.train, bench.valid, config, seed, precision, bench.device)
         return seconds, once, accuracy
 
     def with_trainer(seed: int, bf16: bool) -> tuple[list[float], float, float]:
         model = instead.FineTuned(folder, section.trainable_layers, *sizes, bench.classes)
-        seconds = instead.trainer(model, train_rows, config, folder, seed, bf16)
+        seconds = instead.trainer(model, train_rows, config, folder, seed, bf16, bench.device)
         return seconds, 0.0, instead.accuracy(model, valid_rows, FINE_TUNING_LENGTH)
 
     def plain(seed: int) -> tuple[list[float], float, float]:
-        model = instead.FineTuned(folder, section.trainable_layers, *sizes, bench.classes)
+        model = instead.FineTuned(folder, section.trainable_layers, *sizes, bench.classes).to(bench.device)
         seconds = instead.plain_loop(model, train_rows, config, FINE_TUNING_LENGTH, seed)
         return seconds, 0.0, instead.accuracy(model, valid_rows, FINE_TUNING_LENGTH)
 
@@ -241,17 +243,20 @@ def prefix(bench: Bench) -> Figures:
     def with_ours(seed: int) -> tuple[list[float], float, float]:
         begin = time.perf_counter()
         coarse_of = bench.labels.coarse_of() if section.fine_weight else []
-        model = PrefixClassifier(load_encoder(folder), length, bench.classes, coarse_of, section.prefix_std)
+        encoder = load_encoder(folder, section.prefix_layers)
+        model = PrefixClassifier(encoder, length, bench.classes, coarse_of, section.prefix_std)
         full = section.model_copy(update={"patience": section.epochs})
+        splits = bench.train, bench.valid
         once, seconds, accuracy = ours.train(
-            model, bench.train, bench.valid, full, seed, bench.precision, lambda epoch: epoch.valid_accuracy >= GOAL
+            model, *splits, full, seed, bench.precision, bench.device, lambda epoch: epoch.valid_accuracy >= GOAL
         )
         until["ours"] = time.perf_counter() - begin if accuracy >= GOAL else None
         return seconds, once, accuracy
 
     def plain(seed: int) -> tuple[list[float], float, float]:
         begin = time.perf_counter()
-        model = instead.Prefixed(folder, length, section.prefix_std, bench.classes)
+        model = instead.Prefixed(folder, length, section.prefix_layers, section.prefix_std, bench.classes)
+        model.to(bench.device)
 
         def accuracy() -> float:
             return instead.accuracy(model, valid_rows, PREFIX_LENGTH)
@@ -263,6 +268,7 @@ def prefix(bench: Bench) -> Figures:
     found = in_turns({f"ours_{bench.precision}": with_ours, "fixed_length_fp32": plain}, SEEDS[:1])
     return {
         "prefix_length": length,
+        "prefix_layers": section.prefix_layers,
         "batch_size": config.batch_size,
         "contenders": found,
         "seconds_until_goal": until,
@@ -295,11 +301,13 @@ def scratch(bench: Bench, changes: dict[str, int], batch_size: int, count: int) 
     tokens = some.values.unique().tolist()
 
     def with_ours(seed: int, precision: Precision) -> tuple[list[float], float, float]:
-        once, seconds, accuracy = ours.train(ScratchClassifier(sizes, tokens), some, few, config, seed, precision)
+        model = ScratchClassifier(sizes, tokens)
+        once, seconds, accuracy = ours.train(model, some, few, config, seed, precision, bench.device)
         return seconds, once, accuracy
 
     def plain(seed: int) -> tuple[list[float], float, float]:
-        return instead.plain_loop(instead.FromNothing(sizes), some_rows, config, PREFIX_LENGTH, seed), 0.0, 0.0
+        model = instead.FromNothing(sizes).to(bench.device)
+        return instead.plain_loop(model, some_rows, config, PREFIX_LENGTH, seed), 0.0, 0.0
 
     contenders = {
         "ours_fp32": partial(with_ours, precision="fp32"),
@@ -321,7 +329,7 @@ def scratch(bench: Bench, changes: dict[str, int], batch_size: int, count: int) 
 
 def growth(bench: Bench) -> Figures:
     """Seconds an epoch, peak memory and share of the machine's peak, by model and number of questions."""
-    peak = matrix_peak(bench.precision)
+    peak = matrix_peak(bench.precision, bench.device)
     context = multiprocessing.get_context("spawn")
     results: Figures = {"matrix_peak_gflops": peak / 1e9, "precision": bench.precision}
     for name in ("scratch", "prefix", "distilbert"):
@@ -349,53 +357,59 @@ def grown(bench: Bench, name: str, size: int, sender: Connection) -> None:
     if name == "scratch":
         model = ScratchClassifier(scratch_sizes(bench), bench.train.values.unique().tolist())
     elif name == "prefix":
-        model = PrefixClassifier(load_encoder(ENCODERS / section.encoder), section.prefix_length or 0, bench.classes)
+        encoder = load_encoder(ENCODERS / section.encoder, section.prefix_layers)
+        model = PrefixClassifier(encoder, section.prefix_length or 0, bench.classes)
     else:
         encoder = load_encoder(ENCODERS / section.encoder, section.trainable_layers)
         model = DistilbertClassifier(encoder, section.head_hidden_size, section.dropout, section.pooling, bench.classes)
     config = plain_config(section, epochs=3, patience=3)
-    splits, _ = ours.prepare(model, (ours.drawn(bench.train, size), ours.drawn(bench.valid, 2)), bench.precision)
+    drawn = ours.drawn(bench.train, size), ours.drawn(bench.valid, 2)
+    splits, _ = ours.prepare(model, drawn, bench.precision, bench.device)
     moments = [time.perf_counter()]
     fit(model, *splits, config, 1, bench.precision, report=lambda state: moments.append(time.perf_counter()))
-    memory = peak_memory()
+    memory = peak_memory(bench.device)
     with FlopCounterMode(display=False) as counter:
         fit(model, *splits, config.model_copy(update={"epochs": 1}), 1, bench.precision)
     seconds = statistics.median(later - earlier for earlier, later in itertools.pairwise(moments))
     sender.send((seconds, counter.get_total_flops(), memory))
 
 
-def peak_memory() -> float:
-    """MiB that this process has had resident at most."""
+def peak_memory(device: torch.device) -> float:
+    """MiB that this process has had resident at most; on a GPU, those of the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def matrix_peak(precision: Precision, size: int = 2048, rounds: int = 10) -> float:
-    """Operations a second of multiplying large square matrices: what no program on this machine exceeds."""
-    matrix = torch.randn(size, size)
+def matrix_peak(precision: Precision, device: torch.device, rounds: int = 10) -> float:
+    """Operations a second of multiplying large square matrices: what no program on this device exceeds."""
+    size = 8192 if device.type == "cuda" else 2048
+    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     best = math.inf
     for _ in range(rounds):
-        with autocast(torch.device("cpu"), precision):
-            lowered = matrix.bfloat16() if precision == "bf16" else matrix
-            begin = time.perf_counter()
-            torch.mm(lowered, lowered)
-            best = min(best, time.perf_counter() - begin)
+        begin = time.perf_counter()
+        torch.mm(matrix, matrix)
+        ours.finish(device)
+        best = min(best, time.perf_counter() - begin)
     return 2 * size**3 / best
 
 
-def machine(settings: Settings) -> Figures:
+def machine(settings: Settings, device: torch.device) -> Figures:
     """What the figures were measured on."""
-    cpu = next(
+    name = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
     )
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
     return {
-        "processor": cpu,
+        "processor": name,
         "cores": os.cpu_count(),
         "threads": settings.threads,
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "matrix_gflops_fp32": matrix_peak("fp32") / 1e9,
-        "matrix_gflops_bf16": matrix_peak("bf16") / 1e9,
+        "matrix_gflops_fp32": matrix_peak("fp32", device) / 1e9,
+        "matrix_gflops_bf16": matrix_peak("bf16", device) / 1e9,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -470,7 +484,8 @@ def main(settings: Settings) -> None:
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(settings.threads)
     train, valid = instead.load_splits(settings)
-    bench = Bench(settings, train, valid, Labels.read(LABELS), pick_precision("auto", pick_device("cpu")))
+    device = pick_device(settings.device)
+    bench = Bench(settings, train, valid, Labels.read(LABELS), device, pick_precision("auto", device))
     parts: dict[str, Callable[[], Figures]] = {
         "stage": lambda: whole_stage(bench),
         "distilbert": lambda: fine_tuning(bench),
@@ -484,7 +499,7 @@ def main(settings: Settings) -> None:
     if unknown:
         raise QcError(f"benchmarks: invalid value {unknown[0]!r}; expected {', '.join(parts)}")
     results = read_json(RESULTS) if RESULTS.exists() and sys.argv[1:] else {}
-    results["machine"] = machine(settings)
+    results["machine"] = machine(settings, device)
     for name in chosen:
         print(f"{name}:", flush=True)
         results[name] = parts[name]()

@@ -305,6 +305,7 @@ class Project:
         for key, value in {"hidden_size": 16, "heads": 2, "ffn_size": 16, "layers": 1}.items():
             self.set(f"train_scratch.{key}", value)
         self.set("train_prefix.prefix_length", 2)
+        self.set("train_prefix.prefix_layers", 2)
         self.set("train_distilbert.head_hidden_size", 8)
         self.set("train_distilbert.trainable_layers", 2)
 

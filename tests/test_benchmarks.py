@@ -14,6 +14,7 @@ from qc.config.settings import Settings
 from qc.data.packed import pack
 from qc.errors import QcError
 from qc.models.distilbert import DistilbertClassifier
+from qc.models.prefix import PrefixClassifier
 from qc.models.pretrained import load_encoder
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.report.tables import replace_block
@@ -47,6 +48,16 @@ def test_trainer_is_given_the_model_that_ours_trains(folder):
     torch.testing.assert_close(model(batch.inputs, batch.mask), logits(theirs, ROWS, 9), atol=1e-5, rtol=1e-4)
     trained = [sum(p.numel() for p in each.parameters() if p.requires_grad) for each in (theirs, model)]
     assert trained[0] == trained[1]
+
+
+@pytest.mark.parametrize("layers", ["all", 2])
+def test_the_prefix_compared_with_is_the_one_that_ours_trains(folder, layers):
+    theirs = instead.Prefixed(folder, 4, layers, 1.0, 5).eval()
+    model = PrefixClassifier(load_encoder(folder, layers), 4, 5).eval()
+    model.prefix.data, model.head.weight.data = theirs.prefix, theirs.head.weight
+    model.head.bias.data = theirs.head.bias
+    batch = pack([ids for ids, _ in ROWS], [label for _, label in ROWS], 12, pad_id=0).batch(torch.arange(3))
+    torch.testing.assert_close(model(batch.inputs, batch.mask), logits(theirs, ROWS, 9), atol=1e-5, rtol=1e-4)
 
 
 def test_the_transformer_compared_with_has_ours_parameters():
@@ -137,5 +148,7 @@ def test_processes_and_experiments_are_timed_side_by_side(benched, monkeypatch):
     results = json.loads(Path(side_by_side.RESULTS).read_text())
     [seconds] = results["processes"].values()
     assert seconds.keys() == side_by_side.WAYS.keys()
-    assert all(each > 0 for each in [*seconds.values(), *results["queue"].values()])
+    figures = [*seconds.values(), *results["queue"].values(), *results["stages"].values()]
+    assert len(figures) == 7
+    assert all(each > 0 for each in figures)
     assert side_by_side.table(results) in (benched.root / "docs/performance.md").read_text()

@@ -54,9 +54,9 @@ def distilbert(folder, trainable_layers=2, pooling="mean"):
     return DistilbertClassifier(load_encoder(folder, trainable_layers), 8, 0.3, pooling, classes=5)
 
 
-def prefix(folder, prefix_length=4):
+def prefix(folder, prefix_length=4, layers="all"):
     torch.manual_seed(3)
-    return PrefixClassifier(load_encoder(folder), prefix_length, classes=5)
+    return PrefixClassifier(load_encoder(folder, layers), prefix_length, classes=5)
 
 
 EXPORTED_WITH_PREFIX = ("bert", "mpnet", "deberta-v2", "modernbert")  # an export takes seconds
@@ -70,6 +70,7 @@ MODELS = {
     "distilbert all": lambda folder: distilbert(folder, trainable_layers="all"),
     "distilbert head alone": lambda folder: distilbert(folder, trainable_layers=0),
     "prefix": prefix,
+    "prefix of two layers": lambda folder: prefix(folder, layers=2),
     "head alone": lambda folder: prefix(folder, prefix_length=0),
 }
 every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
@@ -120,12 +121,12 @@ def test_a_layer_runs_in_one_half_alone(tmp_path, family):
 
 def test_layers_that_share_their_weights_cannot_be_parted(tmp_path):
     write_encoder(tmp_path, family="albert")
-    with pytest.raises(QcError, match=r"trainable_layers: invalid value 1; expected 0 or all, .*'albert'"):
+    with pytest.raises(QcError, match=r"upper_layers: invalid value 1; expected all, .*'albert'"):
         load_encoder(tmp_path, 1)
 
 
 def test_more_layers_than_there_are_cannot_be_trained(folder):
-    with pytest.raises(QcError, match=r"train_distilbert\.trainable_layers: invalid value 4; expected 0 to 3"):
+    with pytest.raises(QcError, match=r"upper_layers: invalid value 4; expected at most 3"):
         load_encoder(folder, 4)
 
 
@@ -219,7 +220,12 @@ def test_logits_have_one_row_a_question_and_one_column_a_class(folder, make):
     assert make(folder).eval()(IDS, MASK).shape == (2, 5)
 
 
-@pytest.mark.parametrize("make", [prefix, MODELS["head alone"], lambda folder: distilbert(folder, "all", "cls")])
+def late(folder):
+    """A prefix before the last two layers, where the layers can be parted."""
+    return prefix(folder, layers="all" if family_of(folder) == "albert" else 2)
+
+
+@pytest.mark.parametrize("make", [prefix, late, MODELS["head alone"], lambda folder: distilbert(folder, "all", "cls")])
 def test_padding_never_changes_logits(any_folder, make):
     model = make(any_folder).eval()
     torch.testing.assert_close(model(IDS, MASK)[:1], model(IDS[:1, :5], None), atol=1e-5, rtol=1e-4)
@@ -266,8 +272,9 @@ def learning(model):
     return {name for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def test_only_prefix_and_head_learn(any_folder):
-    model = prefix(any_folder)
+@pytest.mark.parametrize("make", [prefix, late])
+def test_only_prefix_and_head_learn(any_folder, make):
+    model = make(any_folder)
     assert learning(model) == {"prefix", "head.weight", "head.bias"}
     assert model.prefix.grad.abs().sum(dim=1).min() > 0
 
@@ -282,6 +289,20 @@ def test_the_prefix_stands_before_the_word_vectors_as_more_words_would(any_folde
         hidden = reference(inputs_embeds=vectors).last_hidden_state[:, length:]
         expected = model.head(hidden.mean(dim=1))
         torch.testing.assert_close(model(row[None], real[None])[:1], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_late_prefix_stands_before_what_its_first_layer_is_given(folder, layers):
+    model, reference = prefix(folder, layers=layers).eval(), reference_of(folder)
+    layer = reference.get_submodule(model.encoder._layers_name())[-layers]
+    layer.register_forward_pre_hook(lambda _, inputs: (torch.cat((model.prefix[None], inputs[0]), dim=1), *inputs[1:]))
+    row = IDS[1:]
+    expected = model.head(reference(row).last_hidden_state[:, len(model.prefix) :].mean(dim=1))
+    torch.testing.assert_close(model(row, None), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_every_layer_of_a_late_prefix_equals_a_prefix_before_the_words(folder):
+    assert torch.equal(prefix(folder, layers=3)(IDS, MASK), prefix(folder)(IDS, MASK))
 
 
 def test_every_token_sees_the_prefix_but_the_mean_leaves_it_out(folder):
@@ -303,7 +324,7 @@ def test_every_token_sees_the_prefix_but_the_mean_leaves_it_out(folder):
 
 def test_the_prefix_starts_with_the_asked_spread(folder):
     torch.manual_seed(0)
-    model = PrefixClassifier(load_encoder(folder), 200, classes=5, prefix_std=0.1)
+    model = PrefixClassifier(load_encoder(folder, "all"), 200, classes=5, prefix_std=0.1)
     assert model.prefix.std().item() == pytest.approx(0.1, rel=0.05)
 
 
@@ -345,14 +366,14 @@ def test_every_dropout_of_what_is_trained_drops(any_folder):
 
 
 @pytest.mark.parametrize("any_folder", in_soak(FAMILIES, but="bert"), indirect=True)
-@pytest.mark.parametrize("name", ["prefix", "distilbert"])
-def test_every_family_is_trained_saved_loaded_and_exported(any_folder, tmp_path, name):
-    trainable = trainable_of(any_folder)[1] if name == "distilbert" else 0
+@pytest.mark.parametrize(("name", "layers"), [("prefix", "all"), ("prefix", 1), ("distilbert", 1)])
+def test_every_family_is_trained_saved_loaded_and_exported(any_folder, tmp_path, name, layers):
+    layers = "all" if family_of(any_folder) == "albert" else layers
     tokenizer = load_tokenizer(any_folder)
     vocabulary = Vocabulary.of_encoder(any_folder, tokenizer)
     sizes = DISTILBERT_SIZES if name == "distilbert" else {"prefix_length": 3, "classes": 5}
     kind = DistilbertClassifier if name == "distilbert" else PrefixClassifier
-    model = kind(load_encoder(any_folder, trainable), **sizes)
+    model = kind(load_encoder(any_folder, layers), **sizes)
     ids = [found.ids for found in tokenizer.encode_batch(TEXTS)]
     assert all(row[:1] == vocabulary.before and row[-1:] == vocabulary.after for row in ids)
     questions = pack(ids, [2, 1, 3, 4], 10, (1, 1), pad_id=vocabulary.pad_id)
@@ -362,7 +383,7 @@ def test_every_family_is_trained_saved_loaded_and_exported(any_folder, tmp_path,
     assert trained
     assert all(model.get_parameter(name).requires_grad for name in trained)
 
-    save_model(tmp_path / "m", model, about(any_folder, name, trainable, sizes, vocabulary))
+    save_model(tmp_path / "m", model, about(any_folder, name, layers, sizes, vocabulary))
     classifier = load_model(tmp_path / "m", tmp_path)
     logits = predict(model, questions)
     torch.testing.assert_close(predict(classifier.model, questions), logits)
@@ -390,14 +411,14 @@ def test_every_family_runs_in_bf16_with_frozen_matrices_kept_in_it(any_folder, t
     torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.1)
 
 
-def about(folder, name, trainable_layers, sizes, vocabulary):
+def about(folder, name, upper_layers, sizes, vocabulary):
     """A model's config.json."""
     return {
         "model": name,
         "labels": {"classes": list("abcde")},
         "vocabulary": vocabulary.record(),
         "max_length": 10,
-        "trainable_layers": trainable_layers,
+        "upper_layers": upper_layers,
         "encoder": folder.name,
         "files": hash_encoder(folder),
         "sizes": sizes,
@@ -412,7 +433,7 @@ def saved(make, folder, tmp_path, name, sizes):
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     vocabulary = Vocabulary.of_encoder(folder, load_tokenizer(folder))
-    config = about(folder, name, model.encoder.trainable_layers, sizes, vocabulary)
+    config = about(folder, name, model.encoder.upper_layers, sizes, vocabulary)
     save_model(tmp_path / name, model, config)
     return tmp_path / name, model.eval()
 
@@ -425,6 +446,7 @@ DISTILBERT_SIZES = {"head_hidden_size": 8, "dropout": 0.3, "pooling": "mean", "c
     [
         (distilbert, "distilbert", DISTILBERT_SIZES),
         (prefix, "prefix", {"prefix_length": 4, "classes": 5}),
+        (MODELS["prefix of two layers"], "prefix", {"prefix_length": 4, "classes": 5}),
         (MODELS["head alone"], "prefix", {"prefix_length": 0, "classes": 5}),
     ],
 )
@@ -492,7 +514,7 @@ def test_a_model_of_before_encoders_had_tokenizers_of_their_own_is_refused_with_
 ):
     path, _ = saved(make, folder, tmp_path, name, sizes)
     config = read_config(path)
-    old = {key: config[key] for key in config if key not in ("special_tokens", "trainable_layers")}
+    old = {key: config[key] for key in config if key not in ("special_tokens", "upper_layers")}
     vocabulary = {"tokenizer": "encoder", "special_ids": {"pad": 0, "unknown": 1, "before": 2, "after": 3}}
     write_config(path, old | {"special_ids": [2, 3], "vocabulary": vocabulary})
     with pytest.raises(QcError, match=r"config\.json: not a model of this version: .*; `dvc repro` makes it anew"):

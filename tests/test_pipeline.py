@@ -477,15 +477,18 @@ def test_an_encoder_with_fewer_word_vectors_than_its_tokenizer_has_tokens_is_ref
     assert f"its tokenizer has {len(VOCABULARY) + 1} ids, its config.json {len(VOCABULARY)};" in output
 
 
-def test_more_layers_than_the_encoder_has_are_refused(restored):
-    restored.set("train_distilbert.trainable_layers", 4)
-    output = restored.stage("train_distilbert", status=1)
-    assert "train_distilbert.trainable_layers: invalid value 4; expected 0 to 3" in output
+@pytest.mark.parametrize("key", ["train_distilbert.trainable_layers", "train_prefix.prefix_layers"])
+def test_more_layers_than_the_encoder_has_are_refused(restored, key):
+    restored.set(key, 4)
+    output = restored.stage(key.partition(".")[0], status=1)
+    assert f"params.yaml: {key}: invalid value 4; expected at most 3" in output
 
 
-def test_questions_longer_than_the_encoder_are_refused(restored):
+@pytest.mark.parametrize(("layers", "longest"), [("all", 36), (1, 38)])  # a late prefix takes no positions
+def test_questions_longer_than_the_encoder_are_refused(restored, layers, longest):
+    restored.set("train_prefix.prefix_layers", layers)
     restored.set("max_length", 39)
-    assert "max_length: invalid value 39; expected 1 to 36" in restored.stage("train_prefix", status=1)
+    assert f"max_length: invalid value 39; expected 1 to {longest}" in restored.stage("train_prefix", status=1)
 
 
 def test_malformed_lines_are_refused_and_nothing_is_written(restored):

@@ -67,6 +67,7 @@ def test_the_committed_file_is_valid(tmp_path):
         ("train_scratch.label_smoothing", "1", "less than 1"),
         ("train_prefix.encoder", "other", "an encoder of fetch.encoders"),
         ("train_prefix.prefix_length", "-1", "greater than or equal to 0"),
+        ("train_prefix.prefix_layers", "0", "greater than or equal to 1"),
         ("train_prefix.schedule", "cosine", "'constant' or 'linear'"),
         ("train_distilbert.encoder", "other", "an encoder of fetch.encoders"),
         ("train_distilbert.pooling", "max", "'cls' or 'mean'"),

@@ -133,7 +133,7 @@ def search(model: str, settings: Settings, trials: int, seeds: int) -> list[Tria
 def search_key(model: str, settings: Settings) -> str:
     """Hash of everything that decides the scores of a search, besides the searched parameters."""
     data = load_training_data(model, settings, Folders())
-    described = {**describe_model(model, data, settings), "trainable_layers": None}
+    described = {**describe_model(model, data, settings), "upper_layers": None}
     key = run_key(described, settings, pick_device(settings.device), Folders().split)
     key["section"] = {name: value for name, value in key["section"].items() if name not in SPACES[model]}
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]

@@ -54,8 +54,8 @@ class TrainingConfig(Section):
         raise NotImplementedError
 
     @property
-    def layers_to_train(self) -> int | Literal["all"]:
-        """How many of an encoder's last layers are trained."""
+    def upper_layers(self) -> int | Literal["all"]:
+        """How many of an encoder's last layers are run in every step; those below them are run once."""
         return 0
 
 
@@ -98,10 +98,16 @@ class EncoderTrainingConfig(TrainingConfig):
 
 
 class PrefixTrainingConfig(EncoderTrainingConfig):
-    """The prefix before a frozen encoder."""
+    """The prefix before the last layers of a frozen encoder."""
 
     prefix_length: Annotated[int, Field(ge=0)] | None
+    prefix_layers: Positive | Literal["all"]
     prefix_std: Annotated[float, Field(ge=0)]
+
+    @property
+    def upper_layers(self) -> int | Literal["all"]:
+        """How many of the encoder's last layers attend to the prefix."""
+        return self.prefix_layers
 
 
 class DistilbertTrainingConfig(EncoderTrainingConfig):
@@ -113,6 +119,6 @@ class DistilbertTrainingConfig(EncoderTrainingConfig):
     pooling: Literal["cls", "mean"]
 
     @property
-    def layers_to_train(self) -> int | Literal["all"]:
+    def upper_layers(self) -> int | Literal["all"]:
         """How many of the encoder's last layers are trained."""
         return self.trainable_layers

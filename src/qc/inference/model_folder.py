@@ -73,7 +73,7 @@ def load_model(folder: Path, encoders: Path) -> TrainedModel:
         verify_files(folder, config, encoders)
         trained = read_weights(folder / WEIGHTS)
         model_class = MODELS[config["model"]].load_class()
-        encoder = model_class.load_encoder(encoders / config.get("encoder", ""), config.get("trainable_layers", 0))
+        encoder = model_class.load_encoder(encoders / config.get("encoder", ""), config.get("upper_layers"))
         model = model_class.rebuild(config["sizes"], trained, encoder)
         vocabulary = Vocabulary(**config["vocabulary"])
         found = TrainedModel(model, config["labels"]["classes"], config["max_length"], vocabulary)

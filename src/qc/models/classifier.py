@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from qc.models.head import HierarchicalHead
 
 if TYPE_CHECKING:
-    from qc.models.encoder import Encoder, TrainableLayers
+    from qc.models.encoder import Encoder, UpperLayers
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Classifier(nn.Module):
     output_layer: HierarchicalHead
 
     @classmethod
-    def load_encoder(cls, folder: Path, trainable_layers: "TrainableLayers") -> "Encoder | None":
+    def load_encoder(cls, folder: Path, upper_layers: "UpperLayers") -> "Encoder | None":
         """Load the pretrained encoder that the model needs; None for a model without one."""
         return None
 

@@ -26,13 +26,15 @@ class DistilbertClassifier(EncoderClassifier):
     """An encoder whose last layers are trained together with a head.
 
     Args:
-        encoder: The pretrained encoder; layers outside its `trainable_layers` are frozen here, and run without dropout.
+        encoder: The pretrained encoder; layers below its `upper_layers` are frozen here, and run without dropout.
         head_hidden_size: Size of the head's hidden layer.
         dropout: Dropout in the head, 0 to 1.
         pooling: `cls` takes the first token, `mean` averages the real tokens.
         classes: Number of classes.
         coarse_of: For each fine class, the number of its coarse class; empty for no second task.
     """
+
+    layers_setting = "train_distilbert.trainable_layers"
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class DistilbertClassifier(EncoderClassifier):
             "classes": classes,
             "coarse_of": list(coarse_of),
         }
-        self.encoder = encoder.requires_grad_(encoder.trainable_layers == "all")
+        self.encoder = encoder.requires_grad_(encoder.upper_layers == "all")
         for part in encoder.upper_parts():
             part.requires_grad_(True)
         use_cheap_dropout(encoder)
@@ -77,12 +79,12 @@ class DistilbertClassifier(EncoderClassifier):
     @property
     def has_frozen_part(self) -> bool:
         """True where embeddings and some layers are frozen."""
-        return self.encoder.frozen_layers > 0
+        return self.encoder.lower_layers > 0
 
     def train(self, mode: bool = True) -> Self:
         """Switch the mode of the trained part; frozen layers stay in evaluation mode."""
         super().train(mode)
-        if self.encoder.trainable_layers != "all":
+        if self.encoder.upper_layers != "all":
             self.encoder.eval()
             for part in self.encoder.upper_parts():
                 part.train(mode)

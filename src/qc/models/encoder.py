@@ -1,4 +1,4 @@
-"""A pretrained encoder of `transformers`, cut into a frozen lower half and a trained upper half.
+"""A pretrained encoder of `transformers`, cut into a lower half that is run once and an upper half run in every step.
 
     input_ids (B, T) -> `words` (B, T, E) -> `lower`: embeddings, first layers -> `upper`: the other layers (B, T, H)
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from qc.errors import QcError
 
-TrainableLayers = int | Literal["all"]
+UpperLayers = int | Literal["all"]
 
 AFTER_LAYERS = ("final_norm",)  # children of a model that its lower half must not run
 TRIAL_LENGTH = 5  # tokens that a cut is tried on
@@ -43,23 +43,27 @@ class Encoder(nn.Module):
 
     Args:
         model: From `transformers.AutoModel`, in evaluation mode.
-        trainable_layers: How many of the last layers `upper` runs; `all` is the whole model, embeddings included.
+        upper_layers: How many of the last layers `upper` runs; `all` is the whole model, embeddings included.
+        setting: What asks for them, for messages.
 
     Raises:
         QcError: The model has fewer layers, or its layers cannot be run in two halves.
     """
 
-    def __init__(self, model: nn.Module, trainable_layers: TrainableLayers = 0) -> None:
+    def __init__(self, model: nn.Module, upper_layers: UpperLayers = 0, setting: str = "upper_layers") -> None:
         super().__init__()
-        self.model, self.trainable_layers = model, trainable_layers
-        if trainable_layers != "all" and trainable_layers > self.depth:
-            raise QcError(
-                f"params.yaml: train_distilbert.trainable_layers: invalid value {trainable_layers}; expected 0 to "
-                f"{self.depth}, the number of layers of the encoder, or all"
-            )
-        self.frozen_layers = 0 if trainable_layers == "all" else self.depth - trainable_layers
+        self.model, self.upper_layers = model, upper_layers
+        fault = f"{setting}: invalid value {upper_layers}; expected"
+        if upper_layers != "all" and upper_layers > self.depth:
+            raise QcError(f"{fault} at most {self.depth}, the number of layers of the encoder, or all")
+        self.lower_layers = 0 if upper_layers == "all" else self.depth - upper_layers
         # In a tuple, so that the views register no second names for what they share.
-        self._halves = self._cut() if 0 < self.frozen_layers < self.depth else None
+        self._halves = None
+        if 0 < self.lower_layers < self.depth:
+            self._halves = self._cut()
+            if self._halves is None:
+                family = model.config.model_type
+                raise QcError(f"{fault} all, since the layers of {family!r} cannot be run in two halves")
 
     @property
     def depth(self) -> int:
@@ -91,10 +95,10 @@ class Encoder(nn.Module):
 
     def upper_parts(self) -> list[nn.Module]:
         """Modules that `upper` runs besides embeddings: layers that are not frozen, and what follows them."""
-        if self.frozen_layers == self.depth:
+        if self.lower_layers == self.depth:
             return []
         name = self._layers_name()
-        layers = [] if name is None else self.model.get_submodule(name)[self.frozen_layers :]
+        layers = [] if name is None else self.model.get_submodule(name)[self.lower_layers :]
         return [*layers, *(getattr(self.model, name) for name in AFTER_LAYERS if hasattr(self.model, name))]
 
     def words(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
@@ -103,17 +107,17 @@ class Encoder(nn.Module):
         return words if mask is None else words.masked_fill(~mask[..., None], 0)
 
     def lower(self, words: Tensor, mask: Tensor | None) -> Tensor:
-        """Run the frozen half: vectors (B, T, E), mask (B, T) bool or None -> (B, T, H).
+        """Run the lower half: vectors (B, T, E), mask (B, T) bool or None -> (B, T, H).
 
         With no layer frozen it returns the vectors as they are, and `upper` is the whole model.
         """
-        if self.frozen_layers == 0:
+        if self.lower_layers == 0:
             return words
         return _run(self._halves[0] if self._halves else self.model, words, mask)
 
     def upper(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Run the trained half on the output of `lower`: mask (B, T) bool or None -> (B, T, H)."""
-        if self.frozen_layers == self.depth:
+        """Run the upper half on the output of `lower`: mask (B, T) bool or None -> (B, T, H)."""
+        if self.lower_layers == self.depth:
             return hidden
         return _run(self._halves[1] if self._halves else self.model, hidden, mask)
 
@@ -121,17 +125,13 @@ class Encoder(nn.Module):
         """Run the whole model: vectors (B, T, E), mask (B, T) bool or None -> last hidden state (B, T, H)."""
         return _run(self.model, words, mask)
 
-    def _cut(self) -> tuple[nn.Module, nn.Module]:
-        """Cut the model after its frozen layers; check that both halves together equal the whole."""
-        fault = QcError(
-            f"params.yaml: train_distilbert.trainable_layers: invalid value {self.trainable_layers}; expected 0 or "
-            f"all, since the layers of {self.model.config.model_type!r} cannot be run in two halves"
-        )
+    def _cut(self) -> tuple[nn.Module, nn.Module] | None:
+        """Cut the model after its frozen layers; None where both halves together do not equal the whole."""
         name = self._layers_name()
         if name is None:
-            raise fault
+            return None
         layers, nothing = self.model.get_submodule(name), nn.Identity()
-        first, rest = nn.ModuleList(layers[: self.frozen_layers]), nn.ModuleList(layers[self.frozen_layers :])
+        first, rest = nn.ModuleList(layers[: self.lower_layers]), nn.ModuleList(layers[self.lower_layers :])
         lower = _view(self.model, {name: first, **dict.fromkeys(AFTER_LAYERS, nothing)})
         upper = _view(self.model, {name: rest, **BEFORE_LAYERS, f"{name.rpartition('.')[0]}.conv": None})
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -141,9 +141,7 @@ class Encoder(nn.Module):
                 same = torch.allclose(_run(upper, _run(lower, words, mask), mask)[mask], self(words, mask)[mask])
             except (RuntimeError, LookupError, TypeError, ValueError, AttributeError):
                 same = False
-        if not same:
-            raise fault
-        return lower, upper
+        return (lower, upper) if same else None
 
     def _layers_name(self) -> str | None:
         """Name of the list of layers; None where there is none, as where layers share their weights."""

@@ -1,12 +1,16 @@
 """Prefix tuning: a frozen encoder, a few trainable vectors before the question, and a linear head.
 
-    [prefix (P, E); word vectors (T, E)] -> positions, norm, frozen layers -> mean over the question -> logits
+    input_ids -> lower layers -> [prefix (P, H); question (T, H)] -> upper layers -> mean over the question -> logits
 
-Only `prefix` and `head` are trained. The prefix vectors stand before the word vectors like P more words: they take the
-first P positions and pass everything the family does with words. Every layer attends to them; the mean leaves them out.
+Only `prefix` and `head` are trained. All upper layers attend to the prefix; the mean leaves it out. What the lower
+layers give never changes, so it is computed once.
 
-Source: Li and Liang, "Prefix-Tuning", ACL 2021; vectors at the input alone as in Lester et al., "The Power of Scale for
-Parameter-Efficient Prompt Tuning", EMNLP 2021.
+Where all layers are upper ones, the prefix stands before the word vectors (E) like P more words: it takes the first P
+positions and passes everything the family does with words.
+
+Source: Li and Liang, "Prefix-Tuning", ACL 2021; vectors before the words alone as in Lester et al., "The Power of Scale
+for Parameter-Efficient Prompt Tuning", EMNLP 2021; before a later layer as in Liu et al., "Late Prompt Tuning",
+Findings of EMNLP 2022.
 """
 
 from collections.abc import Sequence
@@ -26,12 +30,14 @@ class PrefixClassifier(EncoderClassifier):
     """A frozen encoder steered by trainable prefix vectors.
 
     Args:
-        encoder: The pretrained encoder; frozen here, and always run without dropout.
+        encoder: The pretrained encoder; frozen here, and always run without dropout. Its upper layers see the prefix.
         prefix_length: Number of trainable vectors; 0 trains the head alone.
         classes: Number of classes.
         coarse_of: For each fine class, the number of its coarse class; empty for no second task.
         prefix_std: Standard deviation of the prefix vectors before training.
     """
+
+    layers_setting = "train_prefix.prefix_layers"
 
     def __init__(
         self,
@@ -44,7 +50,8 @@ class PrefixClassifier(EncoderClassifier):
         super().__init__()
         self.sizes = {"prefix_length": prefix_length, "classes": classes, "coarse_of": list(coarse_of)}
         self.encoder = encoder.requires_grad_(False)
-        prefix = prefix_std * torch.randn(prefix_length, encoder.embedding_size)
+        width = encoder.hidden_size if encoder.lower_layers else encoder.embedding_size
+        prefix = prefix_std * torch.randn(prefix_length, width)
         self.prefix = nn.Parameter(prefix) if prefix_length else None
         self.head = HierarchicalHead(encoder.hidden_size, classes, coarse_of)
 
@@ -65,8 +72,8 @@ class PrefixClassifier(EncoderClassifier):
 
     @property
     def has_frozen_part(self) -> bool:
-        """False with a prefix: every layer attends to it, so nothing can be run in advance."""
-        return self.prefix is None
+        """True where some layers do not see the prefix, or there is none."""
+        return self.prefix is None or self.encoder.lower_layers > 0
 
     def train(self, mode: bool = True) -> Self:
         """Switch the head's mode; the frozen encoder stays in evaluation mode."""
@@ -76,23 +83,26 @@ class PrefixClassifier(EncoderClassifier):
 
     @torch.no_grad()
     def frozen_features(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Pooled output of the encoder without a prefix: ids (B, T), mask (B, T) bool or None -> (B, 1, H)."""
-        return masked_mean(self.encoder(self.encoder.words(input_ids, mask), mask), mask)[:, None]
+        """Run the lower layers: ids (B, T), mask (B, T) bool or None -> (B, T, H); without a prefix all, (B, 1, H)."""
+        words = self.encoder.words(input_ids, mask)
+        if self.prefix is None:
+            return masked_mean(self.encoder(words, mask), mask)[:, None]
+        return self.encoder.lower(words, mask)
 
     def forward(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         """Classify a batch.
 
         Args:
-            inputs: (B, T) ids with special tokens, or `frozen_features` (B, 1, H).
+            inputs: (B, T) ids with special tokens, or `frozen_features` (B, T or 1, H).
             mask: (B, T) bool, True where a token is real; None when nothing is padded.
 
         Returns:
             logits (B, classes + fine classes)
         """
+        features = inputs if inputs.is_floating_point() else self.frozen_features(inputs, mask)
         if self.prefix is None:
-            features = inputs if inputs.is_floating_point() else self.frozen_features(inputs, mask)
             return self.head(features[:, 0])
         P = len(self.prefix)
-        words = torch.cat((self.prefix.expand(inputs.shape[0], -1, -1), self.encoder.words(inputs, mask)), dim=1)
+        hidden = torch.cat((self.prefix.expand(features.shape[0], -1, -1), features), dim=1)  # (B, P + T, H)
         seen = None if mask is None else nn.functional.pad(mask, (P, 0), value=True)  # (B, P + T)
-        return self.head(masked_mean(self.encoder(words, seen)[:, P:], mask))
+        return self.head(masked_mean(self.encoder.upper(hidden, seen)[:, P:], mask))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -11,24 +11,31 @@ from qc.errors import QcError, explain, printable
 from qc.files import CONFIG, WEIGHTS, read_json
 from qc.models.attention import use_attention
 from qc.models.classifier import Classifier
-from qc.models.encoder import Encoder, TrainableLayers
+from qc.models.encoder import Encoder, UpperLayers
 
 
 class EncoderClassifier(Classifier):
-    """A `Classifier` on a pretrained encoder."""
+    """A `Classifier` on a pretrained encoder.
+
+    Attributes:
+        layers_setting: What of params.yaml says how many layers run in every step.
+    """
+
+    layers_setting: ClassVar[str]
 
     @classmethod
-    def load_encoder(cls, folder: Path, trainable_layers: TrainableLayers) -> Encoder:
+    def load_encoder(cls, folder: Path, upper_layers: UpperLayers) -> Encoder:
         """Load the encoder in `folder`, see `load_encoder`."""
-        return load_encoder(folder, trainable_layers)
+        return load_encoder(folder, upper_layers, f"params.yaml: {cls.layers_setting}")
 
 
-def load_encoder(folder: Path, trainable_layers: TrainableLayers = 0) -> Encoder:
+def load_encoder(folder: Path, upper_layers: UpperLayers = 0, setting: str = "upper_layers") -> Encoder:
     """Build the pretrained encoder in `folder`, in fp32 and evaluation mode.
 
     Args:
         folder: Holds config.json and model.safetensors.
-        trainable_layers: How many of its last layers are trained, or `all`, see `Encoder`.
+        upper_layers: How many of its last layers `upper` runs, or `all`, see `Encoder`.
+        setting: What asks for them, for messages.
 
     Raises:
         QcError: Its files are missing or broken, or it is no encoder that `transformers` has the code of.
@@ -71,7 +78,7 @@ def load_encoder(folder: Path, trainable_layers: TrainableLayers = 0) -> Encoder
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # not used here
     use_attention(model)
-    return Encoder(model.eval(), trainable_layers)
+    return Encoder(model.eval(), upper_layers, setting)
 
 
 def check_family(published: Mapping[str, Any], path: Path) -> None:

@@ -86,9 +86,10 @@ def load_training_data(name: str, settings: Settings, folders: Folders) -> Train
     train, valid = (load_split(folders.split / f"{split}.parquet", tokenized, labels) for split in ("train", "valid"))
     vocabulary = Vocabulary.read(tokenized / VOCABULARY)
     model_class = MODELS[name].load_class()
-    encoder = model_class.load_encoder(folders.encoders / config.tokenizer_name, config.layers_to_train)
+    encoder = model_class.load_encoder(folders.encoders / config.tokenizer_name, config.upper_layers)
     if encoder:
-        _check_encoder(encoder, vocabulary, name, model_class.prefix_positions(config), settings.max_length_of(name))
+        before = 0 if encoder.lower_layers else model_class.prefix_positions(config)
+        _check_encoder(encoder, vocabulary, name, before, settings.max_length_of(name))
     return TrainingData(train, valid, labels, vocabulary, encoder)
 
 

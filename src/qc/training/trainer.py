@@ -143,7 +143,7 @@ def describe_model(name: str, data: TrainingData, settings: Settings) -> dict[st
         "model": name,
         "labels": data.labels.record(),
         "max_length": settings.max_length_of(name),
-        **({"encoder": config.encoder, "trainable_layers": config.layers_to_train} if on_encoder else {}),
+        **({"encoder": config.encoder, "upper_layers": config.upper_layers} if on_encoder else {}),
         "vocabulary": data.vocabulary.record(),
     }
 
