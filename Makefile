@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
 
-run: $(STAMP)  ## fetch, train and evaluate: dvc repro (2 to 3 minutes)
+run: $(STAMP)  ## fetch, train and evaluate: dvc repro (about 2 minutes)
 	@qc doctor --quick --fix
 	@echo "make run: dvc repro (runs only what changed)"
 	@dvc repro

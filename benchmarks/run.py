@@ -444,12 +444,11 @@ def table(results: Figures) -> str:
             )
             precision = fast.removeprefix("ours_")
             lines.append(f"| fine-tuning, {precision} | {own} | {CONTENDERS[slow]}: {theirs} | {times:.1f} x |")
-        shown_phases = [
-            f"{precision}: " + ", ".join(f"{phase} {took:.1f} s" for phase, took in phases.items())
-            for precision in ("bf16", "fp32")
-            if (phases := found["contenders"][f"ours_{precision}"].get("phases"))
-        ]
-        lines += [line for each in shown_phases for line in ("", f"Where ours spends it, {each}.")]
+        spent = {precision: found["contenders"][f"ours_{precision}"]["phases"] for precision in ("bf16", "fp32")}
+        lines += ["", "| seconds of ours, by phase | " + " | ".join(spent["bf16"]) + " |"]
+        lines.append("|---" * (len(spent["bf16"]) + 1) + "|")
+        for precision, phases in spent.items():
+            lines.append(f"| {precision} | " + " | ".join(f"{took:.1f}" for took in phases.values()) + " |")
         lines.append("")
     lines += ["| seconds an epoch (validation accuracy) | ours | instead | |", "|---|---|---|---|"]
     for name, title in COMPARISONS.items():

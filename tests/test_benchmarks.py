@@ -127,7 +127,7 @@ def test_every_part_of_the_benchmarks_runs_and_the_readme_has_what_they_found(be
         assert all(seconds > 0 for seconds in phases.values())
         assert sum(phases.values()) == pytest.approx(took, abs=1e-3)
     readme = (benched.root / "docs/performance.md").read_text()
-    assert "Where ours spends it, fp32: start and rest " in readme
+    assert "| seconds of ours, by phase | start and rest | data and encoder |" in readme
     assert replace_block(readme, BEGIN, END, table(results)) == readme
     assert "| seconds of the whole stage, 2 epochs (validation accuracy) |" in readme
 

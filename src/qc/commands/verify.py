@@ -2,7 +2,7 @@
 
     qc verify                two runs; every output, and dvc.lock, are compared, and dvc.lock with that of the commit
     qc verify --portable     a run with `precision: portable`, compared with docs/portable.sha256: does this machine
-                             compute what the one of the record did? A run takes about 8 minutes
+                             compute what the one of the record did? A run takes about 5 minutes
     qc verify --portable --record    write that file
 
 A run fetches, tokenizes, splits, trains and evaluates in a fresh clone with a cache of its own.
