@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -137,14 +138,11 @@ def table(results: dict[str, Any]) -> str:
     ]
     one, two = (results["queue"][jobs] for jobs in ("1", "2"))
     after, beside = (results["stages"][way] for way in ("one after the other", "side by side"))
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Two experiments by DVC's queue: {one:.0f} s one after the other, {two:.0f} s two at a time. The three "
-            f"training stages: {after:.0f} s one after the other, {beside:.0f} s side by side.",
-        ]
+    words = (
+        f"Two experiments by DVC's queue: {one:.0f} s one after the other, {two:.0f} s two at a time. The three "
+        f"training stages: {after:.0f} s one after the other, {beside:.0f} s side by side."
     )
+    return "\n".join([*lines, "", textwrap.fill(words, 120)])
 
 
 def main(_: Settings) -> None:

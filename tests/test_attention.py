@@ -98,3 +98,9 @@ def test_keys_shared_by_heads_and_a_learned_bias_go_to_transformers(keys, option
     mask = MASK.expand(2, 1, 5, 5)
     expected, _ = sdpa_attention_forward(layer, q, k, v, mask, is_causal=False, **options)
     assert torch.equal(module._attend(layer, q, k, v, mask, is_causal=False, **options)[0], expected)
+
+
+def test_the_scale_of_a_family_is_kept():
+    layer, q, k, v = nn.Module(), heads(), heads(), heads()
+    expected, _ = sdpa_attention_forward(layer, q, k, v, None, is_causal=False, scaling=0.7)
+    torch.testing.assert_close(module._attend(layer, q, k, v, None, scaling=0.7)[0], expected, atol=1e-6, rtol=1e-5)
