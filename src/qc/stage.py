@@ -6,8 +6,10 @@ The main function of a stage imports the libraries that take seconds to load: by
 set, and Ctrl-C is handled.
 """
 
+import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from qc.config.schema import read_yaml
 from qc.config.settings import Settings
@@ -15,7 +17,7 @@ from qc.config.sources import Sources
 from qc.errors import QcError, escape_unprintable, explain
 from qc.files import new_file
 from qc.paths import CHECKED, PARAMS, SOURCES
-from qc.runtime.launch import read_launch
+from qc.runtime.launch import Launch, read_launch
 from qc.runtime.startup import check_address_space, handle_signals, set_environment, set_portable_arithmetic
 
 
@@ -47,16 +49,24 @@ def run(main: Callable[[Settings], None]) -> None:
         message = explain(error)
         if message is None:
             raise
-        sys.exit(f"error{_process()}: {message}")
+        _leave(message)
 
 
-def _process() -> str:
-    """Rank of this process for messages; nothing for a single process."""
+def _leave(message: str) -> NoReturn:
+    """End with a message and status 1; of several processes, one names its rank and ends at once.
+
+    Ending as usual frees PyTorch's process group, which waits for a thread of its own. After another process died, that
+    thread may itself wait for the interpreter that is ending, for ever (PyTorch 2.13).
+    """
     try:
         launch = read_launch()
     except QcError:  # the error being reported
-        return ""
-    return f" (process {launch.rank})" if launch.world_size > 1 else ""
+        launch = Launch()
+    if launch.world_size == 1:
+        sys.exit(f"error: {message}")
+    print(f"error (process {launch.rank}): {message}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def check_settings(_: Settings) -> None:
