@@ -41,7 +41,7 @@ from qc.models.scratch import ScratchConfig, sinusoidal_positions
 from qc.paths import ENCODERS, LABELS, Folders
 from qc.runtime.device import pick_device
 from qc.stage import load_settings
-from qc.training.data import load_training_data
+from qc.training.data import TokenizedSplit, TrainingData, load_training_data
 
 Rows = Sequence[tuple[list[int], int]]  # token ids with special tokens, and the class number
 
@@ -154,17 +154,19 @@ def rows_of(questions: PackedDataset) -> Rows:
 def load_splits(settings: Settings) -> list[PackedDataset]:
     """Read train and valid as train_distilbert does."""
     data = load_training_data("distilbert", settings, Folders())
-    return [
-        pack_ids(
-            data.vocabulary,
-            split.input_ids,
-            split.labels,
-            settings.max_length,
-            keep_special=True,
-            fine_labels=split.fine_labels,
-        )
-        for split in (data.train, data.valid)
-    ]
+    return [pack_split(data, split, settings) for split in (data.train, data.valid)]
+
+
+def pack_split(data: TrainingData, split: TokenizedSplit, settings: Settings) -> PackedDataset:
+    """Pack questions as train_distilbert does."""
+    return pack_ids(
+        data.vocabulary,
+        split.input_ids,
+        split.labels,
+        settings.max_length,
+        keep_special=True,
+        fine_labels=split.fine_labels,
+    )
 
 
 def fixed_batches(rows: Rows, batch_size: int, length: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:

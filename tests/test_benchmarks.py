@@ -8,8 +8,9 @@ import pytest
 import torch
 from dvc.cli import parse_args
 
-from benchmarks import instead, ours, run, side_by_side
+from benchmarks import folds, instead, ours, run, side_by_side
 from benchmarks.run import BEGIN, END, RESULTS, table
+from qc.commands.cross_validate import FOLDS
 from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.data.packed import pack
@@ -160,3 +161,26 @@ def test_stages_side_by_side_wait_for_each_other_at_dvcs_lock():
     command = [*side_by_side.ONE_STAGE, "train_scratch"]
     assert parse_args(command[1:]).wait_for_lock
     assert " ".join(command).replace("scratch", "$model &") in Path("docs/performance.md").read_text()
+
+
+def test_trainers_folds_are_held_out_and_hold_every_question_once(benched, monkeypatch, capsys):
+    """A Trainer that knows what it was trained on by heart, and nothing else, has nothing right."""
+    settings = read_yaml(Settings, benched.params, "params.yaml")
+    seen, asked = [], []
+
+    def learn(model, rows, *_):
+        seen[:] = [ids for ids, _ in rows]
+
+    def share_seen(model, rows, length):
+        asked.append(len(rows))
+        return sum(ids in seen for ids, _ in rows) / len(rows)
+
+    monkeypatch.setattr(instead, "trainer", learn)
+    monkeypatch.setattr(instead, "accuracy", share_seen)
+    monkeypatch.setattr("sys.argv", ["benchmarks.folds", "fp32"])
+    folds.main(settings)
+    count = sum(len(split) for split in instead.load_splits(settings))
+    assert len(asked) == FOLDS
+    assert sum(asked) == count
+    row = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].split("|")]
+    assert row == ["", "`Trainer`, fp32", str(count), "0.0000", "0.0000", ""]
