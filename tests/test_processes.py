@@ -144,28 +144,35 @@ def test_a_killed_process_ends_the_run_clearly_and_it_goes_on_to_the_same_bytes(
     assert outputs(project) == undisturbed
 
 
-@pytest.mark.parametrize(("processes", "torn_down"), [("1", True), ("2", False)])
-def test_an_error_in_one_of_several_processes_ends_it_without_tearing_the_interpreter_down(
-    project, processes, torn_down
-):
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("fault", "status", "said"),
+    [
+        ("raise QcError('a fault')", 1, "a fault"),
+        ("raise ValueError('a fault')", 1, "ValueError: a fault"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 143, "stopped by SIGTERM; run the same command again to go on"),
+    ],
+)
+def test_one_of_several_processes_ends_without_tearing_the_interpreter_down(project, processes, fault, status, said):
     """What is torn down may wait for ever for a thread of PyTorch's process group."""
     program = (
-        "import atexit\n"
+        "import atexit, os, signal\n"
         "from qc.errors import QcError\n"
         "from qc.stage import run\n"
         "def main(settings):\n"
         "    atexit.register(print, 'torn down')\n"
         "    print('begun')\n"
-        "    raise QcError('a fault')\n"
+        f"    {fault}\n"
         "run(main)\n"
     )
-    launch = {"RANK": "0", "WORLD_SIZE": processes, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": processes}
+    launch = {"RANK": "0", "WORLD_SIZE": str(processes), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": str(processes)}
     environment = {**project.env, **launch, "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
     command = (sys.executable, "-c", program)
     done = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr == ("error: a fault\n" if torn_down else "error (process 0): a fault\n")
-    assert done.stdout == ("begun\ntorn down\n" if torn_down else "begun\n")
+    assert done.returncode == status
+    assert done.stderr.endswith(f"{said}\n")
+    assert ("error (process 0): " in done.stderr) == (processes == 2 and status == 1)
+    assert done.stdout == ("begun\ntorn down\n" if processes == 1 else "begun\n")
 
 
 def test_a_state_of_one_process_is_not_gone_on_with_by_two(project):

@@ -8,6 +8,7 @@ set, and Ctrl-C is handled.
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -17,7 +18,7 @@ from qc.config.sources import Sources
 from qc.errors import QcError, escape_unprintable, explain
 from qc.files import new_file
 from qc.paths import CHECKED, PARAMS, SOURCES
-from qc.runtime.launch import Launch, read_launch
+from qc.runtime.launch import read_launch
 from qc.runtime.startup import check_address_space, handle_signals, set_environment, set_portable_arithmetic
 
 
@@ -45,28 +46,38 @@ def run(main: Callable[[Settings], None]) -> None:
         if settings.precision == "portable":
             set_portable_arithmetic()
         main(settings)
-    except Exception as error:
+    except BaseException as error:
         message = explain(error)
+        if _processes() > 1:
+            _end_at_once(error, message)
         if message is None:
             raise
-        _leave(message)
+        sys.exit(f"error: {message}")
 
 
-def _leave(message: str) -> NoReturn:
-    """End with a message and status 1; of several processes, one names its rank and ends at once.
+def _processes() -> int:
+    """Number of processes of this run; 1 where the launcher's words are the error."""
+    try:
+        return read_launch().world_size
+    except QcError:
+        return 1
+
+
+def _end_at_once(error: BaseException, message: str | None) -> NoReturn:
+    """End one of several processes: print the error, leave the interpreter as it is.
 
     Ending as usual frees PyTorch's process group, which waits for a thread of its own. After another process died, that
     thread may itself wait for the interpreter that is ending, for ever (PyTorch 2.13).
     """
-    try:
-        launch = read_launch()
-    except QcError:  # the error being reported
-        launch = Launch()
-    if launch.world_size == 1:
-        sys.exit(f"error: {message}")
-    print(f"error (process {launch.rank}): {message}", file=sys.stderr, flush=True)
+    if isinstance(error, SystemExit):  # by a signal, which has said so
+        status = error.code
+    else:
+        status = 1
+        words = "".join(traceback.format_exception(error)) if message is None else f"{message}\n"
+        print(f"error (process {read_launch().rank}): {words}", end="", file=sys.stderr)
+    sys.stderr.flush()
     sys.stdout.flush()
-    os._exit(1)
+    os._exit(status)
 
 
 def check_settings(_: Settings) -> None:
