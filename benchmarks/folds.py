@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from benchmarks import instead
 from qc.commands.cross_validate import FOLDS
+from qc.commands.cross_validation import make_folds
 from qc.config.settings import Settings
-from qc.data.labels import Labels
+from qc.evaluation.tables import markdown, standard_error
 from qc.paths import ENCODERS, LABELS, Folders
-from qc.report.tables import markdown, standard_error
+from qc.questions.labels import Labels
 from qc.runtime.device import pick_device
 from qc.stage import run
-from qc.training.cross_validation import make_folds
 from qc.training.data import load_training_data
 
 

@@ -34,11 +34,11 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from benchmarks.ours import finish
 from qc.config.settings import Settings
-from qc.config.training import TrainingConfig
-from qc.data.labels import Labels
-from qc.data.packed import PackedDataset, pack_ids
+from qc.inference.batches import PackedDataset, pack_ids
+from qc.models.parameters import TrainingConfig
 from qc.models.scratch import ScratchConfig, sinusoidal_positions
 from qc.paths import ENCODERS, LABELS, Folders
+from qc.questions.labels import Labels
 from qc.runtime.device import pick_device
 from qc.stage import load_settings
 from qc.training.data import TokenizedSplit, TrainingData, load_training_data

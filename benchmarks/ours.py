@@ -17,10 +17,10 @@ from unittest import mock
 
 import torch
 
-from qc.config.training import TrainingConfig
-from qc.data.packed import PackedDataset
 from qc.files import read_csv
+from qc.inference.batches import PackedDataset
 from qc.models.classifier import Classifier
+from qc.models.parameters import TrainingConfig
 from qc.paths import Folders
 from qc.runtime.device import Precision
 from qc.stage import load_settings

@@ -31,18 +31,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import instead, ours
 from qc.config.settings import Settings
-from qc.config.training import TrainingConfig
-from qc.data.labels import Labels
-from qc.data.packed import PackedDataset
-from qc.data.tokenizers import Vocabulary
 from qc.errors import QcError
+from qc.evaluation.tables import write_block
 from qc.files import read_json, write_json
+from qc.inference.batches import PackedDataset
 from qc.models.distilbert import DistilbertClassifier
+from qc.models.parameters import TrainingConfig
 from qc.models.prefix import PrefixClassifier
 from qc.models.pretrained import load_encoder
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.paths import ENCODERS, LABELS, TOKENIZED, VOCABULARY
-from qc.report.tables import write_block
+from qc.questions.labels import Labels
+from qc.questions.tokenizers import Vocabulary
 from qc.runtime.device import Precision, pick_device, pick_precision, seed_everything
 from qc.stage import run
 from qc.training.loop import fit

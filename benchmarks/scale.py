@@ -23,9 +23,9 @@ import yaml
 
 from qc.config.settings import Settings
 from qc.errors import QcError
+from qc.evaluation.tables import write_block
 from qc.files import TOKENIZER, read_json, write_json
 from qc.paths import ENCODERS, FILES, PARAMS, RAW, SOURCES
-from qc.report.tables import write_block
 from qc.stage import run
 from qc.training.precomputed import MIB
 

@@ -20,9 +20,9 @@ from typing import Any
 from benchmarks.scale import PAGE
 from qc.config.settings import Settings
 from qc.errors import QcError
+from qc.evaluation.tables import write_block
 from qc.files import write_json
 from qc.models.registry import MODELS
-from qc.report.tables import write_block
 from qc.stage import run
 
 RESULTS = Path("benchmarks/side_by_side.json")

@@ -19,16 +19,16 @@ def main(settings: Settings) -> None:
     import numpy as np
     from scipy.special import softmax
 
-    from qc.data.labels import Labels
-    from qc.data.parquet import read_table
     from qc.evaluation.baselines import predict_baselines
+    from qc.evaluation.cards import write_cards
+    from qc.evaluation.figure_tables import write_coverage, write_figure_tables
     from qc.evaluation.predictions import predict_splits, write_predictions
     from qc.evaluation.scores import fit_temperatures, score_test, score_validation, select_compared
+    from qc.evaluation.tables import accuracy_lines
     from qc.files import write_json
     from qc.models import registry
-    from qc.report.figure_tables import write_coverage, write_figure_tables
-    from qc.report.model_card import write_cards
-    from qc.report.tables import accuracy_lines
+    from qc.questions.labels import Labels
+    from qc.questions.parquet import read_table
     from qc.runtime.device import pick_device, seed_everything
 
     seed_everything(settings.seed, settings.threads)

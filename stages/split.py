@@ -23,13 +23,13 @@ No accuracy measured on such data says how well a model understands a question.
 
 def main(settings: Settings) -> None:
     """Split, audit, and write both."""
-    from qc.data.audit import audit_leaks, describe_splits, leak_suspected
-    from qc.data.groups import COLUMNS, add_groups, group_questions, read_tokenized, sample_groups
-    from qc.data.labels import Labels
-    from qc.data.parquet import read_chosen, read_pieces, write_table
-    from qc.data.splits import split_questions
     from qc.evaluation.baselines import tfidf_accuracy
     from qc.files import file_sha256, new_folder, write_json
+    from qc.questions.labels import Labels
+    from qc.questions.parquet import read_chosen, read_pieces, write_table
+    from qc.split.audit import audit_leaks, describe_splits, leak_suspected
+    from qc.split.groups import COLUMNS, add_groups, group_questions, read_tokenized, sample_groups
+    from qc.split.splits import split_questions
 
     config, classes = settings.split, Labels.read(LABELS).classes
     tokenizers = dict.fromkeys(settings.encoders_used().values())  # each once

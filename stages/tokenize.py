@@ -17,11 +17,11 @@ def main(settings: Settings) -> None:
     """Write the questions, then the ids of every tokenizer."""
     from tqdm import tqdm
 
-    from qc.data.parquet import read_pieces, write_table
-    from qc.data.raw import read_raw, report_encodings
-    from qc.data.tables import question_tables, take_inventory, tokenize
-    from qc.data.tokenizers import Vocabulary, load_tokenizer
     from qc.files import new_folder, read_json, write_json
+    from qc.questions.parquet import read_pieces, write_table
+    from qc.questions.raw import read_raw, report_encodings
+    from qc.questions.tables import question_tables, take_inventory, tokenize
+    from qc.questions.tokenizers import Vocabulary, load_tokenizer
 
     config, names = settings.tokenize, settings.fetch.encoder_names()
     files = read_json(FILES)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["qc.data.formats", "csv", "json"]):
-    from qc.data.formats import parse_questions
+with atheris.instrument_imports(include=["qc.questions.formats", "csv", "json"]):
+    from qc.questions.formats import parse_questions
 
 from qc.errors import QcError
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import psutil
 
-from qc.report.tables import write_block
+from qc.evaluation.tables import write_block
 from tests.conftest import ROOT, Project, outputs
 from tests.faults import AS_OTHERS, DAMAGES, allow_writing, output_paths, refused_clearly
 

@@ -3,9 +3,9 @@
 import pyarrow
 import pytest
 
-from qc.data.audit import audit_leaks, describe_splits, leak_suspected
-from qc.data.groups import TokenizedQuestions, group_questions
 from qc.files import read_json
+from qc.split.audit import audit_leaks, describe_splits, leak_suspected
+from qc.split.groups import TokenizedQuestions, group_questions
 from tests.conftest import CLASSES, FILLERS
 
 

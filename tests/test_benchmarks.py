@@ -13,13 +13,13 @@ from benchmarks.run import BEGIN, END, RESULTS, table
 from qc.commands.cross_validate import FOLDS
 from qc.config.schema import read_yaml
 from qc.config.settings import Settings
-from qc.data.packed import pack
 from qc.errors import QcError
+from qc.evaluation.tables import replace_block
+from qc.inference.batches import pack
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.prefix import PrefixClassifier
 from qc.models.pretrained import load_encoder
 from qc.models.scratch import ScratchClassifier, ScratchConfig
-from qc.report.tables import replace_block
 from tests.conftest import write_encoder
 from tests.test_readme import committed
 

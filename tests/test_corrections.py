@@ -5,10 +5,10 @@ import math
 import pyarrow.parquet
 import pytest
 
-from qc.data.corrections import Corrections
-from qc.data.formats import LabelledQuestion
 from qc.errors import QcError
 from qc.files import read_csv, read_json, write_csv
+from qc.questions.corrections import Corrections
+from qc.questions.formats import LabelledQuestion
 from tests.conftest import STAGES, label_lines, outputs, pin
 
 PATH = "data/own/corrections.csv"

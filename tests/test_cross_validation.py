@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow
 import pytest
 
+from qc.commands.cross_validation import change_settings, make_folds
 from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.errors import QcError
+from qc.evaluation.tables import standard_error
 from qc.files import read_csv
 from qc.paths import Folders
-from qc.report.tables import standard_error
-from qc.training.cross_validation import change_settings, make_folds
 from qc.training.data import TokenizedSplit, load_training_data
 from qc.training.trainer import train_model
 from tests.conftest import outputs

@@ -8,12 +8,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, DistilBertConfig
 
 from qc.commands.export import MODEL, export_onnx, onnx_logits, open_onnx
-from qc.data.packed import pack
-from qc.data.tokenizers import Vocabulary, load_tokenizer
 from qc.errors import QcError
 from qc.files import read_json
+from qc.inference.batches import pack
+from qc.inference.logits import predict
 from qc.inference.model_folder import load_model, read_config, save_model, write_config
-from qc.inference.predict import predict
 from qc.inference.predictor import Predictor
 from qc.inference.weights import load_trained_weights, read_weights
 from qc.models.attention import use_attention
@@ -21,6 +20,7 @@ from qc.models.distilbert import DistilbertClassifier
 from qc.models.encoder import Encoder
 from qc.models.prefix import PrefixClassifier
 from qc.models.pretrained import load_encoder
+from qc.questions.tokenizers import Vocabulary, load_tokenizer
 from qc.training.data import hash_encoder
 from qc.training.loop import fit
 from qc.training.precomputed import cast_frozen, precompute_frozen

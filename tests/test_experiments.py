@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from qc.commands.sweep_report import TrialResult, choose
 from qc.files import read_json
-from qc.report.sweep import TrialResult, choose
 
 STALLED = 300  # seconds without a change of the queue, after which its workers are taken for dead
 

@@ -11,13 +11,13 @@ from tokenizers import Tokenizer
 from qc import load
 from qc.__main__ import main
 from qc.commands.export import INT8, MODEL, export_onnx, onnx_logits, open_onnx
-from qc.data.packed import pack
-from qc.data.parquet import read_table
-from qc.data.tokenizers import Vocabulary, load_tokenizer
+from qc.inference.batches import pack
+from qc.inference.logits import predict
 from qc.inference.model_folder import TrainedModel
-from qc.inference.predict import predict
 from qc.inference.predictor import Predictor
 from qc.models.scratch import ScratchClassifier
+from qc.questions.parquet import read_table
+from qc.questions.tokenizers import Vocabulary, load_tokenizer
 from tests.conftest import label_lines
 from tests.test_training import SIZES
 

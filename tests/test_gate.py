@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from qc.__main__ import main
+from qc.commands.gate import Outcome, apply_rules, exit_status
+from qc.commands.metric_set import MetricSet, flatten, question_difference
 from qc.config.settings import GateRule
 from qc.errors import QcError
-from qc.evaluation.gate import Outcome, apply_rules, exit_status
-from qc.evaluation.metric_set import MetricSet, flatten, question_difference
 from tests.conftest import ROOT
 
 N = 200

@@ -7,8 +7,8 @@ import pyarrow
 import pytest
 
 from qc.commands.check import FILES as SCORED
-from qc.data.parquet import read_table, write_table
 from qc.files import read_csv, read_json
+from qc.questions.parquet import read_table, write_table
 from tests.conftest import outputs
 
 MODELS = ("scratch", "prefix", "distilbert")

@@ -8,9 +8,9 @@ import shutil
 import pytest
 from huggingface_hub.utils.sha import git_hash
 
-from qc.data.parquet import read_table
 from qc.fetch.hub import read_licence
 from qc.files import read_json
+from qc.questions.parquet import read_table
 from tests.conftest import ROOT, VOCABULARY, pin, serving, write_encoder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -9,14 +9,14 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from qc.commands import cross_validation
+from qc.commands.cross_validation import deal, predict_held_out
 from qc.commands.labels import conflicting, confusions, find_suspects
 from qc.config.schema import read_yaml
 from qc.config.settings import Settings
-from qc.data.labels import Labels
 from qc.files import read_csv, read_json, write_json
 from qc.paths import Folders
-from qc.training import cross_validation
-from qc.training.cross_validation import deal, predict_held_out
+from qc.questions.labels import Labels
 from qc.training.data import load_split
 from qc.training.trainer import Trained
 from tests.conftest import CLASSES, label_lines, outputs

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from qc import load
-from qc.data.parquet import read_table
 from qc.files import read_csv, read_json, write_csv
+from qc.questions.parquet import read_table
 from tests.conftest import FILLERS, STAGES, label_lines, outputs, pin, serving
 
 TICKETS = "data/own/tickets.csv"

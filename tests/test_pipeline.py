@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from qc.config.schema import read_yaml
 from qc.config.settings import Settings
-from qc.data.parquet import read_table
 from qc.evaluation import baselines
 from qc.evaluation.baselines import predict_baselines
+from qc.evaluation.tables import seed_table
 from qc.files import read_csv, read_json
-from qc.report.tables import seed_table
+from qc.questions.parquet import read_table
 from stages import evaluate
 from tests.conftest import CLASSES, ENCODER_FILES, STAGES, VOCABULARY, in_soak, outputs
 

@@ -17,13 +17,13 @@ import torch
 from qc import load
 from qc.__main__ import main
 from qc.commands.predict import as_text
-from qc.data.formats import parse_questions
 from qc.errors import QcError
 from qc.files import read_csv, read_json, write_json
+from qc.inference.logits import predict
 from qc.inference.model_folder import read_config, write_config
-from qc.inference.predict import predict
 from qc.inference.predictor import Prediction
 from qc.inference.texts import read_texts
+from qc.questions.formats import parse_questions
 from tests.conftest import CLASSES, write_record
 from tests.faults import make_folder
 

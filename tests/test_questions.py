@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qc.data.encodings import label_encoding
-from qc.data.formats import LabelledQuestion, parse_questions
-from qc.data.text import fault_of_label, fault_of_text, normalize_label
 from qc.errors import QcError
+from qc.questions.encodings import label_encoding
+from qc.questions.formats import LabelledQuestion, parse_questions
+from qc.questions.text import fault_of_label, fault_of_text, normalize_label
 from tests.conftest import ROOT
 
 C1 = "".join(map(chr, range(0x80, 0xA0)))  # where Windows-1252 has quotes and dashes

@@ -7,8 +7,8 @@ import yaml
 
 from qc.commands.seeds import SCORES
 from qc.commands.update_readme import BEGIN, END
+from qc.evaluation.tables import replace_block, result_table, seed_table
 from qc.models.registry import MODELS
-from qc.report.tables import replace_block, result_table, seed_table
 from tests.conftest import ROOT
 
 

@@ -4,16 +4,16 @@ import torch
 from torch import nn
 
 from qc.commands import report
+from qc.commands.cross_validation import cross_validate
 from qc.config.schema import read_yaml
 from qc.config.settings import Settings
-from qc.config.training import TrainingConfig
 from qc.files import read_csv, read_json
 from qc.inference.predictor import load
 from qc.models.classifier import Classifier
 from qc.models.head import HierarchicalHead
+from qc.models.parameters import TrainingConfig
 from qc.models.registry import MODELS, ModelType
 from qc.paths import Folders
-from qc.training.cross_validation import cross_validate
 from qc.training.run import run_training
 from stages import evaluate
 from tests.conftest import Project

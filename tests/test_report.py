@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from qc.commands.report_figures import class_bars, confusion_matrix
 from qc.files import read_csv, read_json, write_json
-from qc.report.figures import class_bars, confusion_matrix
 from tests.conftest import CLASSES
 
 MODELS = ("scratch", "prefix", "distilbert")

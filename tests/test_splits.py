@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qc.data.groups import group_numbers, number_keys, text_keys
-from qc.data.splits import official_split, stratified_group_split
-from qc.data.text import normalize_text
 from qc.errors import QcError
+from qc.questions.text import normalize_text
+from qc.split.groups import group_numbers, number_keys, text_keys
+from qc.split.splits import official_split, stratified_group_split
 
 SHARES = {"test": 0.1, "valid": 0.1}
 

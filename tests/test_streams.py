@@ -11,12 +11,12 @@ import pyarrow
 import pytest
 
 from benchmarks import scale
-from qc.data.formats import LabelledQuestion
-from qc.data.groups import COLUMNS, TokenizedQuestions, group_questions, sample_groups
-from qc.data.packed import pack
-from qc.data.parquet import read_chosen, read_pieces, write_table
-from qc.data.tables import question_tables, take_inventory
 from qc.errors import QcError
+from qc.inference.batches import pack
+from qc.questions.formats import LabelledQuestion
+from qc.questions.parquet import read_chosen, read_pieces, write_table
+from qc.questions.tables import question_tables, take_inventory
+from qc.split.groups import COLUMNS, TokenizedQuestions, group_questions, sample_groups
 from tests.conftest import ROOT, label_lines
 
 QUESTIONS = [
@@ -43,7 +43,7 @@ def test_a_table_is_the_same_in_pieces_of_any_size(monkeypatch):
     whole = table()
     assert whole["id"].to_pylist() == list(range(100))
     assert whole["text"].to_pylist() == [question.text for _, question in QUESTIONS]
-    monkeypatch.setattr("qc.data.tables.PIECE", 7)
+    monkeypatch.setattr("qc.questions.tables.PIECE", 7)
     assert table() == whole
 
 
@@ -61,7 +61,7 @@ def test_chosen_rows_and_traits_are_the_same_in_pieces_of_any_size(monkeypatch, 
     write_table(path, (whole.slice(start, 30) for start in range(0, 100, 30)))
     chosen = np.array([0, 3, 4, 29, 30, 31, 64, 99])
     traits = rows_of(read_pieces(path, *COLUMNS))
-    monkeypatch.setattr("qc.data.parquet.PIECE", 9)
+    monkeypatch.setattr("qc.questions.parquet.PIECE", 9)
     assert pyarrow.concat_tables(read_chosen(path, chosen)) == whole.take(chosen)
     for name, expected in vars(traits).items():
         np.testing.assert_array_equal(getattr(rows_of(read_pieces(path, *COLUMNS), 11), name), expected)
@@ -80,7 +80,7 @@ def test_questions_are_laid_end_to_end_alike_from_lists_and_from_slices_of_arrow
     rows = column.to_pylist()
     around = (before, after) if keep_special else ((), ())
     expected = [[*around[0], *ids[:4], *around[1]] for ids in texts[20:70]]
-    monkeypatch.setattr("qc.data.packed.PIECE", 8)
+    monkeypatch.setattr("qc.inference.batches.PIECE", 8)
     for input_ids in (column, rows):
         found = pack(input_ids, [0] * 50, 4, special, keep_special=keep_special, pad_id=0)
         assert found.values.tolist() == list(itertools.chain.from_iterable(expected))

@@ -5,8 +5,8 @@ import json
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from qc.data.tokenizers import Vocabulary, load_tokenizer, token_ids
 from qc.errors import QcError
+from qc.questions.tokenizers import Vocabulary, load_tokenizer, token_ids
 
 TEXTS = [
     "Who wrote Hamlet ?",

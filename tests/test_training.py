@@ -16,12 +16,12 @@ from torch import nn
 
 from qc.config.schema import read_yaml
 from qc.config.settings import Settings
-from qc.config.training import ScratchTrainingConfig, TrainingConfig
-from qc.data.packed import Batch, bucket_by_length, pack
 from qc.errors import QcError
-from qc.inference.predict import macro_f1, predict, score
+from qc.inference.batches import Batch, bucket_by_length, pack
+from qc.inference.logits import macro_f1, predict, score
 from qc.models.classifier import Task
 from qc.models.head import HierarchicalHead
+from qc.models.parameters import ScratchTrainingConfig, TrainingConfig
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.paths import Folders
 from qc.runtime.device import pick_device, pick_precision, seed_everything

@@ -7,10 +7,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from qc.commands.gate import VERDICTS, apply_rules, exit_status, markdown_table, terminal_table
+from qc.commands.metric_set import MetricSet, flatten, question_difference, read_predictions
+from qc.commands.revisions import default_base, find_commit, read_at
 from qc.errors import QcError
-from qc.evaluation.gate import VERDICTS, apply_rules, exit_status, markdown_table, terminal_table
-from qc.evaluation.metric_set import MetricSet, flatten, question_difference, read_predictions
-from qc.evaluation.revisions import default_base, find_commit, read_at
 from qc.files import new_file, parse_json
 from qc.paths import METRICS, REPORTS
 from qc.stage import load_settings

@@ -8,12 +8,12 @@ The data is that of the last `dvc repro split`. The test split has no part in it
 
 from argparse import ArgumentParser, Namespace
 
+from qc.commands.cross_validation import change_settings, cross_validate
 from qc.errors import QcError
+from qc.evaluation.tables import markdown, standard_error
 from qc.models.registry import MODELS
 from qc.paths import PARAMS, Folders
-from qc.report.tables import markdown, standard_error
 from qc.stage import load_settings
-from qc.training.cross_validation import change_settings, cross_validate
 
 FOLDS = 5
 

@@ -23,14 +23,14 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from qc.data.packed import PackedDataset, bucket_by_length
-from qc.data.parquet import read_table
 from qc.errors import QcError
 from qc.evaluation.metrics import evaluate_accuracy
 from qc.files import CONFIG, TOKENIZER, replaced_files, write_json
-from qc.inference.predict import evaluation_batch, predict
+from qc.inference.batches import PackedDataset, bucket_by_length
+from qc.inference.logits import evaluation_batch, predict
 from qc.inference.predictor import Predictor, load
 from qc.paths import EXPORT, MODELS, VALID
+from qc.questions.parquet import read_table
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
 FILES = (MODEL, INT8, CONFIG, TOKENIZER)  # files of an export; others in its folder stay

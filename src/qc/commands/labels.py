@@ -20,15 +20,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from qc.data.labels import Labels
-from qc.data.parquet import read_table
+from qc.commands.cross_validation import deal, predict_held_out
 from qc.errors import QcError
 from qc.evaluation.baselines import tfidf
 from qc.files import file_sha256, write_csv, write_json
 from qc.models.registry import MODELS
 from qc.paths import LABELS, SUSPECTS, SUSPECTS_SUMMARY, TRAIN, VALID, Folders
+from qc.questions.labels import Labels
+from qc.questions.parquet import read_table
 from qc.stage import load_settings
-from qc.training.cross_validation import deal, predict_held_out
 
 FOLDS = 5
 JUDGE = "distilbert"

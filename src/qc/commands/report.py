@@ -7,11 +7,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from typing import Any
 
+from qc.commands.report_page import RunResults, render_page
+from qc.evaluation.tables import seed_values
 from qc.files import new_file, read_csv, read_json
 from qc.models.registry import MODELS
 from qc.paths import METRICS, PAGE, PARAMS, PLOTS, REPORTS, SEEDS, SUSPECTS, SUSPECTS_SUMMARY
-from qc.report.page import RunResults, render_page
-from qc.report.tables import seed_values
 from qc.stage import load_settings
 
 MOST_SUSPICIOUS = 20  # labels that the page lists

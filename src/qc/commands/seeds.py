@@ -15,10 +15,10 @@ from typing import Any
 from dvc.api import metrics_show
 
 from qc.errors import QcError
+from qc.evaluation.tables import seed_table
 from qc.files import write_json
 from qc.models.registry import MODELS
 from qc.paths import METRICS, SEEDS
-from qc.report.tables import seed_table
 
 DEFAULT = ["1", "2", "3", "4", "5"]
 SCORES = ("accuracy", "macro_f1", "loss", "ece")

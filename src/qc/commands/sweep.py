@@ -24,14 +24,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from qc.commands.sweep_report import TrialResult, draw_trials, trial_table
 from qc.config.schema import validate
 from qc.config.settings import Settings
 from qc.errors import QcError
+from qc.evaluation.tables import write_block
 from qc.files import read_json
 from qc.models.registry import MODELS
 from qc.paths import CHECKPOINTS, REPORTS, Folders
-from qc.report.sweep import TrialResult, draw_trials, trial_table
-from qc.report.tables import write_block
 from qc.runtime.device import pick_device
 from qc.stage import load_settings
 from qc.training.data import load_training_data

@@ -3,10 +3,10 @@
 from argparse import ArgumentParser, Namespace
 
 from qc.errors import QcError
+from qc.evaluation.tables import result_table, seed_table, write_block
 from qc.files import read_json
 from qc.models.registry import MODELS
 from qc.paths import README, REPORTS, SEEDS
-from qc.report.tables import result_table, seed_table, write_block
 
 BEGIN, END = "<!-- results: written by `qc update-readme` -->", "<!-- end of results -->"
 

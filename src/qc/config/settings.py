@@ -12,13 +12,13 @@ from pydantic import Field, model_validator
 
 from qc.config.references import encoder_name, is_address
 from qc.config.schema import InvalidValue, Section
-from qc.config.training import (
+from qc.config.values import Corrections, EncoderReference, Positive, QuestionsReference, Seed, Sha256, Word
+from qc.models.parameters import (
     DistilbertTrainingConfig,
     PrefixTrainingConfig,
     ScratchTrainingConfig,
     TrainingConfig,
 )
-from qc.config.values import Corrections, EncoderReference, Positive, QuestionsReference, Seed, Sha256, Word
 
 
 class Columns(Section):
@@ -93,7 +93,7 @@ class SplitConfig(Section):
 
 
 class GateRule(Section):
-    """What the gate demands of the metrics that a pattern matches, see `qc.evaluation.gate.apply_rules`."""
+    """What the gate demands of the metrics that a pattern matches, see `qc.commands.gate.apply_rules`."""
 
     metric: Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$")]
     better: Literal["higher", "lower"]

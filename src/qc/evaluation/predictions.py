@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from qc.data.parquet import read_column
 from qc.errors import QcError
 from qc.files import truncate_text, write_csv
+from qc.inference.logits import predict
 from qc.inference.model_folder import load_model
-from qc.inference.predict import predict
 from qc.paths import INPUT_IDS
+from qc.questions.parquet import read_column
 
 Columns = Mapping[str, Sequence[Any]]
 

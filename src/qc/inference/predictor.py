@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from qc.data.text import fault_of_text, model_text
-from qc.data.tokenizers import load_tokenizer, token_ids
 from qc.errors import QcError, from_the_top
 from qc.files import CONFIG
+from qc.inference.logits import predict
 from qc.inference.model_folder import TrainedModel, load_model
-from qc.inference.predict import predict
+from qc.questions.text import fault_of_text, model_text
+from qc.questions.tokenizers import load_tokenizer, token_ids
 from qc.runtime.device import pick_device
 
 

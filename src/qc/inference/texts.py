@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from qc.data.formats import read_table_rows
-from qc.data.text import fault_of_text
 from qc.errors import QcError, from_the_top, reason
+from qc.questions.formats import read_table_rows
+from qc.questions.text import fault_of_text
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 Numbered = Iterator[tuple[int, str]]  # a text and the number of its line, from 1

@@ -1,7 +1,7 @@
 """The registry of models. Adding one takes a line here; its class is imported only when it is used.
 
 A model NAME also has a module in this package, a section `train_NAME` of params.yaml with a class in
-`qc.config.training`, a script `stages/train_NAME.py`, and a stage in dvc.yaml.
+`qc.models.parameters`, a script `stages/train_NAME.py`, and a stage in dvc.yaml.
 """
 
 import pkgutil

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow
 
 from qc.config.settings import Settings
-from qc.data.labels import Labels
-from qc.data.parquet import read_column, read_table
-from qc.data.tokenizers import Vocabulary
 from qc.errors import QcError, reason
 from qc.files import CONFIG, WEIGHTS, file_sha256
 from qc.models.registry import MODELS
 from qc.paths import INPUT_IDS, LABELS, VOCABULARY, Folders
+from qc.questions.labels import Labels
+from qc.questions.parquet import read_column, read_table
+from qc.questions.tokenizers import Vocabulary
 
 if TYPE_CHECKING:
     from qc.models.encoder import Encoder

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from qc.config.training import SelectBy, TrainingConfig
-from qc.data.labels import UNKNOWN
-from qc.data.packed import Batch, PackedDataset, bucket_by_length
 from qc.errors import QcError
-from qc.inference.predict import score
+from qc.inference.batches import Batch, PackedDataset, bucket_by_length
+from qc.inference.logits import score
+from qc.models.parameters import SelectBy, TrainingConfig
+from qc.questions.labels import UNKNOWN
 from qc.runtime.device import Precision, autocast, deterministic_attention
 from qc.runtime.process_group import all_reduce_sum, data_parallel, is_main_process, launched_rank, shard, world_size
 from qc.training.optimizer import build_optimizer, learning_rate_factor

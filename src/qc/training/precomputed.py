@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from qc.data.packed import PackedDataset, bucket_by_length
 from qc.errors import QcError, reason
-from qc.inference.predict import evaluation_batch
+from qc.inference.batches import PackedDataset, bucket_by_length
+from qc.inference.logits import evaluation_batch
 from qc.runtime.device import Precision, autocast
 from qc.runtime.process_group import broadcast, is_main_process, launched_rank, world_size
 

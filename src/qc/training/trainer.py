@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from qc.config.settings import Settings
-from qc.config.training import EncoderTrainingConfig
-from qc.data.packed import pack_ids
-from qc.inference.predict import predict
+from qc.inference.batches import pack_ids
+from qc.inference.logits import predict
 from qc.models.classifier import Classifier, Task
+from qc.models.parameters import EncoderTrainingConfig
 from qc.models.registry import MODELS
 from qc.runtime.device import pick_device, pick_precision, seed_everything
 from qc.runtime.process_group import is_main_process, world_size

@@ -2,7 +2,7 @@
 
 Notable:
 - a question's split depends on its text, its class and the seed: not on the order of the rows, nor on the machine
-- equal questions are one group (`qc.data.groups`) and stay together
+- equal questions are one group (`qc.split.groups`) and stay together
 - each class is split on its own, so that every split has the classes in the same shares
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from qc.config.settings import SplitConfig
-from qc.data.groups import GroupedQuestions
 from qc.errors import QcError, listed
+from qc.split.groups import GroupedQuestions
 
 
 def split_questions(

@@ -9,11 +9,11 @@ import pyarrow
 from datasets import Dataset
 from tokenizers import Tokenizer
 
-from qc.data.formats import LabelledQuestion
-from qc.data.labels import Labels
-from qc.data.text import model_text
-from qc.data.tokenizers import Vocabulary, token_ids
 from qc.errors import QcError, listed
+from qc.questions.formats import LabelledQuestion
+from qc.questions.labels import Labels
+from qc.questions.text import model_text
+from qc.questions.tokenizers import Vocabulary, token_ids
 
 PIECE = 16_384  # questions that are in memory at once
 Rows = Iterable[tuple[str, LabelledQuestion]]  # partition (`train` or `test`) and question
@@ -81,7 +81,7 @@ def question_tables(rows: Rows, classes: list[str]) -> Iterator[pyarrow.Table]:
 def tokenize(
     pieces: Iterable[pyarrow.RecordBatch], tokenizer: Tokenizer, vocabulary: Vocabulary
 ) -> Iterator[pyarrow.Table]:
-    """Make tables with the column `input_ids`, see `qc.data.tokenizers`.
+    """Make tables with the column `input_ids`, see `qc.questions.tokenizers`.
 
     Args:
         pieces: Parts of a table with columns text and fine.

@@ -2,7 +2,7 @@
 
 Notable:
 - the template engine escapes everything that comes from data; the page's policy forbids scripts and requests
-- the template is page.html beside this file; the figures come from `qc.report.figures`
+- the template is page.html beside this file; the figures come from `qc.commands.report_figures`
 """
 
 import platform
@@ -16,11 +16,17 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from qc.commands.report_figures import (
+    class_bars,
+    confusion_matrix,
+    coverage_curves,
+    learning_curves,
+    reliability_diagram,
+)
+from qc.evaluation.tables import title
 from qc.files import unescape_formula
-from qc.report.figures import class_bars, confusion_matrix, coverage_curves, learning_curves, reliability_diagram
-from qc.report.tables import title
 
-TEMPLATE = Path(__file__).with_name("page.html")
+TEMPLATE = Path(__file__).with_name("report_page.html")
 MOST_DRAWN = 30  # classes of a figure
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 1)  # of the table
 PACKAGES = ("torch", "transformers", "datasets", "scikit-learn", "numpy", "scipy", "dvc")

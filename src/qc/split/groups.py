@@ -16,9 +16,9 @@ import pyarrow
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from qc.data.parquet import read_pieces
-from qc.data.text import normalize_text
-from qc.data.tokenizers import Vocabulary
+from qc.questions.parquet import read_pieces
+from qc.questions.text import normalize_text
+from qc.questions.tokenizers import Vocabulary
 
 COLUMNS = ("text", "partition", "coarse", "fine", "label")
 

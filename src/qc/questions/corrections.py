@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from qc.data.formats import LabelledQuestion, numbered_questions
-from qc.data.text import normalize_text
 from qc.errors import QcError, listed
 from qc.files import unescape_formula
+from qc.questions.formats import LabelledQuestion, numbered_questions
+from qc.questions.text import normalize_text
 
 COLUMNS = {"text": "text", "label": "label"}
 

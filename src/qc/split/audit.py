@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from qc.data.groups import GroupedQuestions
-from qc.data.splits import most_frequent
+from qc.split.groups import GroupedQuestions
+from qc.split.splits import most_frequent
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 RULES: dict[str, Callable[[GroupedQuestions], np.ndarray]] = {

@@ -6,7 +6,7 @@
     .jsonl          a JSON object a line, in UTF-8
 
 Notable:
-- texts stay as they are written; labels are normalized (`qc.data.text`)
+- texts stay as they are written; labels are normalized (`qc.questions.text`)
 - invalid lines are counted, the first ten are named, and nothing of such a file is used; blank lines are skipped
 - a file is read as a stream, so its size does not matter to memory
 """
@@ -19,9 +19,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from qc.data.encodings import label_encoding, refuse_utf16, refuse_wrong_byte
-from qc.data.text import fault_of_label, fault_of_text, normalize_label
 from qc.errors import QcError
+from qc.questions.encodings import label_encoding, refuse_utf16, refuse_wrong_byte
+from qc.questions.text import fault_of_label, fault_of_text, normalize_label
 
 MOST_LINES_NAMED = 10
 MOST_CHARACTERS_SHOWN = 80

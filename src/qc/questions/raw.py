@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from qc.data.corrections import Corrections
-from qc.data.encodings import label_encoding
-from qc.data.formats import LabelledQuestion, parse_questions
+from qc.questions.corrections import Corrections
+from qc.questions.encodings import label_encoding
+from qc.questions.formats import LabelledQuestion, parse_questions
 
 ENCODINGS = {"ascii": "ASCII", "utf-8-sig": "UTF-8", "cp1252": "latin-1 (Windows-1252)"}
 PARTITIONS = ("train", "test")

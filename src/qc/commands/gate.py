@@ -15,9 +15,9 @@ from fnmatch import fnmatchcase
 import numpy as np
 from tabulate import tabulate
 
+from qc.commands.metric_set import MetricSet, question_difference
 from qc.config.settings import GateRule
 from qc.errors import QcError
-from qc.evaluation.metric_set import MetricSet, question_difference
 from qc.evaluation.metrics import mcnemar_p
 
 VERDICTS = {0: "holds", 1: "regression", 2: "cannot compare"}  # by exit status

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qc.data.packed import PackedDataset, bucket_by_length
+from qc.inference.batches import PackedDataset, bucket_by_length
 from qc.runtime.device import Precision, autocast
 from qc.runtime.process_group import all_reduce_sum, shard
 

@@ -9,8 +9,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from qc.evaluation.tables import markdown, standard_error, title
 from qc.files import new_file
-from qc.report.tables import markdown, standard_error, title
 
 SHOWN = 5
 

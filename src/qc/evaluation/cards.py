@@ -12,11 +12,11 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from qc.config.settings import Settings
-from qc.data.parquet import count_rows
+from qc.evaluation.tables import markdown
 from qc.files import RECORD, WEIGHTS, file_sha256, new_folder, read_json
 from qc.inference.model_folder import read_config
 from qc.models.registry import MODELS
-from qc.report.tables import markdown
+from qc.questions.parquet import count_rows
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 USES = {

@@ -1,1 +1,0 @@
-"""Questions: file formats, tokenizers, tables, splits, the audit, and packed batches."""

@@ -1,1 +1,0 @@
-"""Tables, figures, the report page and model cards."""

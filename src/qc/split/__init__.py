@@ -1,0 +1,1 @@
+"""Groups of equal questions, the split, and the audit; what `split` runs."""
