@@ -1,14 +1,15 @@
 """split: deal the questions out to train, validation and test, and audit the data.
 
-Reads data/tokenized. Writes data/split/{train,valid,test}.parquet, the questions with the number of their group of
-equal questions, and reports/data.json, which includes the leak audit. The audit is scored on test: it checks the data
+Reads data/tokenized. Writes data/split/NAME/{train,valid,test}.parquet for every encoder NAME whose tokenizer a model
+uses: all that such a model needs, with the number of each question's group of equal questions; beside them
+vocabulary.json. Writes reports/data.json, which includes the leak audit. The audit is scored on test: it checks the data
 and chooses nothing.
 """
 
 import sys
 
 from qc.config.settings import Settings
-from qc.paths import INPUT_IDS, LABELS, QUESTIONS, REPORTS, SPLIT, TOKENIZED, VOCABULARY
+from qc.paths import QUESTIONS, REPORTS, SPLIT, TOKENIZED, VOCABULARY
 from qc.stage import run
 
 AUDITED = 20_000  # questions of train, and of test, that the audit's TF-IDF baseline is fitted and scored on at most
@@ -25,22 +26,27 @@ def main(settings: Settings) -> None:
     """Split, audit, and write both."""
     from qc.evaluation.baselines import tfidf_accuracy
     from qc.files import file_sha256, new_folder, write_json
-    from qc.questions.labels import Labels
-    from qc.questions.parquet import read_chosen, read_pieces, write_table
+    from qc.questions.tables import QuestionTable, write_split
+    from qc.questions.tokenizers import Vocabulary
     from qc.split.audit import audit_leaks, describe_splits, leak_suspected
-    from qc.split.groups import COLUMNS, add_groups, group_questions, read_tokenized, sample_groups
+    from qc.split.groups import Reading, group_questions, sample_groups
     from qc.split.splits import split_questions
 
-    config, classes = settings.split, Labels.read(LABELS).classes
-    tokenizers = dict.fromkeys(settings.encoders_used().values())  # each once
-    tokenized = [read_tokenized(TOKENIZED / name / INPUT_IDS, TOKENIZED / name / VOCABULARY) for name in tokenizers]
-    questions = group_questions(read_pieces(QUESTIONS, *COLUMNS), tokenized, config.seed)
+    config, names = settings.split, dict.fromkeys(model.tokenizer_name for model in settings.training().values())
+    tables = {name: QuestionTable.read(TOKENIZED / name / QUESTIONS) for name in names}
+    vocabularies = {name: Vocabulary.read(TOKENIZED / name / VOCABULARY) for name in names}
+    read = dict.fromkeys(
+        (model.tokenizer_name, model.tokens_kept(settings.max_length)) for model in settings.training().values()
+    )
+    readings = [Reading(tables[name], vocabularies[name], max_length) for name, max_length in read]
+    questions, classes = group_questions(readings, config.seed), readings[0].questions.class_names.classes
     splits, overlap = split_questions(questions, classes, config)
 
     parts = {name: questions.take(rows) for name, rows in splits.items()}
     audited = {name: sample_groups(questions, splits[name], AUDITED) for name in ("train", "test")}
-    train, test = (read_chosen(QUESTIONS, rows, "text", "label") for rows in audited.values())
-    audit = {**audit_leaks(parts["train"], parts["test"]), "tfidf_svm": tfidf_accuracy(train, test)}
+    train, test = (readings[0].questions.take(rows) for rows in audited.values())
+    audit = audit_leaks(parts["train"], parts["test"])
+    audit["tfidf_svm"] = tfidf_accuracy(train.texts, train.labels, test.texts, test.labels)
     suspected = leak_suspected(audit, config.leak_above, config.leak_above_baseline)
     figures = {
         **describe_splits(parts, classes, settings.max_length),
@@ -50,9 +56,12 @@ def main(settings: Settings) -> None:
         "leak_suspected": suspected,
     }
     with new_folder(SPLIT) as folder:
-        for name, rows in splits.items():
-            write_table(folder / f"{name}.parquet", add_groups(read_chosen(QUESTIONS, rows), questions.groups))
-    sha256 = {name: file_sha256(SPLIT / f"{name}.parquet") for name in splits}
+        for name in names:
+            (folder / name).mkdir()
+            write_json(folder / name / VOCABULARY, vocabularies[name].record())
+            for split, rows in splits.items():
+                write_split(tables[name], rows, questions.groups[rows], folder / name / f"{split}.parquet")
+    sha256 = {f"{name}/{split}": file_sha256(SPLIT / name / f"{split}.parquet") for name in names for split in splits}
     write_json(REPORTS / "data.json", {**figures, "sha256": sha256})
     print(", ".join(f"{name}: {len(rows)} questions" for name, rows in splits.items()))
     print("leak audit, accuracy on test: " + ", ".join(f"{name} {share:.3f}" for name, share in audit.items()))

@@ -1,20 +1,9 @@
-"""train_scratch: train a transformer from scratch.
+"""train_scratch: train a transformer encoder from scratch.
 
-Reads data/split, data/tokenized. Writes models/scratch, metrics/train_scratch.json,
-plots/train_scratch.csv.
+Reads data/split/NAME, whose tokenizer it takes. Writes models/scratch, and train_scratch in metrics/, reports/ and plots/.
 """
 
-from qc.config.settings import Settings
-from qc.paths import Folders
-from qc.stage import run
-
-
-def main(settings: Settings) -> None:
-    """Train the transformer from scratch."""
-    from qc.training.run import run_training
-
-    run_training("scratch", settings, Folders())
-
+from qc.stage import train
 
 if __name__ == "__main__":
-    run(main)
+    train("scratch")

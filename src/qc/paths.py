@@ -10,16 +10,14 @@ README = Path("README.md")
 PORTABLE_RECORD = Path("docs/portable.sha256")
 
 SOURCES = Path("data/sources.yaml")
-CHECKED = Path("data/settings.txt")
 OWN_DATA = Path("data/own")
 RAW = Path("data/raw")
 FILES = RAW / "files.json"
 ENCODERS = Path("data/encoders")
 TOKENIZED = Path("data/tokenized")
-QUESTIONS, LABELS = TOKENIZED / "questions.parquet", TOKENIZED / "labels.json"
-INPUT_IDS, VOCABULARY = "input_ids.parquet", "vocabulary.json"  # in a folder of TOKENIZED for each encoder
-SPLIT = Path("data/split")
-TRAIN, VALID, TEST = (SPLIT / f"{name}.parquet" for name in ("train", "valid", "test"))
+QUESTIONS, VOCABULARY = "questions.parquet", "vocabulary.json"  # in a folder for each encoder
+SPLIT = Path("data/split")  # a folder for each encoder, with VOCABULARY and:
+TRAIN, VALID, TEST = "train.parquet", "valid.parquet", "test.parquet"
 
 MODELS = Path("models")
 METRICS = Path("metrics")  # the few numbers that `dvc metrics show` has
@@ -40,7 +38,6 @@ class Folders:
     """The folders of a training run."""
 
     split: Path = SPLIT
-    tokenized: Path = TOKENIZED
     encoders: Path = ENCODERS
     models: Path = MODELS
     metrics: Path = METRICS

@@ -1,7 +1,5 @@
 """How a stage starts: environment, signals, checked settings, and errors as messages.
 
-`python -m qc.stage` checks the settings and does nothing else: the first stage of dvc.yaml, on which all others depend.
-
 The main function of a stage imports the libraries that take seconds to load: by then the environment that they read is
 set, and Ctrl-C is handled.
 """
@@ -16,8 +14,7 @@ from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.config.sources import Sources
 from qc.errors import QcError, escape_unprintable, explain
-from qc.files import new_file
-from qc.paths import CHECKED, PARAMS, SOURCES
+from qc.paths import PARAMS, SOURCES, Folders
 from qc.runtime.launch import read_launch
 from qc.runtime.startup import check_address_space, handle_signals, set_environment, set_portable_arithmetic
 
@@ -80,12 +77,12 @@ def _end_at_once(error: BaseException, message: str | None) -> NoReturn:
     os._exit(status)
 
 
-def check_settings(_: Settings) -> None:
-    """Check data/sources.yaml as well, and write the same words for all valid settings, so that nothing else reruns."""
-    load_sources()
-    with new_file(CHECKED) as temporary:
-        temporary.write_text(f"{PARAMS} and {SOURCES} are valid.\n", encoding="utf-8")
+def train(name: str) -> None:
+    """Run the training stage of the model NAME."""
 
+    def main(settings: Settings) -> None:
+        from qc.training.run import run_training
 
-if __name__ == "__main__":
-    run(check_settings)
+        run_training(name, settings, Folders())
+
+    run(main)

@@ -23,7 +23,8 @@ from qc.config.schema import NOT_A_VALUE, validate
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.paths import Folders
-from qc.training.data import TokenizedSplit, TrainingData, load_training_data
+from qc.questions.tables import QuestionTable
+from qc.training.data import TrainingData, load_training_data
 from qc.training.trainer import train_model
 
 Fold = tuple[np.ndarray, np.ndarray]  # row numbers to train on, and those to predict
@@ -70,7 +71,7 @@ def change_settings(settings: Settings, model: str, changes: Sequence[str]) -> S
     return validate(type(settings), {**content, section: {**values, "select_by": "last"}}, "params.yaml")
 
 
-def make_folds(questions: TokenizedSplit, folds: int, seed: int) -> list[Fold]:
+def make_folds(questions: QuestionTable, folds: int, seed: int) -> list[Fold]:
     """Deal the questions into folds: the row numbers to train on, and those to predict.
 
     Raises:
@@ -145,7 +146,7 @@ def predict_held_out(
             changed, predicted = change_settings(settings, model, []), []
             for train, held_out in folds:
                 trained = train_model(model, load_fold(model, changed, folders, train, held_out), changed)
-                predicted.append(softmax(trained.predict_valid().double().numpy(), axis=1))
+                predicted.append(softmax(trained.valid_logits.double().numpy(), axis=1))
                 bar.update()
             order = np.argsort(np.concatenate([held_out for _, held_out in folds]))
             found[model] = np.concatenate(predicted)[order]

@@ -29,8 +29,8 @@ from qc.files import CONFIG, TOKENIZER, replaced_files, write_json
 from qc.inference.batches import PackedDataset, bucket_by_length
 from qc.inference.logits import evaluation_batch, predict
 from qc.inference.predictor import Predictor, load
-from qc.paths import EXPORT, MODELS, VALID
-from qc.questions.parquet import read_table
+from qc.paths import EXPORT, MODELS, SPLIT, VALID
+from qc.questions.tables import QuestionTable
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
 FILES = (MODEL, INT8, CONFIG, TOKENIZER)  # files of an export; others in its folder stay
@@ -124,15 +124,15 @@ def open_onnx(path: Path) -> onnxruntime.InferenceSession:
 
 def onnx_logits(session: onnxruntime.InferenceSession, questions: PackedDataset) -> tuple[np.ndarray, float]:
     """Compute the logits (N, classes) of questions, in their order; also the seconds it took."""
-    logits, order, seconds = [], [], 0.0
-    for batch in questions.batches(bucket_by_length(questions.lengths, evaluation_batch(questions.device))):
+    logits, seconds = [], 0.0
+    plan = bucket_by_length(questions.lengths, evaluation_batch(questions.device))
+    for batch in questions.batches(plan):
         mask = torch.ones_like(batch.inputs) if batch.mask is None else batch.mask.long()
         inputs = {"input_ids": batch.inputs.numpy(), "attention_mask": mask.numpy()}
         begin = time.perf_counter()
         logits += session.run(["logits"], inputs)
         seconds += time.perf_counter() - begin
-        order.append(batch.indices.numpy())
-    return np.concatenate(logits)[np.concatenate(order).argsort()], seconds
+    return np.concatenate(logits)[torch.cat(plan).argsort()], seconds
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -150,8 +150,8 @@ def run(arguments: Namespace) -> int:
     folder = arguments.out or EXPORT / arguments.model
     if folder.exists() and not (folder.is_dir() and ((folder / MODEL).is_file() or not any(folder.iterdir()))):
         raise QcError(f"{folder}: exists and is no export; name another folder with --out")
-    valid = read_table(VALID, "text", "label").to_pydict()
-    questions = predictor.trained.pack(predictor.tokenize(valid["text"]), valid["label"])
+    valid = QuestionTable.read(SPLIT / predictor.trained.vocabulary.tokenizer / VALID, "label", "input_ids")
+    questions = predictor.trained.pack(valid.input_ids, valid.labels)
     with replaced_files(folder, FILES) as temporary:  # an earlier export stays if this one fails
         export_onnx(predictor, temporary, arguments.int8)
         compare(predictor, questions, temporary, arguments.int8)

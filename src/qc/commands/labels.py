@@ -25,9 +25,8 @@ from qc.errors import QcError
 from qc.evaluation.baselines import tfidf
 from qc.files import file_sha256, write_csv, write_json
 from qc.models.registry import MODELS
-from qc.paths import LABELS, SUSPECTS, SUSPECTS_SUMMARY, TRAIN, VALID, Folders
-from qc.questions.labels import Labels
-from qc.questions.parquet import read_table
+from qc.paths import SPLIT, SUSPECTS, SUSPECTS_SUMMARY, TRAIN, VALID, Folders
+from qc.questions.tables import QuestionTable
 from qc.stage import load_settings
 
 FOLDS = 5
@@ -46,11 +45,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Judge the labels and write the two files; the exit status."""
-    settings, classes = load_settings(), Labels.read(LABELS).classes
-    questions = {name: [] for name in ("id", "text", "label", "group")}
-    for path in (TRAIN, VALID):
-        for name, values in read_table(path, *questions).to_pydict().items():
-            questions[name] += values
+    settings = load_settings()
+    folder = SPLIT / settings.training()[arguments.models[0]].tokenizer_name
+    paths = [folder / file for file in (TRAIN, VALID)]
+    train, valid = (QuestionTable.read(path, "id", "text", "label", "group") for path in paths)
+    questions, classes = train.join(valid).columns.to_pydict(), train.class_names.classes
     labels = np.array(questions["label"])
     most = np.bincount(labels).max()
     if not 2 <= arguments.folds <= most:
@@ -70,7 +69,7 @@ def run(arguments: Namespace) -> int:
     write_json(
         SUSPECTS_SUMMARY,
         {
-            "split": {path.stem: file_sha256(path) for path in (TRAIN, VALID)},
+            "split": {f"{folder.name}/{path.stem}": file_sha256(path) for path in paths},
             "questions": len(labels),
             "models": list(predicted),
             "folds": arguments.folds,

@@ -16,7 +16,7 @@ from qc.evaluation.tables import markdown
 from qc.files import RECORD, WEIGHTS, file_sha256, new_folder, read_json
 from qc.inference.model_folder import read_config
 from qc.models.registry import MODELS
-from qc.questions.parquet import count_rows
+from qc.questions.tables import QuestionTable
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 USES = {
@@ -50,7 +50,10 @@ def write_cards(
     """
     facts = {
         "files": [{"use": USES[key], **about} for key, about in read_json(files).items()],
-        "splits": [{"name": path.stem, "questions": count_rows(path), "sha256": file_sha256(path)} for path in splits],
+        "splits": [
+            {"name": path.stem, "questions": len(QuestionTable.read(path, "label")), "sha256": file_sha256(path)}
+            for path in splits
+        ],
         "n_test": scores["n_test"],
     }
     with new_folder(folder) as temporary:

@@ -9,40 +9,24 @@ import torch
 
 from qc.errors import QcError
 from qc.files import truncate_text, write_csv
-from qc.inference.logits import predict
-from qc.inference.model_folder import load_model
-from qc.paths import INPUT_IDS
-from qc.questions.parquet import read_column
+from qc.inference.model_folder import TrainedModel
+from qc.questions.tables import QuestionTable
 
 Columns = Mapping[str, Sequence[Any]]
 
 
-def predict_splits(
-    folder: Path, encoders: Path, tokenized: Path, splits: Sequence[Columns], classes: list[str], device: torch.device
-) -> list[np.ndarray]:
-    """Compute the logits (N, classes) of a trained model on each split.
-
-    Args:
-        folder: The model folder.
-        encoders: The folder that holds a folder for each pretrained encoder.
-        tokenized: The folder that holds a folder of token ids for each encoder.
-        splits: Columns id and label of each split.
-        classes: Class names of the data.
-        device: Where the model runs.
+def predict_splits(trained: TrainedModel, splits: Sequence[QuestionTable], device: torch.device) -> list[np.ndarray]:
+    """Compute the logits (N, classes) of a trained model on each split, in the precision of its training.
 
     Raises:
         QcError: The model was trained for other classes.
     """
-    trained = load_model(folder, encoders)
+    classes = splits[0].class_names.classes
     if trained.classes != classes:
-        raise QcError(f"{folder}: trained for {trained.classes}, the data has {classes}; run `dvc repro`")
-    model = trained.model.to(device)
-    input_ids = tokenized / trained.vocabulary.tokenizer / INPUT_IDS
-    logits = []
-    for split in splits:
-        questions = trained.pack(read_column(input_ids, np.array(split["id"]), "input_ids"), split["label"])
-        logits.append(predict(model, questions.to(device)).double().numpy())
-    return logits
+        raise QcError(f"a model was trained for {trained.classes}, the data has {classes}; run `dvc repro`")
+    trained.model.to(device)
+    packed = (trained.pack(split.input_ids, split.labels).to(device) for split in splits)
+    return [trained.predict(questions, trained.precision).double().numpy() for questions in packed]
 
 
 def write_predictions(

@@ -41,7 +41,7 @@ def score_test(
     """
     models = {}
     for name, each in logits.items():
-        calibrated = evaluate_calibration(softmax(each / temperatures[name], axis=1), labels)
+        calibrated = evaluate_calibration(softmax(each / (temperatures[name] or 1), axis=1), labels)
         models[name] = {
             **evaluate_predictions(softmax(each, axis=1), labels, classes),
             "calibrated": {"temperature": temperatures[name], **calibrated},

@@ -34,14 +34,12 @@ class Batch:
         mask: (B, T) bool, True where a token is real; None when nothing is padded.
         labels: (B,) class numbers.
         fine_labels: (B,) class numbers of the second task; None where there is none.
-        indices: (B,) row numbers of the questions; on the CPU.
     """
 
     inputs: Tensor
     mask: Tensor | None
     labels: Tensor
     fine_labels: Tensor | None
-    indices: Tensor
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class PackedDataset:
         values: (tokens,) ids or (tokens, H) vectors of all questions, end to end.
         labels: (N,) class numbers.
         lengths: (N,) tokens of each question; on the CPU, so that cutting batches never waits for a device.
-        pad_id: The tokenizer's id of padding.
+        pad_id: The tokenizer's id of padding; None where `values` are vectors.
         fine_labels: (N,) class numbers of a second task; None for none.
         length_multiple: Batches are padded to a multiple of it, or to the longest question of all.
     """
@@ -60,7 +58,7 @@ class PackedDataset:
     values: Tensor
     labels: Tensor
     lengths: Tensor
-    pad_id: int
+    pad_id: int | None
     fine_labels: Tensor | None = None
     length_multiple: int = 1
 
@@ -99,7 +97,7 @@ class PackedDataset:
     def batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
         """Cut out the questions at each of the row numbers (B,) in `plan`, padded to the longest of them.
 
-        Ids are padded with `pad_id`. Features are padded with arbitrary finite values: every model masks them.
+        Ids are padded with `pad_id`, vectors with arbitrary finite values: every model masks them.
         """
         sizes = [len(indices) for indices in plan]
         together = torch.cat(list(plan))
@@ -127,7 +125,7 @@ class PackedDataset:
         position = torch.arange(self.padded_length(indices), device=self.values.device)  # (T,)
         real = position < lengths  # (B, T)
         inputs = self.values[torch.where(real, starts + position, 0)]
-        if not inputs.is_floating_point():
+        if self.pad_id is not None:
             inputs.masked_fill_(~real, self.pad_id)
         if inputs.device != self.device:
             inputs = inputs.pin_memory()
@@ -137,34 +135,31 @@ class PackedDataset:
             mask=None if unpadded else real.to(self.device, non_blocking=True),
             labels=self.labels[rows],
             fine_labels=None if self.fine_labels is None else self.fine_labels[rows],
-            indices=indices,
         )
 
 
 def pack(
+    vocabulary: "Vocabulary",
     input_ids: "Sequence[Sequence[int]] | pyarrow.ListArray",
     labels: Sequence[int] | np.ndarray,
     max_length: int,
-    special: tuple[int, int] = (0, 0),
-    fine_labels: Sequence[int] | np.ndarray | None = None,
     *,
-    keep_special: bool = True,
-    pad_id: int,
+    keep_special: bool,
+    fine_labels: Sequence[int] | np.ndarray | None = None,
 ) -> PackedDataset:
     """Pack questions: put their token ids end to end.
 
     Args:
+        vocabulary: Tells the special tokens around each question, and the id of padding.
         input_ids: The token ids of each question, special tokens included; beside those, none may be empty. A list
             column of Arrow's is read as it lies, without an object per token.
         labels: The class number of each question.
         max_length: Tokens kept of a question, special tokens not counted.
-        special: Number of special tokens before and after each question.
-        fine_labels: The class number of each question in a second task; None for none.
         keep_special: Whether the special tokens are kept.
-        pad_id: The tokenizer's id of padding.
+        fine_labels: The class number of each question in a second task; None for none.
     """
     offsets, tokens = _lay_out(input_ids)
-    before, after = special
+    before, after = vocabulary.special_counts
     kept = (offsets.diff() - before - after).clamp_max(max_length)  # (N,)
     if keep_special:
         begins, heads, lengths = offsets[:-1], kept + before, kept + before + after  # the first `heads` lie together
@@ -183,23 +178,9 @@ def pack(
         values=values,
         labels=torch.tensor(labels, dtype=torch.long),
         lengths=lengths,
-        pad_id=pad_id,
+        pad_id=vocabulary.pad_id,
         fine_labels=None if fine_labels is None else torch.tensor(fine_labels, dtype=torch.long),
     )
-
-
-def pack_ids(
-    vocabulary: "Vocabulary",
-    input_ids: "Sequence[Sequence[int]] | pyarrow.ListArray",
-    labels: Sequence[int] | np.ndarray,
-    max_length: int,
-    *,
-    keep_special: bool,
-    fine_labels: np.ndarray | None = None,
-) -> PackedDataset:
-    """Pack token ids of a vocabulary, see `pack`."""
-    special, pad_id = vocabulary.special_counts, vocabulary.pad_id
-    return pack(input_ids, labels, max_length, special, fine_labels, keep_special=keep_special, pad_id=pad_id)
 
 
 def _lay_out(input_ids: "Sequence[Sequence[int]] | pyarrow.ListArray") -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qc.inference.batches import PackedDataset, bucket_by_length
+from qc.models.classifier import Classifier
 from qc.runtime.device import Precision, autocast
 from qc.runtime.process_group import all_reduce_sum, shard
 
@@ -25,25 +26,38 @@ class Scores:
     macro_f1: float
 
 
-def predict(model: nn.Module, questions: PackedDataset, precision: Precision = "fp32") -> Tensor:
-    """Compute the logits of a split without dropout: (N, classes) fp32 on the CPU, in the split's order."""
+def predict(
+    model: Classifier, questions: PackedDataset, precision: Precision = "fp32", forward: nn.Module | None = None
+) -> Tensor:
+    """Compute the logits of a split without dropout: (N, classes) fp32 on the CPU, in the split's order.
+
+    Args:
+        model: The model.
+        questions: The split: token ids, or what `forward` takes.
+        precision: Of the matrix products.
+        forward: What maps a batch to the model's logits; None: the model itself.
+    """
     model.eval()
-    logits = torch.zeros(len(questions), model.output_layer.classes, device=questions.device)
+    forward, head = forward or model, model.output_layer
+    logits = torch.zeros(len(questions), head.classes, device=questions.device)
     plan = shard(bucket_by_length(questions.lengths, evaluation_batch(questions.device)))
-    for batch in questions.batches(plan) if plan else ():
-        with torch.inference_mode(), autocast(questions.device, precision):
-            found = model.output_layer.coarse_logits(model(batch.inputs, batch.mask).float())
-        logits[batch.indices.to(questions.device, non_blocking=True)] = found
+    if plan:
+        with torch.inference_mode():
+            rows = []
+            for batch in questions.batches(plan):
+                with autocast(questions.device, precision):
+                    scored = forward(batch.inputs, batch.mask)
+                rows.append(head.coarse_logits(scored.float()))
+            logits[torch.cat(plan).to(questions.device)] = torch.cat(rows)
     return all_reduce_sum(logits).cpu()  # rows of other processes are 0 here
 
 
-def score(model: nn.Module, questions: PackedDataset, precision: Precision = "fp32") -> Scores:
-    """Compute loss, accuracy and macro F1 of a model on a split."""
-    logits, labels = predict(model, questions, precision), questions.labels.cpu()
+def score(logits: Tensor, labels: Tensor) -> Scores:
+    """Compute loss, accuracy and macro F1 of logits (N, classes) for class numbers (N,)."""
     predicted = logits.argmax(dim=1)
     return Scores(
-        loss=F.cross_entropy(logits, labels).item(),
-        accuracy=(predicted == labels).float().mean().item(),
+        loss=F.cross_entropy(logits.double(), labels).item(),
+        accuracy=(predicted == labels).double().mean().item(),
         macro_f1=macro_f1(predicted, labels, logits.shape[1]),
     )
 
@@ -53,4 +67,4 @@ def macro_f1(predicted: Tensor, labels: Tensor, classes: int) -> float:
     found, true, correct = (
         torch.bincount(numbers, minlength=classes) for numbers in (predicted, labels, labels[predicted == labels])
     )
-    return (2 * correct / (found + true))[true > 0].mean().item()
+    return (2 * correct / (found + true))[true > 0].double().mean().item()

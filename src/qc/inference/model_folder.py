@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from qc.errors import QcError, reason
 from qc.files import CONFIG, WEIGHTS, file_sha256, new_folder, read_json, round_floats, write_json
-from qc.inference.batches import PackedDataset, pack_ids
+from qc.inference.batches import PackedDataset, pack
+from qc.inference.logits import predict
 from qc.inference.weights import load_trained_weights, read_weights, write_weights
 from qc.models.classifier import Classifier
 from qc.models.registry import MODELS
 from qc.questions.tokenizers import Vocabulary
+from qc.runtime.device import Precision
 
 if TYPE_CHECKING:
     import pyarrow
@@ -35,17 +37,24 @@ class TrainedModel:
         classes: Class names in the order of their numbers.
         max_length: Tokens kept of a question, special tokens not counted.
         vocabulary: Its token ids.
+        precision: Of the matrix products in training.
+        temperature: Softmax temperature fitted on validation; None where validation had too few mistakes to tell.
     """
 
     model: Classifier
     classes: list[str]
     max_length: int
     vocabulary: Vocabulary
+    precision: Precision
+    temperature: float | None
 
     def pack(self, input_ids: "Sequence[Sequence[int]] | pyarrow.ListArray", labels: Sequence[int]) -> PackedDataset:
         """Pack token ids, special tokens included, and class numbers."""
-        keep_special = self.model.special_tokens
-        return pack_ids(self.vocabulary, input_ids, labels, self.max_length, keep_special=keep_special)
+        return pack(self.vocabulary, input_ids, labels, self.max_length, keep_special=self.model.special_tokens)
+
+    def predict(self, questions: PackedDataset, precision: Precision = "fp32") -> Tensor:
+        """Compute the logits (N, classes) of packed questions, see `logits.predict`."""
+        return predict(self.model, questions, precision)
 
 
 def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
@@ -75,10 +84,18 @@ def load_model(folder: Path, encoders: Path) -> TrainedModel:
         model_class = MODELS[config["model"]].load_class()
         encoder = model_class.load_encoder(encoders / config.get("encoder", ""), config.get("upper_layers"))
         model = model_class.rebuild(config["sizes"], trained, encoder)
-        vocabulary = Vocabulary(**config["vocabulary"])
-        found = TrainedModel(model, config["labels"]["classes"], config["max_length"], vocabulary)
+        found = TrainedModel(
+            model=model,
+            classes=config["labels"]["classes"],
+            max_length=config["max_length"],
+            vocabulary=Vocabulary(**config["vocabulary"]),
+            precision=config["precision"],
+            temperature=config["temperature"],
+        )
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise QcError(f"{folder / CONFIG}: not a model of this version: {error!r}; `dvc repro` makes it anew") from None
+        raise QcError(
+            f"{folder / CONFIG}: not a model of this version: {error!r}; run `dvc repro` to recreate it"
+        ) from None
     load_trained_weights(model, trained, folder / WEIGHTS)
     return found
 
@@ -99,7 +116,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if recorded != _content_sha256(config):
         raise QcError(
             f"{folder / CONFIG}: not a model of this version, or changed since training: its content_sha256 is not "
-            "that of its content; `dvc checkout` or `dvc repro` brings the model back"
+            "that of its content; `dvc checkout` or `dvc repro` restores the model"
         )
     return config
 
@@ -124,13 +141,11 @@ def verify_files(folder: Path, config: Mapping[str, Any], encoders: Path) -> Non
         try:
             found = file_sha256(path)
         except OSError as error:
-            raise QcError(
-                f"{path}: {reason(error)}; `dvc checkout`, `dvc pull` or `dvc repro` brings it back"
-            ) from None
+            raise QcError(f"{path}: {reason(error)}; `dvc checkout`, `dvc pull` or `dvc repro` restores it") from None
         if found != expected:
             raise QcError(
                 f"{path}: SHA-256 {found}, but {folder / CONFIG} was trained with {expected}; `dvc checkout` or `dvc "
-                "pull` brings that file back (`qc doctor` first, if a disk damaged it), `dvc repro` trains on the "
+                "pull` restores that file (`qc doctor` first, if a disk damaged it), `dvc repro` trains on the "
                 "present one"
             )
 

@@ -16,7 +16,6 @@ from tokenizers import Tokenizer
 
 from qc.errors import QcError, from_the_top
 from qc.files import CONFIG
-from qc.inference.logits import predict
 from qc.inference.model_folder import TrainedModel, load_model
 from qc.questions.text import fault_of_text, model_text
 from qc.questions.tokenizers import load_tokenizer, token_ids
@@ -83,7 +82,7 @@ class Predictor:
         ids = self.tokenize(texts)
         longest = self.trained.max_length + sum(self.trained.vocabulary.special_counts)
         questions = self.trained.pack(ids, [0] * len(ids)).to(self.device)
-        probabilities = (predict(self.model, questions).double() / self.temperature).softmax(dim=1).numpy()
+        probabilities = (self.trained.predict(questions).double() / self.temperature).softmax(dim=1).numpy()
         return [
             Prediction(
                 text=text,

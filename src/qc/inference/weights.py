@@ -23,7 +23,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None
+        raise QcError(f"{path}: cannot be read: {error}; run `dvc repro` to recreate it") from None
 
 
 def load_trained_weights(model: nn.Module, trained: Mapping[str, Tensor], path: Path) -> None:

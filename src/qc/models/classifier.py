@@ -77,6 +77,8 @@ class Classifier(nn.Module):
         """Positions that the model puts before a question's first token."""
         return 0
 
+    pools_features: bool = False
+
     def frozen_features(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
         """Run the frozen part: ids (B, T), mask (B, T) bool or None -> (B, T, H), or (B, 1, H) where it pools."""
         raise NotImplementedError

@@ -91,7 +91,7 @@ class DistilbertClassifier(EncoderClassifier):
         return self
 
     @torch.no_grad()
-    def frozen_features(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
+    def features(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
         """Run embeddings and frozen layers: ids (B, T), mask (B, T) bool or None -> (B, T, H)."""
         return self._lower(input_ids, mask)
 
@@ -109,6 +109,8 @@ class DistilbertClassifier(EncoderClassifier):
         Returns:
             logits (B, classes + fine classes)
         """
-        hidden = inputs if inputs.is_floating_point() else self._lower(inputs, mask)
+        return self.classify(self._lower(inputs, mask), mask)
+
+    def classify(self, hidden, mask):
         hidden = self.encoder.upper(hidden, mask)
         return self.head(hidden[:, 0] if self.pooling == "cls" else masked_mean(hidden, mask))

@@ -58,6 +58,10 @@ class TrainingConfig(Section):
         """How many of an encoder's last layers are run in every step; those below them are run once."""
         return 0
 
+    def tokens_kept(self, default: int) -> int:
+        """Tokens that the model keeps of a question, special tokens not counted; `default` is that of all models."""
+        return self.max_length or default
+
 
 class ScratchTrainingConfig(TrainingConfig):
     """The transformer from scratch; the sizes are described in `qc.models.scratch.ScratchConfig`."""

@@ -81,8 +81,12 @@ class PrefixClassifier(EncoderClassifier):
         self.encoder.eval()
         return self
 
+    @property
+    def pools_features(self) -> bool:
+        return self.prefix is None
+
     @torch.no_grad()
-    def frozen_features(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
+    def features(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
         """Run the lower layers: ids (B, T), mask (B, T) bool or None -> (B, T, H); without a prefix all, (B, 1, H)."""
         words = self.encoder.words(input_ids, mask)
         if self.prefix is None:
@@ -99,7 +103,9 @@ class PrefixClassifier(EncoderClassifier):
         Returns:
             logits (B, classes + fine classes)
         """
-        features = inputs if inputs.is_floating_point() else self.frozen_features(inputs, mask)
+        return self.classify(self.features(inputs, mask), mask)
+
+    def classify(self, features, mask):
         if self.prefix is None:
             return self.head(features[:, 0])
         P = len(self.prefix)

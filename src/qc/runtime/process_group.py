@@ -110,13 +110,6 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def broadcast(tensor: Tensor, source: int) -> Tensor:
-    """Copy the tensor of process `source` to all others, in place; shape and type are the same everywhere."""
-    if distributed.is_initialized():
-        distributed.broadcast(tensor.view(torch.uint8), source)  # as bytes: gloo lacks some types
-    return tensor
-
-
 def broadcast_object(value: Value) -> Value:
     """Return the value of the main process in every process."""
     values = [value]

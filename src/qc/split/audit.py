@@ -1,7 +1,7 @@
 """The data audit: figures on the splits, and the search for leaks.
 
-The leak audit scores rules that should know nothing, such as the class most often seen with the first token. Where such
-a rule does well, the accuracy of a model says little about the model.
+The leak audit scores trivial baselines, such as the class most often seen with the first token. Where one of them does
+well, the accuracy of a model says little about the model.
 """
 
 from collections import Counter
@@ -83,7 +83,7 @@ def _conflicts(groups: np.ndarray, labels: np.ndarray) -> int:
 
 
 def audit_leaks(train: GroupedQuestions, test: GroupedQuestions) -> dict[str, float]:
-    """Score rules that should know nothing, and the most frequent class: accuracies on test, 0 to 1.
+    """Score trivial baselines, among them the most frequent class: accuracies on test, 0 to 1.
 
     A rule predicts the most frequent class of train's questions with the same first token (last token, number of
     tokens); where train has no such question, the most frequent class of all. Ties go to the lower class number.

@@ -1,22 +1,26 @@
 """Train, validation and test split: stratified, equal questions together.
 
 Notable:
-- a question's split depends on its text, its class and the seed: not on the order of the rows, nor on the machine
+- the order in which a class is dealt out depends on its texts and the seed: not on the order of the rows, nor on the
+  machine; one more question can move others between splits, since the shares are of the whole class
 - equal questions are one group (`qc.split.groups`) and stay together
 - each class is split on its own, so that every split has the classes in the same shares
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qc.config.settings import SplitConfig
 from qc.errors import QcError, listed
 from qc.split.groups import GroupedQuestions
 
+if TYPE_CHECKING:
+    from qc.config.settings import SplitConfig
+
 
 def split_questions(
-    questions: GroupedQuestions, classes: Sequence[str], config: SplitConfig
+    questions: GroupedQuestions, classes: Sequence[str], config: "SplitConfig"
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Split questions by the section `split` of params.yaml.
 

@@ -1,14 +1,12 @@
 """Checkpoints of a training run on disk, so that a killed run resumes from its last whole epoch.
 
     .state/STAGE/lock                           held while the stage trains here
-    .state/STAGE/KEY/epoch-0004.safetensors     weights, AdamW's moments, the curve so far
+    .state/STAGE/KEY/epoch-0004.safetensors     weights, AdamW's moments, the curve so far, the best epoch's weights
 
 Notable:
 - KEY is a hash of everything that decides the result, so no other run can resume from a checkpoint
 - there is no random state to save: all randomness of an epoch comes from (seed, epoch)
-- writing is atomic; a broken file is set aside with a warning
-- two files stay: the newest epoch and the best one, whose weights the run may end with
-- where epochs take less time than saving them, not all are saved; the newest file then has the best weights, too
+- writing is atomic; a broken file is set aside with a warning, and the one before it is used
 """
 
 import fcntl
@@ -21,7 +19,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +33,9 @@ from qc.inference.weights import write_weights
 from qc.training.loop import WEIGHTS, Checkpoint, Epoch
 
 OTHER_RUNS_KEPT = 2
-METADATA = "state"  # key of the JSON in the metadata of a file
-BEST = "best."  # prefix of the names of the best epoch's weights, where that has no file
+FILES_KEPT = 2
+METADATA = "checkpoint"  # key of the JSON in the metadata of a file
+BEST = "best."  # prefix of the names of the best epoch's weights, where it is not the newest
 
 
 class CheckpointFolder:
@@ -90,12 +89,12 @@ class CheckpointFolder:
             yield
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint if it is time to, and remove those it replaces; QcError where it cannot be written."""
+        """Write a checkpoint if it is time to, and remove old ones; QcError where it cannot be written."""
         if self.clock() - self.saved < self.interval:
             return
-        newest, best = self._path(len(checkpoint.curve)), self._path(checkpoint.best)
+        newest = len(checkpoint.curve)
         tensors = dict(checkpoint.tensors)
-        if best != newest and not best.exists():
+        if checkpoint.best != newest:
             tensors |= {f"{BEST}{name}": weights for name, weights in checkpoint.best_weights.items()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         facts = {
@@ -104,40 +103,25 @@ class CheckpointFolder:
             "best": checkpoint.best,
             "checksum": _checksum(tensors),
         }
-        with new_file(newest) as temporary:
+        with new_file(self.folder / f"epoch-{newest:04d}.safetensors") as temporary:
             write_weights(temporary, tensors, {METADATA: json.dumps(facts)})
         self.saved = self.clock()
-        for path in self._paths():
-            if path not in (newest, best):
-                path.unlink()
+        for path in self._paths()[:-FILES_KEPT]:
+            path.unlink()
 
     def load(self) -> Checkpoint | None:
         """Read the checkpoint of the last whole epoch; None where there is none. Broken files are set aside."""
-        for path in reversed(self._paths()):
-            found = self._read(path)
-            if found is None:
-                continue
-            best = self._path(found.best)
-            best_found = found if best == path or found.best_weights else self._read(best)
-            if best_found is not None:
-                weights = best_found.best_weights or _named(best_found.tensors, WEIGHTS)
-                return replace(found, best_weights=weights)
-        return None
+        return next(filter(None, map(self._read, reversed(self._paths()))), None)
 
     def remove(self) -> None:
         """Remove the checkpoints of a finished run."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _path(self, epoch: int) -> Path:
-        return self.folder / f"epoch-{epoch:04d}.safetensors"
-
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("epoch-*.safetensors"))
 
     def _read(self, path: Path) -> Checkpoint | None:
-        """Read a file, with the best weights that it has beside its own; None where it is missing, or set aside."""
-        if not path.exists():
-            return None
+        """Read a file; None where it was broken and is set aside."""
         try:
             with safe_open(path, "pt") as file:
                 facts = json.loads(file.metadata()[METADATA])
@@ -150,13 +134,9 @@ class CheckpointFolder:
             path.replace(aside)
             self.warn(f"{path} is broken and was set aside as {aside.name}: {error}")
             return None
-        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(BEST)}
-        return Checkpoint(curve, facts["padding_shares"], own, facts["best"], _named(tensors, BEST))
-
-
-def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Select the tensors whose names begin with a prefix, by the rest of their names."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        prefix = WEIGHTS if facts["best"] == len(curve) else BEST
+        best = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+        return Checkpoint(curve, facts["padding_shares"], tensors, facts["best"], best)
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:

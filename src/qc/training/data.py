@@ -1,58 +1,23 @@
-"""Training data: the tokenized train and validation splits, and the encoder, as a model takes them."""
+"""Training data: everything that a model is trained on, read from data/split/NAME and data/encoders/NAME."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow
-
-from qc.config.settings import Settings
 from qc.errors import QcError, reason
-from qc.files import CONFIG, WEIGHTS, file_sha256
+from qc.files import CONFIG, TOKENIZER, WEIGHTS, file_sha256
 from qc.models.registry import MODELS
-from qc.paths import INPUT_IDS, LABELS, VOCABULARY, Folders
+from qc.paths import TRAIN, VALID, VOCABULARY, Folders
 from qc.questions.labels import Labels
-from qc.questions.parquet import read_column, read_table
+from qc.questions.tables import QuestionTable
 from qc.questions.tokenizers import Vocabulary
 
 if TYPE_CHECKING:
+    from qc.config.settings import Settings
     from qc.models.encoder import Encoder
 
-
-@dataclass(frozen=True)
-class TokenizedSplit:
-    """The questions of a split, as one tokenizer has them.
-
-    Attributes:
-        input_ids: (N,) lists of token ids, special tokens included.
-        labels: (N,) numbers of the coarse classes.
-        fine_labels: (N,) numbers of the fine classes; None for none.
-        groups: (N,) numbers of the groups of equal questions.
-    """
-
-    input_ids: pyarrow.ListArray
-    labels: np.ndarray
-    fine_labels: np.ndarray | None
-    groups: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, rows: np.ndarray) -> Self:
-        """Select questions by row number."""
-        fine_labels = None if self.fine_labels is None else self.fine_labels[rows]
-        return type(self)(self.input_ids.take(rows), self.labels[rows], fine_labels, self.groups[rows])
-
-    def join(self, other: Self) -> Self:
-        """Append the questions of another split."""
-        fine_labels = None if self.fine_labels is None else np.concatenate((self.fine_labels, other.fine_labels))
-        return type(self)(
-            pyarrow.concat_arrays((self.input_ids, other.input_ids)),
-            np.concatenate((self.labels, other.labels)),
-            fine_labels,
-            np.concatenate((self.groups, other.groups)),
-        )
+COLUMNS = ("label", "fine", "group", "input_ids")
 
 
 @dataclass(frozen=True)
@@ -65,62 +30,51 @@ class TrainingData:
         labels: Class names.
         vocabulary: The token ids.
         encoder: The pretrained encoder, whose trained layers training changes; None for none.
+        encoder_files: SHA-256 of the files that the model stands on, by `NAME/FILE` in data/encoders.
+        split_files: SHA-256 of the files of the splits, by name.
     """
 
-    train: TokenizedSplit
-    valid: TokenizedSplit
+    train: QuestionTable
+    valid: QuestionTable
     labels: Labels
     vocabulary: Vocabulary
     encoder: "Encoder | None"
+    encoder_files: Mapping[str, str]
+    split_files: Mapping[str, str]
 
 
-def load_training_data(name: str, settings: Settings, folders: Folders) -> TrainingData:
+def load_training_data(name: str, settings: "Settings", folders: Folders) -> TrainingData:
     """Read what the model NAME is trained on.
 
     Raises:
         QcError: A file is missing or broken, or the encoder does not fit the section `train_NAME`.
     """
-    config = settings.training()[name]
-    tokenized = folders.tokenized / config.tokenizer_name
-    labels = Labels.read(folders.tokenized / LABELS.name)
-    train, valid = (load_split(folders.split / f"{split}.parquet", tokenized, labels) for split in ("train", "valid"))
-    vocabulary = Vocabulary.read(tokenized / VOCABULARY)
-    model_class = MODELS[name].load_class()
-    encoder = model_class.load_encoder(folders.encoders / config.tokenizer_name, config.upper_layers)
+    config, model_class = settings.training()[name], MODELS[name].load_class()
+    split, encoder_folder = folders.split / config.tokenizer_name, folders.encoders / config.tokenizer_name
+    train, valid = (QuestionTable.read(split / file, *COLUMNS) for file in (TRAIN, VALID))
+    vocabulary = Vocabulary.read(split / VOCABULARY)
+    encoder = model_class.load_encoder(encoder_folder, config.upper_layers)
+    files = {f"{encoder_folder.name}/{TOKENIZER}": vocabulary.tokenizer_sha256}
     if encoder:
         before = 0 if encoder.lower_layers else model_class.prefix_positions(config)
-        _check_encoder(encoder, vocabulary, name, before, settings.max_length_of(name))
-    return TrainingData(train, valid, labels, vocabulary, encoder)
-
-
-def load_split(path: Path, tokenized: Path, labels: Labels) -> TokenizedSplit:
-    """Read the questions of a split.
-
-    Args:
-        path: A file of data/split.
-        tokenized: Folder of the tokenizer in data/tokenized.
-        labels: Class names.
-    """
-    table = read_table(path, "id", "label", "fine", "group").combine_chunks()
-    numbers = table["label"].to_numpy()
-    return TokenizedSplit(
-        read_column(tokenized / INPUT_IDS, table["id"].to_numpy(), "input_ids"),
-        numbers,
-        labels.fine_numbers(numbers, table["fine"].chunk(0)),
-        table["group"].to_numpy(),
+        _check_encoder(encoder, vocabulary, name, before, config.tokens_kept(settings.max_length))
+        files |= {f"{encoder_folder.name}/{file}": _sha256(encoder_folder / file) for file in (CONFIG, WEIGHTS)}
+    return TrainingData(
+        train=train,
+        valid=valid,
+        labels=train.class_names,
+        vocabulary=vocabulary,
+        encoder=encoder,
+        encoder_files=files,
+        split_files={file: _sha256(split / file) for file in (TRAIN, VALID, VOCABULARY)},
     )
 
 
-def hash_encoder(folder: Path) -> dict[str, str]:
-    """SHA-256 of config and weights of the encoder in `folder`, by `NAME/FILE`."""
-    found = {}
-    for name in (CONFIG, WEIGHTS):
-        path = folder / name
-        try:
-            found[f"{folder.name}/{name}"] = file_sha256(path)
-        except OSError as error:
-            raise QcError(f"{path}: {reason(error)}; `dvc checkout` or the fetch stage brings it back") from None
-    return found
+def _sha256(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise QcError(f"{path}: {reason(error)}; `dvc checkout` or `dvc repro` restores it") from None
 
 
 def _check_encoder(encoder: "Encoder", vocabulary: Vocabulary, name: str, prefix: int, max_length: int) -> None:

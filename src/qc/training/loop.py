@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from qc.errors import QcError
 from qc.inference.batches import Batch, PackedDataset, bucket_by_length
-from qc.inference.logits import score
+from qc.inference.logits import predict, score
+from qc.models.classifier import Classifier
 from qc.models.parameters import SelectBy, TrainingConfig
 from qc.questions.labels import UNKNOWN
 from qc.runtime.device import Precision, autocast, deterministic_attention
@@ -88,7 +89,7 @@ def best_epoch(curve: Sequence[Epoch], select_by: SelectBy) -> Epoch:
 
 
 def fit(
-    model: nn.Module,
+    model: Classifier,
     train: PackedDataset,
     valid: PackedDataset,
     config: TrainingConfig,
@@ -96,6 +97,7 @@ def fit(
     precision: Precision = "fp32",
     *,
     class_weights: Tensor | None = None,
+    forward: nn.Module | None = None,
     compiled: bool = False,
     start: Checkpoint | None = None,
     report: Callable[[Checkpoint], None] = lambda checkpoint: None,
@@ -103,13 +105,14 @@ def fit(
     """Train a model; it ends with the weights of its best epoch.
 
     Args:
-        model: Maps (inputs, mask) to logits (B, classes + fine classes); parameters that require gradients are trained.
+        model: Its parameters that require gradients are trained.
         train: Training split, on the model's device.
         valid: Validation split, on the model's device; chooses the best epoch.
         config: Optimizer, schedule, batch size and epochs.
         seed: Decides the order of the questions and the dropout of every epoch.
         precision: Of the matrix products; weights, optimizer and losses are always fp32.
         class_weights: Weight of the questions of each class in the loss, (classes,); None: all the same.
+        forward: What maps a batch of the splits to the model's logits; None: the model itself.
         compiled: Run the training passes through `torch.compile`.
         start: Checkpoint to resume from; None starts anew.
         report: Called after every epoch with a checkpoint, whose tensors the next epoch changes in place.
@@ -122,10 +125,10 @@ def fit(
     optimizer = build_optimizer(trained, config)
     steps = math.ceil(len(train) / config.batch_size)
     factor = learning_rate_factor(config, steps)
-    forward = data_parallel(model)
+    parallel = data_parallel(forward or model)
     if compiled:
         torch.use_deterministic_algorithms(True)  # the compiler reads this flag
-        forward = torch.compile(forward, dynamic=True)
+        parallel = torch.compile(parallel, dynamic=True)
     curve, shares, best_weights = [], [], {}
     if start is not None:
         curve, shares, best_weights = list(start.curve), list(start.padding_shares), start.best_weights
@@ -145,7 +148,7 @@ def fit(
         bar = tqdm(plan, desc=f"epoch {number}", unit="batch", leave=False, disable=None if is_main_process() else True)
         for indices, part, batch in zip(bar, local, batches, strict=True):
             with autocast(device, precision), deterministic_attention(device):
-                logits = forward(batch.inputs, batch.mask)
+                logits = parallel(batch.inputs, batch.mask)
             loss = _loss(logits.float(), batch, model.output_layer.classes, config, class_weights)
             (loss * (len(part) * world_size() / len(indices))).backward()
             if config.clip_norm is not None:
@@ -156,7 +159,7 @@ def fit(
             total += loss.detach() * len(part)
         train_loss = all_reduce_sum(total).item() / len(train)
         _check_finite(number, "training", train_loss)
-        scores = score(model, valid, precision)
+        scores = score(predict(model, valid, precision, forward), valid.labels.cpu())
         _check_finite(number, "validation", scores.loss)  # the last step may have broken the weights
         rate = config.learning_rate * factor(number * steps)
         curve.append(Epoch(number, rate, train_loss, scores.loss, scores.accuracy, scores.macro_f1))
@@ -188,7 +191,9 @@ def _finished(curve: Sequence[Epoch], config: TrainingConfig) -> bool:
 def _tensors(trained: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
     """Trained parameters and optimizer state, see `Checkpoint.tensors`; not copies."""
     return {f"{WEIGHTS}{name}": parameter for name, parameter in trained.items()} | {
-        f"{kind}.{name}": optimizer.state[parameter][kind] for name, parameter in trained.items() for kind in MOMENTS
+        f"{kind}.{name}": value
+        for name, parameter in trained.items()
+        for kind, value in optimizer.state[parameter].items()
     }
 
 
@@ -197,8 +202,11 @@ def _restore(saved: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter], o
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(saved[f"{WEIGHTS}{name}"])
-            moments = ((kind, saved[f"{kind}.{name}"]) for kind in MOMENTS)
-            optimizer.state[parameter] = {kind: found.to(parameter.device, copy=True) for kind, found in moments}
+            optimizer.state[parameter] = {
+                kind: saved[f"{kind}.{name}"].to(parameter.device, copy=True)
+                for kind in MOMENTS
+                if f"{kind}.{name}" in saved
+            }
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:

@@ -3,7 +3,7 @@
 Notable:
 - the features take the place of the token ids in a packed dataset, so batches are cut in the same way
 - above a memory budget they are memory-mapped from an unnamed file, which needs no cleaning up
-- each of several processes computes a part and broadcasts it, since any of them may need any question next epoch
+- each of several processes fills its shard and gets the others' by a sum, since it may need any question next epoch
 """
 
 import os
@@ -18,10 +18,23 @@ from tqdm import tqdm
 from qc.errors import QcError, reason
 from qc.inference.batches import PackedDataset, bucket_by_length
 from qc.inference.logits import evaluation_batch
+from qc.models.classifier import Classifier
 from qc.runtime.device import Precision, autocast
-from qc.runtime.process_group import broadcast, is_main_process, launched_rank, world_size
+from qc.runtime.process_group import all_reduce_sum, is_main_process, shard
 
 MIB = 1 << 20
+
+
+class OnFeatures(nn.Module):
+    """A model that takes precomputed features in the place of token ids."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        """Classify features (B, T or 1, H)."""
+        return self.model.classify(features, mask)
 
 
 def cast_frozen(model: nn.Module, precision: Precision) -> None:
@@ -35,13 +48,13 @@ def cast_frozen(model: nn.Module, precision: Precision) -> None:
                 module.to(torch.bfloat16)
 
 
-def precompute_frozen(
-    model: nn.Module, questions: PackedDataset, precision: Precision, memory: float, folder: Path
+def precompute_features(
+    model: Classifier, questions: PackedDataset, precision: Precision, memory: float, folder: Path
 ) -> PackedDataset:
     """Replace the token ids of a split by the frozen features of a model.
 
     Args:
-        model: A `Classifier` with a frozen part.
+        model: A model with a frozen part.
         questions: Token ids, on the model's device.
         precision: Of the matrix products.
         memory: MiB that the features may take in memory; above it they are memory-mapped. On a GPU they may take half
@@ -52,41 +65,38 @@ def precompute_frozen(
         QcError: The disk has no room for the memory-mapped file.
     """
     model.eval()
-    cached = None
+    lengths = torch.ones_like(questions.lengths) if model.pools_features else questions.lengths
+    cached = replace(questions, lengths=lengths, pad_id=None)
     plan = bucket_by_length(questions.lengths, evaluation_batch(questions.device))
-    for first in tqdm(
-        range(0, len(plan), world_size()),
+    bar = tqdm(
+        shard(plan) or plan[:1],  # with fewer batches than processes, some repeat the first
         desc="frozen layers",
         unit="batch",
         leave=False,
         disable=None if is_main_process() else True,
-    ):
-        turn = plan[first : first + world_size()]  # one for each process; those left over repeat the last
-        local = turn[min(launched_rank(), len(turn) - 1)]
-        batch = questions.batch(local)
-        with autocast(questions.device, precision):
-            hidden = model.frozen_features(batch.inputs, batch.mask)  # (B, T', H)
-        if cached is None:
-            lengths = torch.ones_like(questions.lengths) if hidden.shape[1] == 1 else questions.lengths
-            values = _store(int(lengths.sum()), hidden, memory, folder)
-            cached = replace(questions, values=values, lengths=lengths)
-        for source, indices in enumerate(turn):
-            position = torch.arange(hidden.shape[1] if indices is local else int(lengths[indices].max()))
-            real = position < lengths[indices][:, None]  # (B, T')
-            target = (cached.starts[indices][:, None] + position)[real]
-            rows = (
-                hidden[real.to(hidden.device)] if indices is local else hidden.new_empty(len(target), hidden.shape[2])
-            )
-            values[target.to(values.device)] = broadcast(rows, source).to(values.device)
-    return cached
+    )
+    values = None
+    for indices in bar:
+        batch = questions.batch(indices)
+        with torch.no_grad(), autocast(questions.device, precision):
+            features = model.features(batch.inputs, batch.mask)  # (B, T or 1, H)
+        if values is None:
+            values = _zeros(int(lengths.sum()), features, memory, folder)
+        if shard(plan):
+            position = torch.arange(features.shape[1])
+            real = position < lengths[indices][:, None]  # (B, T)
+            rows = (cached.starts[indices][:, None] + position)[real]
+            values[rows.to(values.device)] = features[real.to(features.device)].to(values.device)
+    all_reduce_sum(values.view(torch.uint8))  # as bytes, all but one of them 0: not every backend knows every type
+    return replace(cached, values=values)
 
 
-def _store(rows: int, like: Tensor, memory: float, folder: Path) -> Tensor:
-    """Room for (rows, H) of `like`'s type: on its device, or in a file where it would take too much of that."""
+def _zeros(rows: int, like: Tensor, memory: float, folder: Path) -> Tensor:
+    """Zeros (rows, H) of `like`'s type: on its device, or in a file where they would take too much of its memory."""
     width = like.shape[-1]
     size = rows * width * like.element_size()
     if size <= (torch.cuda.mem_get_info(like.device)[0] / 2 if like.is_cuda else memory * MIB):
-        return like.new_empty(rows, width)
+        return like.new_zeros(rows, width)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix="frozen-", suffix=".tmp") as file:

@@ -3,32 +3,36 @@
 import os
 import platform
 import sys
-from collections.abc import Mapping
 from dataclasses import astuple, fields
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from qc.config.settings import Settings
-from qc.files import TOKENIZER, file_sha256, write_csv, write_json
+from qc.files import file_sha256, write_csv, write_json
 from qc.inference.model_folder import save_model
 from qc.paths import Folders
 from qc.runtime.device import describe_processor, pick_device, pick_precision, seed_everything
 from qc.runtime.process_group import broadcast_object, is_main_process, launched_world_size, process_group
 from qc.training.checkpoints import CheckpointFolder
-from qc.training.data import hash_encoder, load_training_data
+from qc.training.data import TrainingData, load_training_data
 from qc.training.live import live_curve
 from qc.training.loop import Checkpoint, Epoch
 from qc.training.trainer import describe_model, train_model
 
+if TYPE_CHECKING:
+    from qc.config.settings import Settings
+
 SAVE_INTERVAL = {"cpu": 0.0, "cuda": 5.0}  # seconds between checkpoints: on a GPU an epoch may take less than one
-ARITHMETIC = ("ATEN_", "CUBLAS_", "DNNL_", "MKL_", "ONEDNN_", "NVIDIA_TF32")  # environment variables that change sums
+LIBRARIES = ("numpy", "safetensors", "tokenizers", "torch", "transformers")  # that a result is computed with
+ARITHMETIC = (  # prefixes of environment variables that change sums
+    "ATEN_", "CUBLAS_", "DNNL_", "MKL_", "NPY_", "NVIDIA_TF32", "ONEDNN_", "OPENBLAS_", "TORCH_ALLOW_",
+)  # fmt: skip
 
 
-def run_training(name: str, settings: Settings, folders: Folders) -> None:
+def run_training(name: str, settings: "Settings", folders: Folders) -> None:
     """Train the model NAME and write models/NAME and train_NAME in metrics/, reports/ and plots/.
 
     A killed run resumes from its last whole epoch. Of several processes the main one writes.
@@ -37,11 +41,7 @@ def run_training(name: str, settings: Settings, folders: Folders) -> None:
     seed_everything(settings.seed, settings.threads)
     device = pick_device(settings.device)
     data = load_training_data(name, settings, folders)
-    described = describe_model(name, data, settings)
-    files = {f"{data.vocabulary.tokenizer}/{TOKENIZER}": data.vocabulary.tokenizer_sha256}
-    if "encoder" in described:
-        files |= hash_encoder(folders.encoders / described["encoder"])
-    key = run_key({**described, "files": files}, settings, device, folders.split)
+    key = run_key(name, data, settings, device)
     checkpoints = CheckpointFolder(folders.checkpoints / stage, key, _warn, SAVE_INTERVAL[device.type])
     train = partial(train_model, name, data, settings, cache_folder=checkpoints.stage)
     with process_group(device):
@@ -59,9 +59,14 @@ def run_training(name: str, settings: Settings, folders: Folders) -> None:
                 show(checkpoint.curve)
 
             trained = train(start=start, report=report, log=_log)
-            save_model(
-                folders.models / name, trained.model, {**described, "sizes": trained.model.sizes, "files": files}
-            )
+            config = {
+                **describe_model(name, data, settings),
+                "precision": trained.figures["precision"],
+                "temperature": trained.temperature,
+                "sizes": trained.model.sizes,
+                "files": data.encoder_files,
+            }
+            save_model(folders.models / name, trained.model, config)
             columns = [field.name for field in fields(Epoch)]
             write_csv(folders.plots / f"{stage}.csv", columns, [astuple(epoch) for epoch in trained.curve])
             write_json(folders.reports / f"{stage}.json", trained.figures)
@@ -69,32 +74,32 @@ def run_training(name: str, settings: Settings, folders: Folders) -> None:
             checkpoints.remove()
 
 
-def run_key(described: Mapping[str, Any], settings: Settings, device: torch.device, split: Path) -> dict[str, Any]:
+def run_key(name: str, data: TrainingData, settings: "Settings", device: torch.device) -> dict[str, Any]:
     """Everything that decides the result of a run: parameters, data, encoder, code, libraries, processes, processor.
 
     Args:
-        described: The model, and the SHA-256 of the encoder's files.
+        name: The model's name.
+        data: What it is trained on.
         settings: All of params.yaml.
         device: Of the run.
-        split: Folder of the splits.
     """
     code = {
-        name: file_sha256(Path(module.__file__))
-        for name, module in sys.modules.items()
-        if name.split(".")[0] in ("qc", "stages", "__main__") and getattr(module, "__file__", None)
+        module: file_sha256(Path(loaded.__file__))
+        for module, loaded in sys.modules.items()
+        if module.split(".")[0] in ("qc", "stages", "__main__") and getattr(loaded, "__file__", None)
     }
     return {
-        "model": described,
-        "section": settings.training()[described["model"]].model_dump(),
+        "model": describe_model(name, data, settings),
+        "section": settings.training()[name].model_dump(),
         "seed": settings.seed,
         "threads": torch.get_num_threads(),  # of this process, a share of the machine's
         "precision": pick_precision(settings.precision, device),
         "compile": settings.compile,
         "class_weights": settings.class_weights,
         "processes": launched_world_size(),
-        "data": [file_sha256(split / f"{name}.parquet") for name in ("train", "valid")],
+        "files": {**data.split_files, **data.encoder_files},
         "code": code,
-        "versions": [platform.python_version(), torch.__version__, np.__version__],
+        "versions": {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}},
         "arithmetic": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(ARITHMETIC)},
         "processor": describe_processor(device),
     }

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from qc.config.settings import Settings
-from qc.inference.batches import pack_ids
+from qc.inference.batches import pack
 from qc.inference.logits import predict
+from qc.inference.temperature import fit_temperature
 from qc.models.classifier import Classifier, Task
 from qc.models.parameters import EncoderTrainingConfig
 from qc.models.registry import MODELS
@@ -20,7 +19,10 @@ from qc.runtime.device import pick_device, pick_precision, seed_everything
 from qc.runtime.process_group import is_main_process, world_size
 from qc.training.data import TrainingData
 from qc.training.loop import Checkpoint, Epoch, balanced_weights, fit
-from qc.training.precomputed import cast_frozen, precompute_frozen
+from qc.training.precomputed import OnFeatures, cast_frozen, precompute_features
+
+if TYPE_CHECKING:
+    from qc.config.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,21 @@ class Trained:
         model: It holds the weights of the best epoch.
         curve: One row an epoch.
         figures: Content of reports/train_NAME.json.
-        predict_valid: Computes the logits (N, classes) of the validation split, in its order.
+        valid_logits: (N, classes) of the validation split, in its order.
+        temperature: Softmax temperature fitted on them; None where it cannot be told.
     """
 
     model: Classifier
     curve: list[Epoch]
     figures: dict[str, Any]
-    predict_valid: Callable[[], Tensor]
+    valid_logits: Tensor
+    temperature: float | None
 
 
 def train_model(
     name: str,
     data: TrainingData,
-    settings: Settings,
+    settings: "Settings",
     *,
     start: Checkpoint | None = None,
     report: Callable[[Checkpoint], None] = lambda checkpoint: None,
@@ -64,13 +68,14 @@ def train_model(
     Raises:
         QcError: The loss is not finite, or the settings do not fit this machine.
     """
-    config, max_length = settings.training()[name], settings.max_length_of(name)
+    config = settings.training()[name]
+    max_length = config.tokens_kept(settings.max_length)
     seed_everything(settings.seed, settings.threads)
     device = pick_device(settings.device)
     precision = pick_precision(settings.precision, device)
     model_class, vocabulary = MODELS[name].load_class(), data.vocabulary
     train, valid = (
-        pack_ids(
+        pack(
             vocabulary,
             split.input_ids,
             split.labels,
@@ -97,12 +102,13 @@ def train_model(
         f"{processes}"
     )
     cast_frozen(model, precision)
-    train, valid = train.to(device), valid.to(device)
+    train, valid, forward = train.to(device), valid.to(device), None
     if isinstance(config, EncoderTrainingConfig) and config.cache_frozen and model.has_frozen_part:
         folder = cache_folder or Path(gettempdir())
         train, valid = (
-            precompute_frozen(model, split, precision, config.cache_memory, folder) for split in (train, valid)
+            precompute_features(model, split, precision, config.cache_memory, folder) for split in (train, valid)
         )
+        forward = OnFeatures(model)
 
     def report_epoch(checkpoint: Checkpoint) -> None:
         report(checkpoint)
@@ -116,6 +122,7 @@ def train_model(
         settings.seed,
         precision,
         class_weights=balanced_weights(train.labels, task.classes) if settings.class_weights else None,
+        forward=forward,
         compiled=settings.compile,
         start=start,
         report=report_epoch if is_main_process() else lambda checkpoint: None,
@@ -132,17 +139,18 @@ def train_model(
         "precision": precision,
         "padding_share": result.padding_share,
     }
-    return Trained(model, result.curve, figures, partial(predict, model, valid, precision))
+    valid_logits = predict(model, valid, precision, forward)
+    return Trained(model, result.curve, figures, valid_logits, fit_temperature(valid_logits, valid.labels.cpu()))
 
 
-def describe_model(name: str, data: TrainingData, settings: Settings) -> dict[str, Any]:
-    """Content of config.json that is known before training: all but `sizes` and `files`."""
+def describe_model(name: str, data: TrainingData, settings: "Settings") -> dict[str, Any]:
+    """Content of config.json that is known before training."""
     config = settings.training()[name]
     on_encoder = isinstance(config, EncoderTrainingConfig)
     return {
         "model": name,
         "labels": data.labels.record(),
-        "max_length": settings.max_length_of(name),
+        "max_length": config.tokens_kept(settings.max_length),
         **({"encoder": config.encoder, "upper_layers": config.upper_layers} if on_encoder else {}),
         "vocabulary": data.vocabulary.record(),
     }
