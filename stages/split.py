@@ -2,8 +2,8 @@
 
 Reads data/tokenized. Writes data/split/NAME/{train,valid,test}.parquet for every encoder NAME whose tokenizer a model
 uses: all that such a model needs, with the number of each question's group of equal questions; beside them
-vocabulary.json. Writes reports/data.json, which includes the leak audit. The audit is scored on test: it checks the data
-and chooses nothing.
+vocabulary.json. Writes reports/data.json, which includes the leak audit. The audit is scored on test: it checks the
+data and chooses nothing.
 """
 
 import sys
@@ -26,11 +26,11 @@ def main(settings: Settings) -> None:
     """Split, audit, and write both."""
     from qc.evaluation.baselines import tfidf_accuracy
     from qc.files import file_sha256, new_folder, write_json
-    from qc.questions.tables import QuestionTable, write_split
+    from qc.questions.tables import QuestionTable
     from qc.questions.tokenizers import Vocabulary
     from qc.split.audit import audit_leaks, describe_splits, leak_suspected
     from qc.split.groups import Reading, group_questions, sample_groups
-    from qc.split.splits import split_questions
+    from qc.split.splits import split_questions, write_split
 
     config, names = settings.split, dict.fromkeys(model.tokenizer_name for model in settings.training().values())
     tables = {name: QuestionTable.read(TOKENIZED / name / QUESTIONS) for name in names}

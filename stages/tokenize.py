@@ -1,7 +1,7 @@
 """tokenize: read the question files and tokenize every question for every encoder.
 
-Reads data/raw and the tokenizers in data/encoders. Writes, for every encoder, data/tokenized/NAME/questions.parquet: all
-questions with their classes and token ids, special tokens included; and NAME/vocabulary.json, which describes the
+Reads data/raw and the tokenizers in data/encoders. Writes, for every encoder, data/tokenized/NAME/questions.parquet:
+all questions with their classes and token ids, special tokens included; and NAME/vocabulary.json, which describes the
 tokenizer.
 """
 
@@ -18,7 +18,7 @@ def main(settings: Settings) -> None:
     """Read the files twice: once to know the classes and refuse invalid lines, once to write the tables."""
     from qc.files import new_folder, read_json, write_json
     from qc.questions.raw import read_raw, report_encodings
-    from qc.questions.tables import question_table, take_inventory, write_tokenized
+    from qc.questions.tokenized import question_table, take_inventory, write_tokenized
     from qc.questions.tokenizers import Vocabulary, load_tokenizer
 
     config, names = settings.tokenize, settings.fetch.encoder_names()

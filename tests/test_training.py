@@ -24,6 +24,7 @@ from qc.models.head import HierarchicalHead
 from qc.models.parameters import ScratchTrainingConfig, TrainingConfig
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.paths import Folders
+from qc.questions.tokenizers import Vocabulary
 from qc.runtime.device import pick_device, pick_precision, seed_everything
 from qc.training.data import load_training_data
 from qc.training.loop import Epoch, _epoch_seed, _loss, balanced_weights, best_epoch, fit
@@ -42,6 +43,12 @@ SIZES = ScratchConfig(
 )  # fmt: skip
 
 
+def packed(input_ids, labels, max_length=12, special=(0, 0), pad_id=0):
+    """Packed questions of a tokenizer that puts so many special tokens before and after a text."""
+    vocabulary = Vocabulary("x", 30, pad_id, 1, [2] * special[0], [3] * special[1], "")
+    return pack(vocabulary, input_ids, labels, max_length, keep_special=True)
+
+
 def task(count, seed):
     """Questions whose class is told by one token, anywhere."""
     generator = torch.Generator().manual_seed(seed)
@@ -53,7 +60,7 @@ def task(count, seed):
         row[int(torch.randint(0, length, (), generator=generator))] = 5 + label
         rows.append(row)
         labels.append(label)
-    return pack(rows, labels, max_length=12, pad_id=0)
+    return packed(rows, labels)
 
 
 def changed(config, **values):
@@ -79,13 +86,13 @@ def test_batches_differ_between_epochs_and_hold_little_padding():
     first, second = (bucket_by_length(lengths, 32, torch.Generator().manual_seed(seed)) for seed in (1, 2))
     together = [{frozenset(batch.tolist()) for batch in batches} for batches in (first, second)]
     assert len(together[0] & together[1]) <= 2
-    questions = pack([[7] * length for length in lengths.tolist()], [0] * 1600, 64, pad_id=0)
+    questions = packed([[7] * length for length in lengths.tolist()], [0] * 1600, 64)
     assert questions.padding_share(first) < 0.1
     assert questions.padding_share(lengths.new_tensor(range(1600)).split(32)) > 0.3
 
 
 def test_a_batch_is_padded_to_its_own_longest():
-    questions = pack([[2, 7, 8, 3], [2, 9, 3], [2, 10, 11, 12, 13, 3]], [0, 1, 2], 3, (1, 1), pad_id=29)
+    questions = packed([[2, 7, 8, 3], [2, 9, 3], [2, 10, 11, 12, 13, 3]], [0, 1, 2], 3, (1, 1), pad_id=29)
     batch = questions.batch(torch.tensor([1, 0]))
     assert batch.mask.tolist() == [[True, True, True, False], [True, True, True, True]]
     assert batch.inputs[0].tolist() == [2, 9, 3, 29]  # not some word of the split
@@ -101,7 +108,6 @@ def test_batches_of_a_plan_are_those_of_each_of_its_parts():
     plan = bucket_by_length(questions.lengths, 7, torch.Generator().manual_seed(1))
     for indices, batch in zip(plan, questions.batches(plan), strict=True):
         alone = questions.batch(indices)
-        assert batch.indices is indices
         assert torch.equal(batch.inputs, alone.inputs)
         assert torch.equal(batch.labels, questions.labels[indices])
         for row, values in zip(indices, batch.inputs, strict=True):
@@ -128,7 +134,7 @@ def test_lengths_rounded_up_as_on_a_gpu_change_no_logit_and_never_pass_the_longe
 
 
 def test_rare_tokens_are_counted_in_the_split():
-    questions = pack([[7, 8, 7], [9, 8]], [0, 1], max_length=5, pad_id=0)
+    questions = packed([[7, 8, 7], [9, 8]], [0, 1], max_length=5)
     counts = torch.bincount(questions.values)
     sizes = {"hidden_size": 4, "heads": 1, "ffn_size": 4, "layers": 1, "norm": "post", "mask_padding": True}
     section = ScratchTrainingConfig(**CONFIG.model_dump(), **sizes, min_count=2, tokenizer="x", dropout=0.1)
@@ -141,7 +147,8 @@ def test_rare_tokens_are_counted_in_the_split():
 def test_the_loop_learns_a_task():
     model, result = trained()
     assert result.best.valid_accuracy > 0.95
-    assert score(model, task(60, 3)).accuracy > 0.9
+    held_out = task(60, 3)
+    assert score(predict(model, held_out), held_out.labels).accuracy > 0.9
     assert result.curve[0].train_loss > 2 * result.curve[-1].train_loss
 
 
@@ -197,9 +204,9 @@ def test_the_best_epoch_is_that_of_the_best_score_then_of_lowest_loss_then_the_f
 def test_the_best_epoch_is_restored(select_by):
     seen = []
 
-    def report(state):
-        if state.best == state.curve[-1].epoch:
-            seen.append({name: weights.clone() for name, weights in state.best_weights.items()})
+    def report(checkpoint):
+        if checkpoint.best == checkpoint.curve[-1].epoch:
+            seen.append({name: weights.clone() for name, weights in checkpoint.best_weights.items()})
 
     model, result = trained(changed(CONFIG, select_by=select_by), report=report)
     score_of = {
@@ -211,7 +218,7 @@ def test_the_best_epoch_is_restored(select_by):
     ranked = sorted(result.curve, key=lambda epoch: (score_of(epoch), epoch.valid_loss))
     assert result.best == ranked[0]
     assert all(torch.equal(weights, seen[-1][name]) for name, weights in model.named_parameters())
-    scores = score(model, task(60, 2))
+    scores = score(predict(model, task(60, 2)), task(60, 2).labels)
     assert (scores.accuracy, scores.loss) == (result.best.valid_accuracy, result.best.valid_loss)
     assert scores.macro_f1 == result.best.valid_macro_f1
 
@@ -240,7 +247,7 @@ def test_a_question_of_a_class_of_weight_two_counts_as_two_questions(fine_weight
     every = list(range(6))
 
     def loss(rows, weights=None):
-        return _loss(logits[rows], Batch(None, None, labels[rows], fine_labels[rows], None), 3, config, weights).item()
+        return _loss(logits[rows], Batch(None, None, labels[rows], fine_labels[rows]), 3, config, weights).item()
 
     assert loss(every, torch.tensor([1.0, 2.0, 1.0])) * 6 == pytest.approx(loss(twice) * 8)
     assert loss(every, torch.ones(3)) == pytest.approx(loss(every))
@@ -250,7 +257,7 @@ def test_balanced_weights_raise_the_recall_of_a_rare_class():
     """Noisy labels, one of two classes rare: without weights the frequent one is always the better guess."""
     rng = random.Random(1)
     rows = [[5 + int(rng.random() < (0.7 if number % 10 == 0 else 0.25)), 20] for number in range(600)]
-    questions = pack(rows, [int(number % 10 == 0) for number in range(600)], max_length=12, pad_id=0)
+    questions = packed(rows, [int(number % 10 == 0) for number in range(600)])
     recalls = []
     for weights in (None, balanced_weights(questions.labels, 2)):
         seed_everything(1, threads=1)
@@ -300,7 +307,7 @@ def test_predictions_come_in_the_order_of_the_questions():
     questions = task(100, 4)
     each = torch.cat(
         [
-            predict(model, pack([questions.batch(torch.tensor([i])).inputs[0].tolist()], [0], 12, pad_id=0))
+            predict(model, packed([questions.batch(torch.tensor([i])).inputs[0].tolist()], [0]))
             for i in range(100)
         ]
     )
@@ -432,17 +439,17 @@ def test_the_loop_is_the_plain_one_step_by_step():
     train = task(46, 1)  # six batches of 7 and one of 4
     train = dataclasses.replace(train, fine_labels=2 - train.labels)
     seed_everything(1, threads=1)
-    ours, states = Reference(), []
+    ours, losses_seen = Reference(), []
     plain = copy.deepcopy(ours)
     last = {}
 
-    def report(state):
-        states.append(state.curve[-1].train_loss)
+    def report(checkpoint):
+        losses_seen.append(checkpoint.curve[-1].train_loss)
         last.update({name: parameter.detach().clone() for name, parameter in ours.named_parameters()})
 
     fit(ours, train, train, config, seed=5, report=report)
     losses = by_hand(plain, train, config, seed=5)
-    assert states == pytest.approx(losses, rel=1e-5)
+    assert losses_seen == pytest.approx(losses, rel=1e-5)
     for name, parameter in plain.named_parameters():
         torch.testing.assert_close(last[name], parameter, atol=1e-5, rtol=1e-4)
 

@@ -94,7 +94,7 @@ def load_model(folder: Path, encoders: Path) -> TrainedModel:
         )
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise QcError(
-            f"{folder / CONFIG}: not a model of this version: {error!r}; run `dvc repro` to recreate it"
+            f"{folder / CONFIG}: not a model of this version: {error!r}; run `dvc repro` to retrain"
         ) from None
     load_trained_weights(model, trained, folder / WEIGHTS)
     return found

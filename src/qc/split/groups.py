@@ -1,8 +1,9 @@
 """Groups of equal questions, and the numbers that splitting and auditing need.
 
 Notable:
-- questions are equal if their texts are, up to case, space and Unicode form, or if a model reads them as equal: the same
-  token ids after its own `max_length`; no model can tell them apart, so they must not be on both sides of a split
+- questions are equal if their texts are, up to case, space and Unicode form, or if a model reads them as equal: the
+  same token ids after its own `max_length`; that model cannot tell them apart, so they must not be on both sides of a
+  split
 - the order of the groups is that of SHA-256(seed, text): it depends neither on the order of the rows nor on the machine
 """
 

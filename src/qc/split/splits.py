@@ -8,11 +8,14 @@ Notable:
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from datasets import Dataset, disable_progress_bars
 
 from qc.errors import QcError, listed
+from qc.questions.tables import QuestionTable
 from qc.split.groups import GroupedQuestions
 
 if TYPE_CHECKING:
@@ -153,6 +156,13 @@ def _check_left(
             "these classes, or set split.drop_test_questions: false, which trains on test questions, so that no test "
             "score means anything"
         )
+
+
+def write_split(questions: QuestionTable, rows: np.ndarray, groups: np.ndarray, path: Path) -> None:
+    """Write some questions as a Parquet file, with the number of the group (N,) of each."""
+    disable_progress_bars()
+    chosen = Dataset(questions.take(rows).columns.drop_columns("official"))
+    chosen.add_column("group", groups).to_parquet(path)
 
 
 def most_frequent(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
