@@ -10,7 +10,7 @@ precision that they were trained in, so validation scores are those of training.
 """
 
 from qc.config.settings import Settings
-from qc.paths import CARDS, ENCODERS, FILES, METRICS, MODELS, PLOTS, REPORTS, SPLIT, TEST, TRAIN, VALID
+from qc.paths import CARDS, ENCODERS, FILES, METRICS, MODELS, PLOTS, REPORTS, SPLIT
 from qc.stage import run
 
 
@@ -26,7 +26,7 @@ def main(settings: Settings) -> None:
     from qc.evaluation.tables import accuracy_lines
     from qc.files import write_json
     from qc.inference.model_folder import load_model
-    from qc.questions.tables import QuestionTable
+    from qc.questions.tables import TEST, TRAIN, VALID, QuestionTable
     from qc.runtime.device import pick_device, seed_everything
 
     seed_everything(settings.seed, settings.threads)

@@ -9,7 +9,7 @@ data and chooses nothing.
 import sys
 
 from qc.config.settings import Settings
-from qc.paths import QUESTIONS, REPORTS, SPLIT, TOKENIZED, VOCABULARY
+from qc.paths import REPORTS, SPLIT, TOKENIZED
 from qc.stage import run
 
 AUDITED = 20_000  # questions of train, and of test, that the audit's TF-IDF baseline is fitted and scored on at most
@@ -26,7 +26,7 @@ def main(settings: Settings) -> None:
     """Split, audit, and write both."""
     from qc.evaluation.baselines import tfidf_accuracy
     from qc.files import file_sha256, new_folder, write_json
-    from qc.questions.tables import QuestionTable
+    from qc.questions.tables import QUESTIONS, VOCABULARY, QuestionTable
     from qc.questions.tokenizers import Vocabulary
     from qc.split.audit import audit_leaks, describe_splits, leak_suspected
     from qc.split.groups import Reading, group_questions, sample_groups

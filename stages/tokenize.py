@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qc.config.settings import Settings
 from qc.errors import QcError
-from qc.paths import ENCODERS, FILES, QUESTIONS, RAW, TOKENIZED, VOCABULARY
+from qc.paths import ENCODERS, FILES, RAW, TOKENIZED
 from qc.stage import run
 
 
@@ -18,6 +18,7 @@ def main(settings: Settings) -> None:
     """Read the files twice: once to know the classes and refuse invalid lines, once to write the tables."""
     from qc.files import new_folder, read_json, write_json
     from qc.questions.raw import read_raw, report_encodings
+    from qc.questions.tables import QUESTIONS, VOCABULARY
     from qc.questions.tokenized import question_table, take_inventory, write_tokenized
     from qc.questions.tokenizers import Vocabulary, load_tokenizer
 

@@ -1,29 +1,33 @@
-"""The audit of the data: what the splits hold, and rules that should know nothing."""
+"""The audit of the data: what the splits hold, and trivial baselines."""
 
 import pyarrow
 import pytest
 
 from qc.files import read_json
+from qc.questions.tables import QuestionTable
+from qc.questions.tokenizers import Vocabulary
 from qc.split.audit import audit_leaks, describe_splits, leak_suspected
-from qc.split.groups import TokenizedQuestions, group_questions
+from qc.split.groups import Reading, group_questions
 from tests.conftest import CLASSES, FILLERS
 
+VOCABULARY = Vocabulary("x", 100, 0, 1, [], [], "")
 
-def rows_of(*questions, others=()):
+
+def rows_of(*questions, others=(), max_length=64, vocabulary=VOCABULARY):
     """Rows of (text, coarse, fine, input_ids); `others` are the ids of more tokenizers."""
     texts, coarse, fine, input_ids = (list(column) for column in zip(*questions, strict=True))
-    table = {
+    pairs = sorted(set(zip(coarse, fine, strict=True)))
+    columns = {
+        "official": [False] * len(texts),
         "text": texts,
-        "partition": ["train"] * len(texts),
-        "coarse": coarse,
-        "fine": fine,
         "label": [NAMES.index(name) for name in coarse],
+        "fine": [pairs.index(pair) for pair in zip(coarse, fine, strict=True)],
     }
-    tokenized = [
-        TokenizedQuestions(pyarrow.table({"input_ids": ids}).to_batches(max_chunksize=3), 0, 0)
+    tables = [
+        QuestionTable(pyarrow.table({**columns, "input_ids": pyarrow.array(ids, pyarrow.list_(pyarrow.int32()))}))
         for ids in (input_ids, *others)
     ]
-    return group_questions(pyarrow.table(table).to_batches(max_chunksize=2), tokenized, seed=1)
+    return group_questions([Reading(table, vocabulary, max_length) for table in tables], seed=1)
 
 
 NAMES = ["X", "Y"]
@@ -69,6 +73,16 @@ def test_questions_are_the_same_where_one_of_the_tokenizers_cannot_tell_them_apa
     assert rows.lengths.tolist() == [1] * 5
 
 
+def test_questions_are_the_same_where_a_model_reads_no_further_than_they_agree():
+    header = [7, 8, 9]
+    questions = [(f"{text} ends", "X", "p", [2, *header, number, 3]) for number, text in enumerate("abc", start=11)]
+    special = Vocabulary("x", 100, 0, 1, [2], [3], "")  # they do not count
+    assert len(set(rows_of(*questions, max_length=4, vocabulary=special).groups)) == 3
+    rows = rows_of(*questions, max_length=3, vocabulary=special)
+    assert len(set(rows.groups)) == 1
+    assert rows.lengths.tolist() == [4] * 3  # before truncation
+
+
 TRAIN = rows_of(
     ("who is it", "X", "", [7, 1, 9]),
     ("who was it", "X", "", [7, 2, 9]),
@@ -83,7 +97,7 @@ TEST = rows_of(
 )
 
 
-def test_the_rules_that_should_know_nothing_tell_the_class_most_often_seen():
+def test_a_trivial_baseline_predicts_the_class_most_often_seen():
     audit = audit_leaks(TRAIN, TEST)
     assert list(audit) == ["majority", "first_token", "last_token", "length"]
     assert audit["majority"] == pytest.approx(2 / 3)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import platform
 import random
 import runpy
 import shutil
@@ -11,10 +12,12 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from multiprocessing import forkserver
 from pathlib import Path
 
-import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pynvml
 import pytest
 import torch
@@ -23,8 +26,11 @@ from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.models.scratch import ScratchClassifier
+from qc.paths import Folders
 from qc.runtime.device import seed_everything
+from qc.training import run
 from qc.training.checkpoints import CheckpointFolder
+from qc.training.data import load_training_data
 from qc.training.loop import fit
 from qc.training.run import run_key
 from tests.conftest import ROOT, file_size_limit, in_soak, outputs
@@ -34,7 +40,7 @@ TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
 KILLS = 4  # tests.stress has more
 
 
-def states(tmp_path, key="a", warn=pytest.fail):
+def checkpoints(tmp_path, key="a", warn=pytest.fail):
     return CheckpointFolder(tmp_path / "train_x", {"key": key}, warn)
 
 
@@ -49,9 +55,9 @@ def saved(tmp_path):
     class Ended(Exception):
         pass
 
-    def report(state):
-        states(tmp_path).save(state)
-        if len(state.curve) == 5:
+    def report(checkpoint):
+        checkpoints(tmp_path).save(checkpoint)
+        if len(checkpoint.curve) == 5:
             raise Ended
 
     with contextlib.suppress(Ended):
@@ -59,28 +65,28 @@ def saved(tmp_path):
     return tmp_path
 
 
-def test_a_run_from_a_state_ends_in_the_bits_of_an_undisturbed_one(saved):
-    state = states(saved).load()
-    assert len(state.curve) == 5
-    model, result = trained(start=state)
+def test_a_run_from_a_checkpoint_ends_in_the_bits_of_an_undisturbed_one(saved):
+    checkpoint = checkpoints(saved).load()
+    assert len(checkpoint.curve) == 5
+    model, result = trained(start=checkpoint)
     undisturbed, expected = trained()
     assert result == expected
     assert same_weights(model, undisturbed)
 
 
-def test_a_run_from_its_last_state_only_takes_the_best_weights(tmp_path):
-    undisturbed, expected = trained(report=states(tmp_path).save)
-    model, result = trained(start=states(tmp_path).load())
+def test_a_run_from_its_last_checkpoint_only_takes_the_best_weights(tmp_path):
+    undisturbed, expected = trained(report=checkpoints(tmp_path).save)
+    model, result = trained(start=checkpoints(tmp_path).load())
     assert result == expected
     assert same_weights(model, undisturbed)
 
 
-def test_the_newest_and_the_best_state_are_kept_and_a_finished_run_keeps_none(tmp_path):
-    folder = states(tmp_path)
+def test_the_newest_and_the_best_checkpoint_are_kept_and_a_finished_run_keeps_none(tmp_path):
+    folder = checkpoints(tmp_path)
     counts = []
 
-    def report(state):
-        folder.save(state)
+    def report(checkpoint):
+        folder.save(checkpoint)
         counts.append(len(list(folder.folder.iterdir())))
 
     trained(report=report)
@@ -97,31 +103,31 @@ def test_a_run_of_which_not_every_epoch_was_saved_ends_in_the_same_bits(tmp_path
     folder = CheckpointFolder(tmp_path / "train_x", {"key": "a"}, str, interval=3, clock=lambda: number)
     loaded, embedded = [], 0
 
-    def report(state):
+    def report(checkpoint):
         nonlocal number, embedded
         number += 1
         before = set(folder.folder.glob("*"))
-        folder.save(state)
+        folder.save(checkpoint)
         if set(folder.folder.glob("*")) - before:
             loaded.append(folder.load())
-            assert loaded[-1].best == state.best
-            assert loaded[-1].tensors.keys() == state.tensors.keys()
-            expected = {name: weights.clone() for name, weights in state.best_weights.items()}
+            assert loaded[-1].best == checkpoint.best
+            assert loaded[-1].tensors.keys() == checkpoint.tensors.keys()
+            expected = {name: weights.clone() for name, weights in checkpoint.best_weights.items()}
             assert all(torch.equal(loaded[-1].best_weights[name], weights) for name, weights in expected.items())
-            embedded += not (folder.folder / f"epoch-{state.best:04d}.safetensors").exists()
+            embedded += checkpoint.best != len(checkpoint.curve)
 
     undisturbed, expected = trained(config, report=report)
-    assert [len(state.curve) for state in loaded] == [1, 4, 7]
+    assert [len(checkpoint.curve) for checkpoint in loaded] == [1, 4, 7]
     assert embedded == 1
-    for state in loaded:
-        model, result = trained(config, start=state)
+    for checkpoint in loaded:
+        model, result = trained(config, start=checkpoint)
         assert result == expected
         assert same_weights(model, undisturbed)
 
 
-def test_a_state_belongs_to_its_key_alone(saved):
-    assert states(saved, key="b").load() is None
-    assert states(saved, key="a").load() is not None
+def test_a_checkpoint_belongs_to_its_key_alone(saved):
+    assert checkpoints(saved, key="b").load() is None
+    assert checkpoints(saved, key="a").load() is not None
 
 
 @pytest.mark.parametrize(
@@ -135,27 +141,27 @@ def test_a_state_belongs_to_its_key_alone(saved):
     ],
     ids=["half", "start", "empty", "one bit", "other facts"],
 )
-def test_a_broken_state_is_set_aside_with_a_warning_and_never_used(saved, damage):
+def test_a_broken_checkpoint_is_set_aside_with_a_warning_and_never_used(saved, damage):
     warnings = []
-    folder = states(saved, warn=warnings.append)
+    folder = checkpoints(saved, warn=warnings.append)
     path = folder.folder / "epoch-0005.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    state = folder.load()
+    checkpoint = folder.load()
     assert len(warnings) == 1
     assert "epoch-0005.safetensors is broken and was set aside" in warnings[0]
     assert path.with_name(f"{path.name}.broken").exists()
-    assert state is None or len(state.curve) < 5
-    model, _ = trained(start=state)
+    assert checkpoint is None or len(checkpoint.curve) < 5
+    model, _ = trained(start=checkpoint)
     assert same_weights(model, trained()[0])
 
 
-def test_a_full_disk_is_named_and_the_earlier_state_stays_good(saved):
-    folder = states(saved)
+def test_a_full_disk_is_named_and_the_earlier_checkpoint_stays_good(saved):
+    folder = checkpoints(saved)
     before = folder.load()
 
-    def report(state):
+    def report(checkpoint):
         with file_size_limit(10_000):
-            folder.save(state)
+            folder.save(checkpoint)
 
     with pytest.raises(QcError, match=r"epoch-0006.safetensors: cannot be written: File too large.*stays"):
         trained(start=before, report=report)
@@ -165,30 +171,30 @@ def test_a_full_disk_is_named_and_the_earlier_state_stays_good(saved):
 
 def test_two_processes_do_not_train_the_same_model_in_one_place(tmp_path):
     with (
-        states(tmp_path).locked(),
+        checkpoints(tmp_path).locked(),
         pytest.raises(QcError, match=f"train_x is running here already, as process {os.getpid()}"),
-        states(tmp_path).locked(),
+        checkpoints(tmp_path).locked(),
     ):
         pass
-    with states(tmp_path).locked():
+    with checkpoints(tmp_path).locked():
         pass
 
 
-def test_only_a_few_states_of_other_runs_are_kept(tmp_path):
+def test_only_a_few_checkpoints_of_other_runs_are_kept(tmp_path):
     for number in range(5):
-        folder = states(tmp_path, key=number)
+        folder = checkpoints(tmp_path, key=number)
         folder.folder.mkdir(parents=True)
         os.utime(folder.folder, (number, number))
-    with states(tmp_path, key=0).locked():
+    with checkpoints(tmp_path, key=0).locked():
         left = {path for path in (tmp_path / "train_x").iterdir() if path.is_dir()}
-    assert left == {states(tmp_path, key=number).folder for number in (0, 3, 4)}
+    assert left == {checkpoints(tmp_path, key=number).folder for number in (0, 3, 4)}
 
 
-def test_the_state_holds_all_that_is_trained_and_the_optimizers_moments(saved):
-    state = states(saved).load()
+def test_the_checkpoint_holds_all_that_is_trained_and_the_optimizers_moments(saved):
+    checkpoint = checkpoints(saved).load()
     names = {name for name, _ in ScratchClassifier(SIZES).named_parameters()}
     kinds = {"weights", "exp_avg", "exp_avg_sq", "step"}
-    assert set(state.tensors) == {f"{kind}.{name}" for kind in kinds for name in names}
+    assert set(checkpoint.tensors) == {f"{kind}.{name}" for kind in kinds for name in names}
 
 
 # The stages themselves, in processes that are ended from outside.
@@ -240,7 +246,7 @@ def duration(processes, project, stage, log):
     return time.monotonic() - begin
 
 
-def until_a_state_is_saved(process, project, stage):
+def until_a_checkpoint_is_saved(process, project, stage):
     while process.is_alive() and not list(project.root.glob(f".state/{stage}/*/epoch-*.safetensors")):
         pass
 
@@ -260,7 +266,7 @@ def test_a_stage_killed_again_and_again_ends_in_the_bytes_of_an_undisturbed_run(
         elif killed % 2 == 0:
             process.join(rng.uniform(0, seconds))
         else:  # at any moment may mean: before anything is saved; every other time there is something to go on from
-            until_a_state_is_saved(process, longer, stage)
+            until_a_checkpoint_is_saved(process, longer, stage)
             process.join(rng.uniform(0, seconds / 10))
         process.kill()
         process.join()
@@ -287,7 +293,17 @@ def other_seed(project):
 
 
 def other_data(project):
-    shutil.copy(project.root / "data/split/valid.parquet", project.root / "data/split/train.parquet")
+    split = project.root / "data/split/tiny-bert"
+    shutil.copy(split / "valid.parquet", split / "train.parquet")
+
+
+def other_token_ids(project):
+    path = project.root / "data/split/tiny-bert/train.parquet"
+    table = pyarrow.parquet.read_table(path)
+    ids = pyarrow.array(
+        [[*ids[:-1], 5, ids[-1]] for ids in table["input_ids"].to_pylist()], pyarrow.list_(pyarrow.int32())
+    )
+    pyarrow.parquet.write_table(table.set_column(table.schema.get_field_index("input_ids"), "input_ids", ids), path)
 
 
 def other_code(project):
@@ -296,11 +312,12 @@ def other_code(project):
 
 
 @pytest.mark.parametrize(
-    "change", in_soak([no_change, other_parameter, other_seed, other_data, other_code], but=other_code)
+    "change",
+    in_soak([no_change, other_parameter, other_seed, other_data, other_token_ids, other_code], but=other_token_ids),
 )
-def test_a_state_is_never_used_with_other_parameters_data_or_code(longer, change):
+def test_a_checkpoint_is_never_used_with_other_parameters_data_or_code(longer, change):
     longer.set("train_scratch.epochs", 50)
-    longer.leave_a_state("train_scratch")
+    longer.leave_a_checkpoint("train_scratch")
     change(longer)
     assert ("resuming train_scratch from epoch" in longer.stage("train_scratch")) == (change is no_change)
     assert bool(list(longer.root.glob(".state/train_scratch/*/epoch-*"))) == (change is not no_change)
@@ -312,15 +329,15 @@ def other_encoder_configuration(project):
 
 
 def other_tokenizer(project):
-    path = project.root / "data/tokenized/tiny-bert/vocabulary.json"
+    path = project.root / "data/split/tiny-bert/vocabulary.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_sha256": "0" * 64}))
 
 
 @pytest.mark.parametrize("change", in_soak([no_change, other_encoder_configuration, other_tokenizer], but=no_change))
-def test_a_state_is_never_used_with_another_encoder_or_tokenizer(longer, change):
+def test_a_checkpoint_is_never_used_with_another_encoder_or_tokenizer(longer, change):
     longer.set("train_distilbert.epochs", 60)
     longer.set("train_distilbert.patience", 60)
-    longer.leave_a_state("train_distilbert")
+    longer.leave_a_checkpoint("train_distilbert")
     change(longer)
     assert ("resuming train_distilbert from epoch" in longer.stage("train_distilbert")) == (change is no_change)
 
@@ -328,24 +345,33 @@ def test_a_state_is_never_used_with_another_encoder_or_tokenizer(longer, change)
 def test_a_run_is_known_by_its_arithmetic(monkeypatch, here):
     """Threads of the process, versions, and on a GPU the driver: what decides the bits beside parameters and data."""
     settings = read_yaml(Settings, here / "params.yaml", "params.yaml")
+    data = load_training_data("scratch", settings, Folders())
 
-    def key(device="cpu"):
-        return run_key({"model": "scratch"}, settings, torch.device(device), here / "data/split")
+    def key(device="cpu", **changes):
+        return run_key("scratch", data, settings.model_copy(update=changes), torch.device(device))
 
     before = key()
     assert key() == before
     for where, name, value in (
         (torch, "get_num_threads", lambda: 7),
-        (np, "__version__", "0"),
-        (torch, "__version__", "0"),
+        (platform, "python_version", lambda: "3"),
         (torch.cpu, "get_capabilities", lambda: {"avx2": False}),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(where, name, value)
             assert key() != before, name
-    with monkeypatch.context() as patch:
-        patch.setenv("MKL_CBWR", "COMPATIBLE")
-        assert key() != before
+    for library in ("numpy", "safetensors", "tokenizers", "torch", "transformers"):
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "version", lambda name, other=library: "0" if name == other else version(name))
+            assert key() != before, library
+    for name in ("MKL_CBWR", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "TORCH_ALLOW_TF32_X"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "another")
+            assert key() != before, name
+    changes = {"precision": "bf16", "compile": True, "class_weights": "balanced", "seed": 7, "max_length": 5}
+    for name, value in changes.items():
+        assert value != getattr(settings, name)
+        assert key(**{name: value}) != before, name
     facts = {"get_device_name": "card", "nvmlSystemGetDriverVersion": "1", "nvmlInit": None, "version": 9}
     for where, name in ((torch.cuda, "get_device_name"), (pynvml, "nvmlInit"), (torch.backends.cudnn, "version")):
         monkeypatch.setattr(where, name, lambda name=name: facts[name])
@@ -409,7 +435,6 @@ def test_a_pipeline_killed_with_all_its_processes_goes_on_and_ends_in_the_same_l
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (longer.root / "models/distilbert").exists()
     told = longer.run("dvc", "repro", "train_distilbert")
     assert "resuming train_distilbert from epoch" in told
     found, lock = outputs(longer), (longer.root / "dvc.lock").read_bytes()
@@ -418,10 +443,10 @@ def test_a_pipeline_killed_with_all_its_processes_goes_on_and_ends_in_the_same_l
     assert (longer.root / "dvc.lock").read_bytes() == lock
 
 
-def test_states_are_neither_gits_nor_dvcs(longer):
-    state = longer.root / ".state/train_scratch/key/epoch-0001.safetensors"
-    state.parent.mkdir(parents=True)
-    state.touch()
+def test_checkpoints_are_neither_gits_nor_dvcs(longer):
+    checkpoint = longer.root / ".state/train_scratch/key/epoch-0001.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
     assert ".state" not in longer.run("git", "status", "--porcelain", "--untracked-files=all")
     longer.run("dvc", "check-ignore", ".state/train_scratch/key/epoch-0001.safetensors")
 

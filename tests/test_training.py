@@ -306,10 +306,7 @@ def test_predictions_come_in_the_order_of_the_questions():
     model, _ = trained()
     questions = task(100, 4)
     each = torch.cat(
-        [
-            predict(model, packed([questions.batch(torch.tensor([i])).inputs[0].tolist()], [0]))
-            for i in range(100)
-        ]
+        [predict(model, packed([questions.batch(torch.tensor([i])).inputs[0].tolist()], [0])) for i in range(100)]
     )
     torch.testing.assert_close(predict(model, questions), each, atol=1e-5, rtol=1e-4)
 

@@ -15,9 +15,7 @@ RAW = Path("data/raw")
 FILES = RAW / "files.json"
 ENCODERS = Path("data/encoders")
 TOKENIZED = Path("data/tokenized")
-QUESTIONS, VOCABULARY = "questions.parquet", "vocabulary.json"  # in a folder for each encoder
-SPLIT = Path("data/split")  # a folder for each encoder, with VOCABULARY and:
-TRAIN, VALID, TEST = "train.parquet", "valid.parquet", "test.parquet"
+SPLIT = Path("data/split")
 
 MODELS = Path("models")
 METRICS = Path("metrics")  # the few numbers that `dvc metrics show` has

@@ -29,8 +29,8 @@ from qc.files import CONFIG, TOKENIZER, replaced_files, write_json
 from qc.inference.batches import PackedDataset, bucket_by_length
 from qc.inference.logits import evaluation_batch, predict
 from qc.inference.predictor import Predictor, load
-from qc.paths import EXPORT, MODELS, SPLIT, VALID
-from qc.questions.tables import QuestionTable
+from qc.paths import EXPORT, MODELS, SPLIT
+from qc.questions.tables import VALID, QuestionTable
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
 FILES = (MODEL, INT8, CONFIG, TOKENIZER)  # files of an export; others in its folder stay

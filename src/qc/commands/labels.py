@@ -25,8 +25,8 @@ from qc.errors import QcError
 from qc.evaluation.baselines import tfidf
 from qc.files import file_sha256, write_csv, write_json
 from qc.models.registry import MODELS
-from qc.paths import SPLIT, SUSPECTS, SUSPECTS_SUMMARY, TRAIN, VALID, Folders
-from qc.questions.tables import QuestionTable
+from qc.paths import SPLIT, SUSPECTS, SUSPECTS_SUMMARY, Folders
+from qc.questions.tables import TRAIN, VALID, QuestionTable
 from qc.stage import load_settings
 
 FOLDS = 5

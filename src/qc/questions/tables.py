@@ -1,7 +1,8 @@
 """Tables of questions, a Parquet file each, as later stages read them.
 
-    id, official, text, label, fine, input_ids      in data/tokenized/NAME
-    id, text, label, fine, input_ids, group         in data/split/NAME
+    data/tokenized/NAME/questions.parquet              id, official, text, label, fine, input_ids
+    data/split/NAME/{train,valid,test}.parquet         id, text, label, fine, input_ids, group
+    vocabulary.json, in either folder                  describes the tokenizer
 
 `label` and `fine` are `ClassLabel`s of the library datasets, so class names travel with the file, and
 `load_dataset("parquet", data_files=...)` opens it.
@@ -19,6 +20,9 @@ import pyarrow.parquet
 
 from qc.errors import QcError
 from qc.questions.labels import Labels, split_fine
+
+QUESTIONS, VOCABULARY = "questions.parquet", "vocabulary.json"
+TRAIN, VALID, TEST = "train.parquet", "valid.parquet", "test.parquet"
 
 
 @dataclass(frozen=True)

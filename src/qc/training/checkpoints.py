@@ -136,7 +136,8 @@ class CheckpointFolder:
             return None
         prefix = WEIGHTS if facts["best"] == len(curve) else BEST
         best = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
-        return Checkpoint(curve, facts["padding_shares"], tensors, facts["best"], best)
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(BEST)}
+        return Checkpoint(curve, facts["padding_shares"], own, facts["best"], best)
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from qc.errors import QcError, reason
 from qc.files import CONFIG, TOKENIZER, WEIGHTS, file_sha256
 from qc.models.registry import MODELS
-from qc.paths import TRAIN, VALID, VOCABULARY, Folders
 from qc.questions.labels import Labels
-from qc.questions.tables import QuestionTable
+from qc.questions.tables import TRAIN, VALID, VOCABULARY, QuestionTable
 from qc.questions.tokenizers import Vocabulary
 
 if TYPE_CHECKING:
     from qc.config.settings import Settings
     from qc.models.encoder import Encoder
+    from qc.paths import Folders
 
 COLUMNS = ("label", "fine", "group", "input_ids")
 
@@ -43,7 +43,7 @@ class TrainingData:
     split_files: Mapping[str, str]
 
 
-def load_training_data(name: str, settings: "Settings", folders: Folders) -> TrainingData:
+def load_training_data(name: str, settings: "Settings", folders: "Folders") -> TrainingData:
     """Read what the model NAME is trained on.
 
     Raises:

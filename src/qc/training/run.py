@@ -13,7 +13,6 @@ import torch
 
 from qc.files import file_sha256, write_csv, write_json
 from qc.inference.model_folder import save_model
-from qc.paths import Folders
 from qc.runtime.device import describe_processor, pick_device, pick_precision, seed_everything
 from qc.runtime.process_group import broadcast_object, is_main_process, launched_world_size, process_group
 from qc.training.checkpoints import CheckpointFolder
@@ -24,6 +23,7 @@ from qc.training.trainer import describe_model, train_model
 
 if TYPE_CHECKING:
     from qc.config.settings import Settings
+    from qc.paths import Folders
 
 SAVE_INTERVAL = {"cpu": 0.0, "cuda": 5.0}  # seconds between checkpoints: on a GPU an epoch may take less than one
 LIBRARIES = ("numpy", "safetensors", "tokenizers", "torch", "transformers")  # that a result is computed with
@@ -32,7 +32,7 @@ ARITHMETIC = (  # prefixes of environment variables that change sums
 )  # fmt: skip
 
 
-def run_training(name: str, settings: "Settings", folders: Folders) -> None:
+def run_training(name: str, settings: "Settings", folders: "Folders") -> None:
     """Train the model NAME and write models/NAME and train_NAME in metrics/, reports/ and plots/.
 
     A killed run resumes from its last whole epoch. Of several processes the main one writes.

@@ -1,0 +1,142 @@
+"""Tables of questions: what a user opens, and what later stages read."""
+
+import hashlib
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from qc.errors import QcError
+from qc.inference.batches import PackedDataset
+from qc.inference.temperature import fit_temperature
+from qc.questions.labels import UNKNOWN, Labels, join_fine, split_fine
+from qc.questions.tables import QuestionTable
+from qc.training.precomputed import precompute_features
+
+
+@given(st.text(), st.text())
+def test_coarse_and_fine_class_come_back_from_the_name_of_a_fine_class(coarse, fine):
+    assert split_fine(join_fine(coarse, fine)) == (coarse, fine)
+
+
+def test_a_fine_class_is_named_as_in_a_label_file():
+    assert join_fine("NUM", "date") == "NUM:date"
+    assert join_fine("a:b", "c") != join_fine("a", "b:c")
+
+
+def test_a_split_opens_with_datasets_alone(finished, tmp_path):
+    split = finished.root / "data/split/tiny-bert"
+    found = load_dataset("parquet", data_files=str(split / "train.parquet"), cache_dir=str(tmp_path), split="train")
+    assert found.column_names == ["id", "text", "label", "fine", "input_ids", "group"]
+    names = found.features["label"].names
+    assert names == ["ABBR", "DESC", "HUM", "LOC", "NUM"]
+    raw = (finished.root / "data/raw/train.label").read_text().splitlines()
+    for row in found:
+        label, _, text = raw[row["id"]].partition(" ")
+        assert row["text"] == text
+        assert names[row["label"]] == label.partition(":")[0]
+        assert found.features["fine"].names[row["fine"]] == label
+    vocabulary = json.loads((split / "vocabulary.json").read_text())
+    assert found[0]["input_ids"][0] == vocabulary["before"][0]
+
+
+def test_splits_hold_every_question_once_and_the_same_ones_for_every_tokenizer(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    project.set("fetch.encoders", "[tiny-bert, tiny-mpnet]")
+    project.set("train_scratch.tokenizer", "tiny-mpnet")
+    for stage in ("fetch", "tokenize", "split"):
+        project.stage(stage)
+    ids = []
+    for name in ("tiny-bert", "tiny-mpnet"):
+        files = [project.root / f"data/split/{name}/{split}.parquet" for split in ("train", "valid", "test")]
+        ids.append([QuestionTable.read(path).columns["id"].to_pylist() for path in files])
+    assert ids[0] == ids[1]
+    assert sorted(number for part in ids[0] for number in part) == list(range(150))
+
+
+def test_tokenizing_and_splitting_again_writes_the_same_bytes(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    paths = sorted(path for folder in ("tokenized", "split") for path in (project.root / "data" / folder).rglob("*.*"))
+    before = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    for stage in ("tokenize", "split"):
+        project.stage(stage)
+    assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] == before
+
+
+def test_a_question_of_unknown_fine_class_is_numbered_so(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    path = project.mirror / "tiny.label"
+    lines = path.read_text().splitlines()
+    without = lines[0].partition(" ")[2]
+    path.write_text("\n".join([f"{lines[0].partition(':')[0]}: {without}", *lines[1:]]) + "\n")
+    project.write_sources()
+    for stage in ("fetch", "tokenize"):
+        project.stage(stage)
+    table = QuestionTable.read(project.root / "data/tokenized/tiny-bert/questions.parquet")
+    assert table.fine_labels[0] == UNKNOWN
+    assert (table.fine_labels[1:] >= 0).all()
+    assert isinstance(table.class_names, Labels)
+
+
+def test_a_broken_table_is_named_with_what_to_do(tmp_path):
+    path = tmp_path / "train.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(QcError, match=r"train.parquet: cannot be read: .*run `dvc repro` to recreate it"):
+        QuestionTable.read(path)
+
+
+@pytest.mark.parametrize("pools", [False, True])
+def test_the_model_says_whether_its_features_are_pooled_not_the_length_of_its_questions(pools, tmp_path):
+    """70 questions of one token come first, by length; 20 have two."""
+    lengths = torch.tensor([1] * 70 + [2] * 20)
+    values = torch.arange(110)
+    questions = PackedDataset(values, torch.zeros(90, dtype=torch.long), lengths, pad_id=0)
+
+    def features(input_ids, mask):
+        vectors = input_ids[:, :, None].float().expand(-1, -1, 3)
+        return vectors.sum(dim=1, keepdim=True) if pools else vectors
+
+    model = SimpleNamespace(pools_features=pools, features=features, eval=lambda: None)
+    found = precompute_features(model, questions, "fp32", 1, tmp_path)
+    expected = torch.cat([values[:70], values[70:].view(20, 2).sum(dim=1)]) if pools else values
+    assert found.values.tolist() == [[float(value)] * 3 for value in expected]
+    assert found.lengths.tolist() == ([1] * 90 if pools else lengths.tolist())
+
+
+def test_the_temperature_is_that_of_the_lowest_log_loss():
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(300, 4))
+    labels = np.array([rng.choice(4, p=np.exp(row) / np.exp(row).sum()) for row in logits])
+    for sharpness in (0.5, 1.0, 3.0):
+        given_logits = logits * sharpness
+
+        def loss(temperature, given_logits=given_logits):
+            return -log_softmax(given_logits / temperature, axis=1)[np.arange(300), labels].mean()
+
+        expected = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-9}).x
+        found = fit_temperature(torch.tensor(given_logits), torch.tensor(labels))
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("mistakes", "fitted"), [(0, False), (4, False), (5, True)])
+def test_no_temperature_is_fitted_on_fewer_than_five_mistakes(mistakes, fitted):
+    logits = torch.tensor([[2.0, 0.0]] * 50)
+    labels = torch.tensor([1] * mistakes + [0] * (50 - mistakes))
+    found = fit_temperature(logits, labels)
+    assert (found is not None) == fitted
+    if fitted:  # the share of mistakes, 1 in 10, is that of sigmoid(-2 / T)
+        assert found == pytest.approx(2 / np.log(9))
+
+
+@pytest.mark.parametrize(("scale", "wrong"), [(0.01, 10), (1.0, 50)])
+def test_no_temperature_is_reported_where_the_best_one_is_out_of_bounds(scale, wrong):
+    """Nearly equal logits that are mostly right want T below 0.05; those that are as often wrong, an infinite one."""
+    labels = torch.tensor([1] * wrong + [0] * (100 - wrong))
+    assert fit_temperature(scale * torch.tensor([[2.0, 0.0]] * 100), labels) is None
