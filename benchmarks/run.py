@@ -38,7 +38,7 @@ from qc.inference.batches import PackedDataset
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.parameters import TrainingConfig
 from qc.models.prefix import PrefixClassifier
-from qc.models.pretrained import load_encoder
+from qc.models.encoder import load_encoder
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.paths import ENCODERS, LABELS, TOKENIZED, VOCABULARY
 from qc.questions.labels import Labels

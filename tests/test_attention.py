@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from qc.models import attention as module
-from qc.models.attention import SHORT, attention, attention_bias
-from qc.models.pretrained import load_encoder
+from qc.models.common import SHORT, attention, attention_bias
+from qc.models.encoder import load_encoder
 from tests.conftest import write_encoder
 
 MASK = torch.tensor([[True, True, True, False, False], [True] * 5])[:, None, None, :]

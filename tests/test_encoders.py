@@ -15,11 +15,11 @@ from qc.inference.logits import predict
 from qc.inference.model_folder import load_model, read_config, save_model, write_config
 from qc.inference.predictor import Predictor
 from qc.inference.weights import load_trained_weights, read_weights
-from qc.models.attention import use_attention
+from qc.models.common import use_attention
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.encoder import Encoder
 from qc.models.prefix import PrefixClassifier
-from qc.models.pretrained import load_encoder
+from qc.models.encoder import load_encoder
 from qc.questions.tokenizers import Vocabulary, load_tokenizer
 from qc.training.data import hash_encoder
 from qc.training.loop import fit

@@ -9,8 +9,8 @@ from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.files import read_csv, read_json
 from qc.inference.predictor import load
-from qc.models.classifier import Classifier
-from qc.models.head import HierarchicalHead
+from qc.models.common import Classifier
+from qc.models.common import HierarchicalHead
 from qc.models.parameters import TrainingConfig
 from qc.models.registry import MODELS, ModelType
 from qc.paths import Folders

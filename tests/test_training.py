@@ -19,8 +19,8 @@ from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.inference.batches import Batch, bucket_by_length, pack
 from qc.inference.logits import macro_f1, predict, score
-from qc.models.classifier import Task
-from qc.models.head import HierarchicalHead
+from qc.models.common import Task
+from qc.models.common import HierarchicalHead
 from qc.models.parameters import ScratchTrainingConfig, TrainingConfig
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.paths import Folders

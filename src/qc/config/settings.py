@@ -8,17 +8,13 @@ Notable:
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from qc.config.references import encoder_name, is_address
 from qc.config.schema import InvalidValue, Section
 from qc.config.values import Corrections, EncoderReference, Positive, QuestionsReference, Seed, Sha256, Word
-from qc.models.parameters import (
-    DistilbertTrainingConfig,
-    PrefixTrainingConfig,
-    ScratchTrainingConfig,
-    TrainingConfig,
-)
+from qc.models.parameters import TrainingConfig
+from qc.models.registry import MODELS
 
 
 class Columns(Section):
@@ -116,8 +112,8 @@ class GateConfig(Section):
     rules: Annotated[list[GateRule], Field(min_length=1)]
 
 
-class Settings(Section):
-    """The whole of params.yaml."""
+class _Settings(Section):
+    """The whole of params.yaml but the sections of the models."""
 
     seed: Seed
     launcher: Annotated[str, Field(pattern=r"^\S.*$")]
@@ -130,9 +126,6 @@ class Settings(Section):
     fetch: FetchConfig
     tokenize: TokenizeConfig
     split: SplitConfig
-    train_scratch: ScratchTrainingConfig
-    train_prefix: PrefixTrainingConfig
-    train_distilbert: DistilbertTrainingConfig
     gate: GateConfig
 
     @model_validator(mode="after")
@@ -161,4 +154,12 @@ class Settings(Section):
 
     def max_length_of(self, name: str) -> int:
         """Tokens that a model keeps of a question, special tokens not counted."""
-        return self.training()[name].max_length or self.max_length
+        return self.training()[name].tokens_kept(self.max_length)
+
+
+Settings = create_model(
+    "Settings",
+    __base__=_Settings,
+    __doc__="The whole of params.yaml, with a section `train_NAME` for every model of the registry.",
+    **{f"train_{name}": model.load_parameters() for name, model in MODELS.items()},
+)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qc.inference.batches import PackedDataset, bucket_by_length
-from qc.models.classifier import Classifier
+from qc.models.common import Classifier
 from qc.runtime.device import Precision, autocast
 from qc.runtime.process_group import all_reduce_sum, shard
 

@@ -19,7 +19,7 @@ from qc.files import CONFIG, WEIGHTS, file_sha256, new_folder, read_json, round_
 from qc.inference.batches import PackedDataset, pack
 from qc.inference.logits import predict
 from qc.inference.weights import load_trained_weights, read_weights, write_weights
-from qc.models.classifier import Classifier
+from qc.models.common import Classifier
 from qc.models.registry import MODELS
 from qc.questions.tokenizers import Vocabulary
 from qc.runtime.device import Precision

@@ -2,24 +2,22 @@
 
     input_ids -> frozen embeddings and lower layers -> trainable layers -> first token, or mean -> head -> logits
 
-`frozen_features` is a method of its own: its output never changes in training, so it is computed once. Where every
-layer is trained, there is nothing to compute in advance.
+The output of `features` never changes in training, so it is computed once. Where every layer is trained, there is
+nothing to compute in advance.
 
 Source: Sanh et al., "DistilBERT", 2019.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-import torch
 from torch import Tensor, nn
 
-from qc.models.classifier import Task
-from qc.models.dropout import Dropout, use_cheap_dropout
-from qc.models.encoder import Encoder
-from qc.models.head import HierarchicalHead
-from qc.models.pooling import masked_mean
-from qc.models.pretrained import EncoderClassifier
+from qc.models.common import Dropout, HierarchicalHead, Task, masked_mean
+from qc.models.encoder import Encoder, EncoderClassifier, use_cheap_dropout
+
+if TYPE_CHECKING:
+    from qc.models.distilbert_parameters import DistilbertTrainingConfig
 
 
 class DistilbertClassifier(EncoderClassifier):
@@ -53,9 +51,9 @@ class DistilbertClassifier(EncoderClassifier):
             "classes": classes,
             "coarse_of": list(coarse_of),
         }
-        self.encoder = encoder.requires_grad_(encoder.upper_layers == "all")
-        for part in encoder.upper_parts():
-            part.requires_grad_(True)
+        self.encoder = encoder.requires_grad_(False)
+        for parameter in encoder.trainable:
+            parameter.requires_grad_(True)
         use_cheap_dropout(encoder)
         self.pooling = pooling
         self.head = nn.Sequential(
@@ -67,7 +65,7 @@ class DistilbertClassifier(EncoderClassifier):
         )
 
     @classmethod
-    def create(cls, config: Any, task: Task, encoder: Encoder | None) -> Self:
+    def create(cls, config: "DistilbertTrainingConfig", task: Task, encoder: Encoder | None) -> Self:
         """Build an untrained model, see `Classifier.create`."""
         return cls(encoder, config.head_hidden_size, config.dropout, config.pooling, task.classes, task.coarse_of)
 
@@ -86,31 +84,15 @@ class DistilbertClassifier(EncoderClassifier):
         super().train(mode)
         if self.encoder.upper_layers != "all":
             self.encoder.eval()
-            for part in self.encoder.upper_parts():
-                part.train(mode)
+            for layer in self.encoder.upper_modules:
+                layer.train(mode)
         return self
 
-    @torch.no_grad()
     def features(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Run embeddings and frozen layers: ids (B, T), mask (B, T) bool or None -> (B, T, H)."""
-        return self._lower(input_ids, mask)
-
-    def _lower(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
-        """The input of `upper`; gradients flow where word vectors are trained."""
+        """Run embeddings and frozen layers, see `Classifier.features`; word vectors alone where all are trained."""
         return self.encoder.lower(self.encoder.words(input_ids, mask), mask)
 
-    def forward(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
-        """Classify a batch.
-
-        Args:
-            inputs: (B, T) ids with special tokens, or `frozen_features` (B, T, H).
-            mask: (B, T) bool, True where a token is real; None when nothing is padded.
-
-        Returns:
-            logits (B, classes + fine classes)
-        """
-        return self.classify(self._lower(inputs, mask), mask)
-
-    def classify(self, hidden, mask):
-        hidden = self.encoder.upper(hidden, mask)
+    def classify(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        """Run the trained layers, the pooling and the head, see `Classifier.classify`."""
+        hidden = self.encoder.upper(features, mask)
         return self.head(hidden[:, 0] if self.pooling == "cls" else masked_mean(hidden, mask))

@@ -1,12 +1,13 @@
-"""The training sections of params.yaml: what all models share, and what each has of its own."""
+"""The training sections of params.yaml: what all models share. What a model adds is in `NAME_parameters.py`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from qc.config.schema import InvalidValue, Section
+from qc.config.schema import Section
 from qc.config.values import Fraction, Name, Positive
 
+UpperLayers = int | Literal["all"]
 SelectBy = Literal["accuracy", "macro_f1", "loss", "last"]
 
 
@@ -54,38 +55,13 @@ class TrainingConfig(Section):
         raise NotImplementedError
 
     @property
-    def upper_layers(self) -> int | Literal["all"]:
-        """How many of an encoder's last layers are run in every step; those below them are run once."""
+    def upper_layers(self) -> UpperLayers:
+        """Number of an encoder's last layers that run in every step; those below them run once."""
         return 0
 
     def tokens_kept(self, default: int) -> int:
-        """Tokens that the model keeps of a question, special tokens not counted; `default` is that of all models."""
+        """Number of tokens kept of a question, special tokens not counted; `default` is that of all models."""
         return self.max_length or default
-
-
-class ScratchTrainingConfig(TrainingConfig):
-    """The transformer from scratch; the sizes are described in `qc.models.scratch.ScratchConfig`."""
-
-    hidden_size: Annotated[int, Field(ge=2, multiple_of=2)]
-    heads: Positive
-    ffn_size: Positive
-    layers: Positive
-    norm: Literal["post", "pre"]
-    mask_padding: bool
-    min_count: Annotated[int, Field(ge=0)]
-    tokenizer: Name
-    dropout: Fraction
-
-    @property
-    def tokenizer_name(self) -> str:
-        """Name of the encoder whose tokenizer the model uses."""
-        return self.tokenizer
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.hidden_size % self.heads:
-            raise InvalidValue("hidden_size", self.hidden_size, f"a multiple of heads, which is {self.heads}")
-        return self
 
 
 class EncoderTrainingConfig(TrainingConfig):
@@ -99,30 +75,3 @@ class EncoderTrainingConfig(TrainingConfig):
     def tokenizer_name(self) -> str:
         """Name of the encoder."""
         return self.encoder
-
-
-class PrefixTrainingConfig(EncoderTrainingConfig):
-    """The prefix before the last layers of a frozen encoder."""
-
-    prefix_length: Annotated[int, Field(ge=0)] | None
-    prefix_layers: Positive | Literal["all"]
-    prefix_std: Annotated[float, Field(ge=0)]
-
-    @property
-    def upper_layers(self) -> int | Literal["all"]:
-        """How many of the encoder's last layers attend to the prefix."""
-        return self.prefix_layers
-
-
-class DistilbertTrainingConfig(EncoderTrainingConfig):
-    """The trained layers of a fine-tuned encoder, and its head."""
-
-    trainable_layers: Annotated[int, Field(ge=0)] | Literal["all"]
-    head_hidden_size: Positive
-    dropout: Fraction
-    pooling: Literal["cls", "mean"]
-
-    @property
-    def upper_layers(self) -> int | Literal["all"]:
-        """How many of the encoder's last layers are trained."""
-        return self.trainable_layers

@@ -2,8 +2,8 @@
 
     input_ids -> lower layers -> [prefix (P, H); question (T, H)] -> upper layers -> mean over the question -> logits
 
-Only `prefix` and `head` are trained. All upper layers attend to the prefix; the mean leaves it out. What the lower
-layers give never changes, so it is computed once.
+Only `prefix` and `head` are trained. All upper layers attend to the prefix; the mean leaves it out. The output of the
+lower layers never changes, so it is computed once.
 
 Where all layers are upper ones, the prefix stands before the word vectors (E) like P more words: it takes the first P
 positions and passes everything the family does with words.
@@ -14,16 +14,16 @@ Findings of EMNLP 2022.
 """
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 
-from qc.models.classifier import Task
-from qc.models.encoder import Encoder
-from qc.models.head import HierarchicalHead
-from qc.models.pooling import masked_mean
-from qc.models.pretrained import EncoderClassifier
+from qc.models.common import HierarchicalHead, Task, masked_mean
+from qc.models.encoder import Encoder, EncoderClassifier
+
+if TYPE_CHECKING:
+    from qc.models.prefix_parameters import PrefixTrainingConfig
 
 
 class PrefixClassifier(EncoderClassifier):
@@ -56,12 +56,12 @@ class PrefixClassifier(EncoderClassifier):
         self.head = HierarchicalHead(encoder.hidden_size, classes, coarse_of)
 
     @classmethod
-    def create(cls, config: Any, task: Task, encoder: Encoder | None) -> Self:
+    def create(cls, config: "PrefixTrainingConfig", task: Task, encoder: Encoder | None) -> Self:
         """Build an untrained model, see `Classifier.create`."""
         return cls(encoder, cls.prefix_positions(config), task.classes, task.coarse_of, config.prefix_std)
 
     @classmethod
-    def prefix_positions(cls, config: Any) -> int:
+    def prefix_positions(cls, config: "PrefixTrainingConfig") -> int:
         """Number of prefix vectors."""
         return config.prefix_length or 0
 
@@ -75,37 +75,26 @@ class PrefixClassifier(EncoderClassifier):
         """True where some layers do not see the prefix, or there is none."""
         return self.prefix is None or self.encoder.lower_layers > 0
 
+    @property
+    def pools_features(self) -> bool:
+        """True without a prefix."""
+        return self.prefix is None
+
     def train(self, mode: bool = True) -> Self:
         """Switch the head's mode; the frozen encoder stays in evaluation mode."""
         super().train(mode)
         self.encoder.eval()
         return self
 
-    @property
-    def pools_features(self) -> bool:
-        return self.prefix is None
-
-    @torch.no_grad()
     def features(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Run the lower layers: ids (B, T), mask (B, T) bool or None -> (B, T, H); without a prefix all, (B, 1, H)."""
+        """Run the lower layers, see `Classifier.features`; without a prefix all layers and the mean."""
         words = self.encoder.words(input_ids, mask)
         if self.prefix is None:
             return masked_mean(self.encoder(words, mask), mask)[:, None]
         return self.encoder.lower(words, mask)
 
-    def forward(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
-        """Classify a batch.
-
-        Args:
-            inputs: (B, T) ids with special tokens, or `frozen_features` (B, T or 1, H).
-            mask: (B, T) bool, True where a token is real; None when nothing is padded.
-
-        Returns:
-            logits (B, classes + fine classes)
-        """
-        return self.classify(self.features(inputs, mask), mask)
-
-    def classify(self, features, mask):
+    def classify(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        """Run the upper layers with the prefix, the mean and the head, see `Classifier.classify`."""
         if self.prefix is None:
             return self.head(features[:, 0])
         P = len(self.prefix)

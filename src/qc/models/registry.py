@@ -1,13 +1,16 @@
-"""The registry of models. Adding one takes a line here; its class is imported only when it is used.
+"""The registry of models. Adding one takes a line here; what it names is imported only when it is used.
 
-A model NAME also has a module in this package, a section `train_NAME` of params.yaml with a class in
-`qc.models.parameters`, a script `stages/train_NAME.py`, and a stage in dvc.yaml.
+A model NAME also has a module NAME.py in this package with NAME_parameters.py beside it, a section `train_NAME` of
+params.yaml, a script `stages/train_NAME.py`, and a stage in dvc.yaml.
 """
 
 import pkgutil
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from qc.models.classifier import Classifier
+if TYPE_CHECKING:
+    from qc.models.common import Classifier
+    from qc.models.parameters import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -17,32 +20,41 @@ class ModelType:
     Attributes:
         title: Full name, for tables and figures.
         summary: What it is, in a sentence, for its model card.
-        path: `module:class` of its `Classifier`.
+        parameters: `module:class` of its section of params.yaml; settings need no torch, and predicting no pydantic.
+        network: `module:class` of its `Classifier`.
     """
 
     title: str
     summary: str
-    path: str
+    parameters: str
+    network: str
 
-    def load_class(self) -> type[Classifier]:
-        """Import the class."""
-        return pkgutil.resolve_name(self.path)
+    def load_parameters(self) -> "type[TrainingConfig]":
+        """Import the class of its parameters."""
+        return pkgutil.resolve_name(self.parameters)
+
+    def load_class(self) -> "type[Classifier]":
+        """Import the class of the network."""
+        return pkgutil.resolve_name(self.network)
 
 
 MODELS = {
     "scratch": ModelType(
         "transformer from scratch",
         "A transformer encoder trained from scratch (sinusoidal positions, mean of the token vectors, linear head).",
+        "qc.models.scratch_parameters:ScratchTrainingConfig",
         "qc.models.scratch:ScratchClassifier",
     ),
     "prefix": ModelType(
         "prefix tuning",
         "Prefix tuning: trainable vectors before the question, a frozen pretrained encoder, a linear head.",
+        "qc.models.prefix_parameters:PrefixTrainingConfig",
         "qc.models.prefix:PrefixClassifier",
     ),
     "distilbert": ModelType(
         "fine-tuned encoder",
         "A pretrained encoder whose last layers, or all of them, were fine-tuned together with a small head.",
+        "qc.models.distilbert_parameters:DistilbertTrainingConfig",
         "qc.models.distilbert:DistilbertClassifier",
     ),
 }

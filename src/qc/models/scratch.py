@@ -4,7 +4,7 @@
 
 Notable:
 - post-norm as published, or pre-norm; padding masked, or attended to and averaged in as some notebooks do
-- one fused projection for queries, keys and values; attention itself is `qc.models.attention`
+- one fused projection for queries, keys and values; `qc.models.common` has what the other models use too
 - rows of the embedding table only for tokens that the training split holds; every other token shares [UNK]'s row
 
 Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
@@ -13,17 +13,16 @@ Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qc.models.attention import attention, attention_bias
-from qc.models.classifier import Classifier, Task
-from qc.models.dropout import Dropout
-from qc.models.head import HierarchicalHead
-from qc.models.pooling import masked_mean
+from qc.models.common import Classifier, Dropout, HierarchicalHead, Task, attention, attention_bias, masked_mean
+
+if TYPE_CHECKING:
+    from qc.models.scratch_parameters import ScratchTrainingConfig
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class ScratchClassifier(Classifier):
                 nn.init.xavier_uniform_(parameter)
 
     @classmethod
-    def create(cls, config: Any, task: Task, encoder: object = None) -> Self:
+    def create(cls, config: "ScratchTrainingConfig", task: Task, encoder: object = None) -> Self:
         """Build an untrained model, see `Classifier.create`; ids rarer than `config.min_count` share a row."""
         sizes = ScratchConfig(
             vocab_size=task.vocab_size,
@@ -200,24 +199,20 @@ class ScratchClassifier(Classifier):
         """The head."""
         return self.head
 
-    def forward(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Classify a batch.
-
-        Args:
-            input_ids: (B, T) ids of the tokenizer, T at most `max_length`.
-            mask: (B, T) bool, True where a token is real; None when nothing is padded.
-
-        Returns:
-            logits (B, classes + fine classes)
-        """
+    def features(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Embed tokens and positions: ids (B, T), T at most `max_length`, see `Classifier.features` -> (B, T, H)."""
         if not self.config.mask_padding:  # padding is text here, so it is [PAD] whatever the caller padded with
             if mask is not None:
                 input_ids = input_ids.masked_fill(~mask, self.config.pad_id)
             input_ids = F.pad(input_ids, (0, self.config.max_length - input_ids.shape[1]), value=self.config.pad_id)
+        x = self.embedding(self.rows[input_ids]) * math.sqrt(self.config.hidden_size)  # (B, T, H)
+        return self.dropout(x + self.positions[: x.shape[1]])
+
+    def classify(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        """Run the layers, the mean and the head, see `Classifier.classify`."""
+        x, bias = features, None
+        if not self.config.mask_padding:
             mask = None
-        x = self.embedding(self.rows[input_ids]) * math.sqrt(self.config.hidden_size)  # (B, T, W)
-        x = self.dropout(x + self.positions[: x.shape[1]])
-        bias = None
         if mask is not None:  # in the type of the products, once for all layers
             lowered = torch.is_autocast_enabled(x.device.type)
             dtype = torch.get_autocast_dtype(x.device.type) if lowered else x.dtype

@@ -56,8 +56,8 @@ def load_training_data(name: str, settings: "Settings", folders: "Folders") -> T
     encoder = model_class.load_encoder(encoder_folder, config.upper_layers)
     files = {f"{encoder_folder.name}/{TOKENIZER}": vocabulary.tokenizer_sha256}
     if encoder:
-        before = 0 if encoder.lower_layers else model_class.prefix_positions(config)
-        _check_encoder(encoder, vocabulary, name, before, config.tokens_kept(settings.max_length))
+        prefix = model_class.prefix_positions(config)
+        _check_encoder(encoder, vocabulary, name, prefix, config.tokens_kept(settings.max_length))
         files |= {f"{encoder_folder.name}/{file}": _sha256(encoder_folder / file) for file in (CONFIG, WEIGHTS)}
     return TrainingData(
         train=train,
@@ -85,12 +85,11 @@ def _check_encoder(encoder: "Encoder", vocabulary: Vocabulary, name: str, prefix
             f"{vocabulary.size} ids, its config.json {encoder.vocab_size}; expected an encoder with embeddings for the "
             "added tokens"
         )
-    if encoder.max_positions is not None:
-        special = sum(vocabulary.special_counts)
-        longest = encoder.max_positions - special - prefix
-        if max_length > longest:
-            before = f" and a prefix of {prefix}" if prefix else ""
-            raise QcError(
-                f"params.yaml: max_length: invalid value {max_length}; expected 1 to {longest}, the positions of "
-                f"{vocabulary.tokenizer} less {special} special tokens{before}"
-            )
+    special = sum(vocabulary.special_counts)
+    longest = encoder.longest(max_length + special, prefix)
+    if longest is not None and max_length > longest - special:
+        before = f" and a prefix of {prefix}" if longest < encoder.max_positions else ""
+        raise QcError(
+            f"params.yaml: max_length: invalid value {max_length}; expected 1 to {longest - special}, the positions of "
+            f"{vocabulary.tokenizer} less {special} special tokens{before}"
+        )

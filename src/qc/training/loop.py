@@ -20,7 +20,7 @@ from tqdm import tqdm
 from qc.errors import QcError
 from qc.inference.batches import Batch, PackedDataset, bucket_by_length
 from qc.inference.logits import predict, score
-from qc.models.classifier import Classifier
+from qc.models.common import Classifier
 from qc.models.parameters import SelectBy, TrainingConfig
 from qc.questions.labels import UNKNOWN
 from qc.runtime.device import Precision, autocast, deterministic_attention

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from qc.errors import QcError, reason
 from qc.inference.batches import PackedDataset, bucket_by_length
 from qc.inference.logits import evaluation_batch
-from qc.models.classifier import Classifier
+from qc.models.common import Classifier
 from qc.runtime.device import Precision, autocast
 from qc.runtime.process_group import all_reduce_sum, is_main_process, shard
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from qc.inference.batches import pack
 from qc.inference.logits import predict
 from qc.inference.temperature import fit_temperature
-from qc.models.classifier import Classifier, Task
+from qc.models.common import Classifier, Task
 from qc.models.parameters import EncoderTrainingConfig
 from qc.models.registry import MODELS
 from qc.runtime.device import pick_device, pick_precision, seed_everything

@@ -1,0 +1,34 @@
+"""The section `train_scratch` of params.yaml."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from qc.config.schema import InvalidValue
+from qc.config.values import Fraction, Name, Positive
+from qc.models.parameters import TrainingConfig
+
+
+class ScratchTrainingConfig(TrainingConfig):
+    """The transformer from scratch; its sizes are described in `qc.models.scratch.ScratchConfig`."""
+
+    hidden_size: Annotated[int, Field(ge=2, multiple_of=2)]
+    heads: Positive
+    ffn_size: Positive
+    layers: Positive
+    norm: Literal["post", "pre"]
+    mask_padding: bool
+    min_count: Annotated[int, Field(ge=0)]
+    tokenizer: Name
+    dropout: Fraction
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Name of the encoder whose tokenizer the model uses."""
+        return self.tokenizer
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hidden_size % self.heads:
+            raise InvalidValue("hidden_size", self.hidden_size, f"a multiple of heads, which is {self.heads}")
+        return self
