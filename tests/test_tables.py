@@ -16,9 +16,10 @@ from scipy.special import log_softmax
 from qc.errors import QcError
 from qc.inference.batches import PackedDataset
 from qc.inference.temperature import fit_temperature
-from qc.questions.labels import UNKNOWN, Labels, join_fine, split_fine
+from qc.questions.labels import UNKNOWN, join_fine, split_fine
 from qc.questions.tables import QuestionTable
 from qc.training.precomputed import precompute_features
+from tests.conftest import CLASSES
 
 
 @given(st.text(), st.text())
@@ -70,19 +71,18 @@ def test_tokenizing_and_splitting_again_writes_the_same_bytes(finished, tmp_path
     assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] == before
 
 
-def test_a_question_of_unknown_fine_class_is_numbered_so(finished, tmp_path):
+def test_a_question_of_a_fine_class_that_train_does_not_have_is_numbered_unknown(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
-    path = project.mirror / "tiny.label"
-    lines = path.read_text().splitlines()
-    without = lines[0].partition(" ")[2]
-    path.write_text("\n".join([f"{lines[0].partition(':')[0]}: {without}", *lines[1:]]) + "\n")
+    project.set("fetch.test", "official.label")
+    path = project.mirror / "official.label"
+    path.write_text(path.read_text().replace(":fine0 ", ":another ", 1))
     project.write_sources()
     for stage in ("fetch", "tokenize"):
         project.stage(stage)
     table = QuestionTable.read(project.root / "data/tokenized/tiny-bert/questions.parquet")
-    assert table.fine_labels[0] == UNKNOWN
-    assert (table.fine_labels[1:] >= 0).all()
-    assert isinstance(table.class_names, Labels)
+    assert np.flatnonzero(table.fine_labels == UNKNOWN).tolist() == [150]  # the first of the test file
+    assert table.columns["official"].to_pylist() == [False] * 150 + [True] * 25
+    assert table.class_names.fine_classes == [(name, f"fine{n}") for name in sorted(CLASSES) for n in (0, 1)]
 
 
 def test_a_broken_table_is_named_with_what_to_do(tmp_path):
