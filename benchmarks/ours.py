@@ -19,7 +19,7 @@ import torch
 
 from qc.files import read_csv
 from qc.inference.batches import PackedDataset
-from qc.models.classifier import Classifier
+from qc.models.common import Classifier
 from qc.models.parameters import TrainingConfig
 from qc.paths import Folders
 from qc.runtime.device import Precision

@@ -36,9 +36,9 @@ from qc.evaluation.tables import write_block
 from qc.files import read_json, write_json
 from qc.inference.batches import PackedDataset
 from qc.models.distilbert import DistilbertClassifier
+from qc.models.encoder import load_encoder
 from qc.models.parameters import TrainingConfig
 from qc.models.prefix import PrefixClassifier
-from qc.models.pretrained import load_encoder
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.paths import ENCODERS, LABELS, TOKENIZED, VOCABULARY
 from qc.questions.labels import Labels

@@ -32,7 +32,7 @@ def predict(model: nn.Module, questions: PackedDataset, precision: Precision = "
     plan = shard(bucket_by_length(questions.lengths, evaluation_batch(questions.device)))
     for batch in questions.batches(plan) if plan else ():
         with torch.inference_mode(), autocast(questions.device, precision):
-            found = model.output_layer.coarse_logits(model(batch.inputs, batch.mask).float())
+            found = model.output_layer.coarse_logits((model.classify if batch.inputs.is_floating_point() else model)(batch.inputs, batch.mask).float())
         logits[batch.indices.to(questions.device, non_blocking=True)] = found
     return all_reduce_sum(logits).cpu()  # rows of other processes are 0 here
 

@@ -18,7 +18,7 @@ from qc.errors import QcError, reason
 from qc.files import CONFIG, WEIGHTS, file_sha256, new_folder, read_json, round_floats, write_json
 from qc.inference.batches import PackedDataset, pack_ids
 from qc.inference.weights import load_trained_weights, read_weights, write_weights
-from qc.models.classifier import Classifier
+from qc.models.common import Classifier
 from qc.models.registry import MODELS
 from qc.questions.tokenizers import Vocabulary
 

@@ -88,8 +88,9 @@ def load_training_data(name: str, settings: Settings, folders: Folders) -> Train
     model_class = MODELS[name].load_class()
     encoder = model_class.load_encoder(folders.encoders / config.tokenizer_name, config.upper_layers)
     if encoder:
-        before = 0 if encoder.lower_layers else model_class.prefix_positions(config)
-        _check_encoder(encoder, vocabulary, name, before, settings.max_length_of(name))
+        _check_encoder(
+            encoder, vocabulary, name, model_class.prefix_positions(config), settings.max_length_of(name)
+        )
     return TrainingData(train, valid, labels, vocabulary, encoder)
 
 
@@ -131,11 +132,12 @@ def _check_encoder(encoder: "Encoder", vocabulary: Vocabulary, name: str, prefix
             f"{vocabulary.size} ids, its config.json {encoder.vocab_size}; expected an encoder with embeddings for the "
             "added tokens"
         )
-    if encoder.max_positions is not None:
-        special = sum(vocabulary.special_counts)
-        longest = encoder.max_positions - special - prefix
+    special = sum(vocabulary.special_counts)
+    positions = encoder.longest(max_length + special, prefix)
+    if positions is not None:
+        longest = positions - special
         if max_length > longest:
-            before = f" and a prefix of {prefix}" if prefix else ""
+            before = f" and a prefix of {prefix}" if positions < encoder.max_positions else ""
             raise QcError(
                 f"params.yaml: max_length: invalid value {max_length}; expected 1 to {longest}, the positions of "
                 f"{vocabulary.tokenizer} less {special} special tokens{before}"

@@ -122,7 +122,7 @@ def fit(
     optimizer = build_optimizer(trained, config)
     steps = math.ceil(len(train) / config.batch_size)
     factor = learning_rate_factor(config, steps)
-    forward = data_parallel(model)
+    forward = data_parallel(_Classify(model) if train.values.is_floating_point() else model)
     if compiled:
         torch.use_deterministic_algorithms(True)  # the compiler reads this flag
         forward = torch.compile(forward, dynamic=True)
@@ -168,6 +168,18 @@ def fit(
         for name, parameter in trained.items():
             parameter.copy_(best_weights[name])
     return FitResult(curve, best_epoch(curve, config.select_by), sum(shares) / len(shares))
+
+
+class _Classify(nn.Module):
+    """The trained part of a model, on precomputed features."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        """Run `Classifier.classify`."""
+        return self.model.classify(features, mask)
 
 
 def _check_finite(epoch: int, split: str, loss: float) -> None:

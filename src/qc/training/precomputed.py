@@ -65,9 +65,9 @@ def precompute_frozen(
         local = turn[min(launched_rank(), len(turn) - 1)]
         batch = questions.batch(local)
         with autocast(questions.device, precision):
-            hidden = model.frozen_features(batch.inputs, batch.mask)  # (B, T', H)
+            hidden = model.features(batch.inputs, batch.mask)  # (B, T', H)
         if cached is None:
-            lengths = torch.ones_like(questions.lengths) if hidden.shape[1] == 1 else questions.lengths
+            lengths = torch.ones_like(questions.lengths) if model.pools_features else questions.lengths
             values = _store(int(lengths.sum()), hidden, memory, folder)
             cached = replace(questions, values=values, lengths=lengths)
         for source, indices in enumerate(turn):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qc.config.settings import Settings
 from qc.inference.batches import pack_ids
 from qc.inference.logits import predict
-from qc.models.classifier import Classifier, Task
+from qc.models.common import Classifier, Task
 from qc.models.parameters import EncoderTrainingConfig
 from qc.models.registry import MODELS
 from qc.runtime.device import pick_device, pick_precision, seed_everything
