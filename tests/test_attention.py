@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from qc.models import attention as module
+from qc.models import common
+from qc.models import encoder as room
 from qc.models.common import SHORT, attention, attention_bias
 from qc.models.encoder import load_encoder
 from tests.conftest import write_encoder
@@ -26,7 +25,7 @@ def test_values_and_gradients_equal_pytorchs(monkeypatch, masked, scale):
     inputs, upstream = [heads(requires_grad=True) for _ in range(3)], heads()
     expected = F.scaled_dot_product_attention(*inputs, attn_mask=MASK if masked else None, scale=scale)
     wanted = torch.autograd.grad(expected, inputs, upstream)
-    monkeypatch.setattr(module.F, "scaled_dot_product_attention", None)  # written out, not handed on
+    monkeypatch.setattr(common.F, "scaled_dot_product_attention", None)  # written out, not handed on
     found = attention(*inputs, attention_bias(MASK) if masked else None, scale=scale)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
     for ours, theirs in zip(torch.autograd.grad(found, inputs, upstream), wanted, strict=True):
@@ -44,7 +43,7 @@ def test_products_are_bf16_and_weights_fp32_under_autocast(monkeypatch):
 
 def test_longer_sequences_are_pytorchs_matter(monkeypatch):
     calls = []
-    monkeypatch.setattr(module.F, "scaled_dot_product_attention", lambda q, *_, **options: calls.append(options) or q)
+    monkeypatch.setattr(common.F, "scaled_dot_product_attention", lambda q, *_, **options: calls.append(options) or q)
     for tokens in (SHORT, SHORT + 1):
         attention(heads(tokens), heads(tokens), heads(tokens), None, 0.2, 0.7)
     assert calls == [{"attn_mask": None, "dropout_p": 0.2, "scale": 0.7}]
@@ -75,7 +74,7 @@ def test_dropout_sets_weights_to_zero_and_scales_the_others():
 def test_a_family_attends_by_it_where_it_can_choose(tmp_path, monkeypatch, family, layers):
     write_encoder(tmp_path, family=family)
     encoder, calls = load_encoder(tmp_path), []
-    monkeypatch.setattr(module, "attention", lambda *args: calls.append(args) or attention(*args))
+    monkeypatch.setattr(room, "attention", lambda *args: calls.append(args) or attention(*args))
     encoder(torch.randn(2, 5, 16), MASK[:, 0, 0])
     assert len(calls) == layers
 
@@ -83,24 +82,8 @@ def test_a_family_attends_by_it_where_it_can_choose(tmp_path, monkeypatch, famil
 def test_a_family_hands_on_its_dropout_in_training(tmp_path, monkeypatch):
     write_encoder(tmp_path)
     encoder, dropouts = load_encoder(tmp_path), []
-    monkeypatch.setattr(module, "attention", lambda *args: dropouts.append(args[4]) or attention(*args))
+    monkeypatch.setattr(room, "attention", lambda *args: dropouts.append(args[4]) or attention(*args))
     for mode in (False, True):
         encoder.model.train(mode)
         encoder(torch.randn(2, 5, 16), None)
     assert dropouts == [0.0] * 3 + [encoder.model.config.attention_probs_dropout_prob] * 3
-
-
-@pytest.mark.parametrize(("keys", "options"), [(1, {}), (3, {"position_bias": torch.randn(1, 3, 5, 5)})])
-def test_keys_shared_by_heads_and_a_learned_bias_go_to_transformers(keys, options):
-    layer = nn.Module()
-    layer.num_key_value_groups = 3 // keys
-    q, k, v = heads(), heads(number=keys), heads(number=keys)
-    mask = MASK.expand(2, 1, 5, 5)
-    expected, _ = sdpa_attention_forward(layer, q, k, v, mask, is_causal=False, **options)
-    assert torch.equal(module._attend(layer, q, k, v, mask, is_causal=False, **options)[0], expected)
-
-
-def test_the_scale_of_a_family_is_kept():
-    layer, q, k, v = nn.Module(), heads(), heads(), heads()
-    expected, _ = sdpa_attention_forward(layer, q, k, v, None, is_causal=False, scaling=0.7)
-    torch.testing.assert_close(module._attend(layer, q, k, v, None, scaling=0.7)[0], expected, atol=1e-6, rtol=1e-5)

@@ -17,8 +17,8 @@ from qc.errors import QcError
 from qc.evaluation.tables import replace_block
 from qc.inference.batches import pack
 from qc.models.distilbert import DistilbertClassifier
-from qc.models.prefix import PrefixClassifier
 from qc.models.encoder import load_encoder
+from qc.models.prefix import PrefixClassifier
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from tests.conftest import write_encoder
 from tests.test_readme import committed

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from qc.models.common import Dropout, use_cheap_dropout
+from qc.models.common import Dropout
+from qc.models.encoder import use_cheap_dropout
 
 
 def drop(p, x, seed=1):

@@ -1,6 +1,5 @@
 """A fourth model through the registry alone: trained, saved, evaluated, drawn and reported."""
 
-import torch
 from torch import nn
 
 from qc.commands import report
@@ -9,8 +8,7 @@ from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.files import read_csv, read_json
 from qc.inference.predictor import load
-from qc.models.common import Classifier
-from qc.models.common import HierarchicalHead
+from qc.models.common import Classifier, HierarchicalHead, masked_mean
 from qc.models.parameters import TrainingConfig
 from qc.models.registry import MODELS, ModelType
 from qc.paths import Folders
@@ -18,7 +16,12 @@ from qc.training.run import run_training
 from stages import evaluate
 from tests.conftest import Project
 
-TOY = ModelType("bag of words", "The mean of word vectors, and a linear layer.", "tests.test_registry:ToyClassifier")
+TOY = ModelType(
+    "bag of words",
+    "The mean of word vectors, and a linear layer.",
+    "tests.test_registry:ToyTrainingConfig",
+    "tests.test_registry:ToyClassifier",
+)
 
 
 class ToyTrainingConfig(TrainingConfig):
@@ -57,10 +60,11 @@ class ToyClassifier(Classifier):
     def output_layer(self):
         return self.head
 
-    def forward(self, inputs, mask):
-        mask = torch.ones_like(inputs) if mask is None else mask
-        words = self.embedding(inputs) * mask[..., None]
-        return self.head(words.sum(dim=1) / mask.sum(dim=1, keepdim=True))
+    def features(self, input_ids, mask):
+        return self.embedding(input_ids)
+
+    def classify(self, features, mask):
+        return self.head(masked_mean(features, mask))
 
 
 def test_a_fourth_model_is_trained_evaluated_drawn_and_reported(finished, tmp_path, monkeypatch):

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from qc.models.common import attention_bias
-from qc.models.common import masked_mean
+from qc.models.common import attention_bias, masked_mean
 from qc.models.scratch import MultiHeadAttention, ScratchClassifier, ScratchConfig, sinusoidal_positions
 
 SMALL = ScratchConfig(

@@ -19,10 +19,10 @@ from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.inference.batches import Batch, bucket_by_length, pack
 from qc.inference.logits import macro_f1, predict, score
-from qc.models.common import Task
-from qc.models.common import HierarchicalHead
-from qc.models.parameters import ScratchTrainingConfig, TrainingConfig
+from qc.models.common import HierarchicalHead, Task
+from qc.models.parameters import TrainingConfig
 from qc.models.scratch import ScratchClassifier, ScratchConfig
+from qc.models.scratch_parameters import ScratchTrainingConfig
 from qc.paths import Folders
 from qc.questions.tokenizers import Vocabulary
 from qc.runtime.device import pick_device, pick_precision, seed_everything
