@@ -455,6 +455,7 @@ def test_outside_git_there_is_nothing_to_compare_with(repository, capsys, monkey
     [
         (FILES["valid"][0], "{", f"{FILES['valid'][0]}: not valid JSON"),
         (FILES["valid"][0], "[1]", "expected keys and values"),
+        (FILES["valid"][0], f'{{"n": {"9" * 4000}}}', "too large"),
         (FILES["valid"][1], "id,text\n1,x\n", f"{FILES['valid'][1]}:1: no column label"),
         (FILES["valid"][1], "id,text,label\n1,x\n", f"{FILES['valid'][1]}:2: not as many values"),
         (FILES["valid"][1], 'id,text,label\n1,x,"A\n', f"{FILES['valid'][1]}:1: not CSV"),

@@ -84,7 +84,7 @@ def read_metrics(scores: str, predictions: str, names: Sequence[str], side: str)
     """
     try:
         metrics = dict(_numbers(parse_json(scores), ()))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise QcError(f"{names[0]}: not valid JSON: {error}; {REMEDY}") from None
     found = MetricSet(metrics, _read_predictions(predictions, names[1]))
     for metric, score in metrics.items():
