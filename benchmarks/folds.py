@@ -28,7 +28,7 @@ def trainer_accuracy(settings: Settings, bf16: bool) -> tuple[int, float]:
     section, data = settings.train_distilbert, load_training_data("distilbert", settings, Folders())
     folder, classes = ENCODERS / section.encoder, len(Labels.read(LABELS).classes)
     questions, right = data.train.join(data.valid), 0.0
-    for fold in tqdm(make_folds(questions, FOLDS, settings.seed), unit="fold", disable=None):
+    for fold in tqdm(make_folds(questions.labels, questions.groups, FOLDS, settings.seed), unit="fold", disable=None):
         train, held_out = (instead.rows_of(instead.pack_split(data, questions.take(rows), settings)) for rows in fold)
         torch.manual_seed(settings.seed)
         model = instead.FineTuned(folder, section.trainable_layers, section.head_hidden_size, section.dropout, classes)

@@ -1,22 +1,24 @@
 """Cross-validation on the questions of train and validation."""
 
+import re
 import shutil
-from dataclasses import replace
+from math import sqrt
 
 import numpy as np
-import pyarrow
+import pyarrow.parquet
 import pytest
 
-from qc.commands.cross_validation import change_settings, make_folds
+from qc.commands.cross_validation import change_settings, cross_validate, make_folds
 from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.errors import QcError
-from qc.evaluation.tables import standard_error
 from qc.files import read_csv
 from qc.paths import Folders
-from qc.training.data import TokenizedSplit, load_training_data
+from qc.training.data import load_training_data
 from qc.training.trainer import train_model
 from tests.conftest import outputs
+
+SPLITS = ("train", "valid")
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def settings(here):
     return read_yaml(Settings, here / "params.yaml", "params.yaml")
 
 
-def test_two_settings_are_scored_on_every_question_and_nothing_else_changes(finished, tmp_path):
+def test_two_settings_are_compared_on_every_question_and_nothing_else_changes(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     shutil.rmtree(project.root / "models")
     (project.root / "data/split/test.parquet").unlink()  # not read
@@ -36,10 +38,28 @@ def test_two_settings_are_scored_on_every_question_and_nothing_else_changes(fini
     assert [int(row[2]) for row in rows[2:]] == [total, total]
     short, longer = (float(row[3]) for row in rows[2:])
     assert longer > short + 0.1
+    assert float(rows[2][4]) == pytest.approx(sqrt(short * (1 - short) / total), abs=1e-4)
+
+    number = r"([-+.e\d]+)"
+    line = f"difference in accuracy: {number}, its standard error {number}; {number} questions won, {number} lost"
+    found = re.search(line, printed)
+    difference, error, won, lost = map(float, found.groups())
+    assert difference == pytest.approx(longer - short, abs=1e-4)
+    assert difference == pytest.approx((won - lost) / total, abs=1e-4)
+    # Of N differences, `won` are 1, `lost` are -1, the rest 0.
+    variance = (won + lost - (won - lost) ** 2 / total) / (total - 1)
+    assert error == pytest.approx(sqrt(variance / total), abs=1e-4)
     assert outputs(project) == before
 
 
-SPLITS = ("train", "valid")
+def test_each_question_weighs_the_same_and_each_seed_trains_anew(settings):
+    compared = {"short": change_settings(settings, "scratch", ["epochs=1"])}
+    one, both = (cross_validate("scratch", compared, Folders(), 4, seeds)["short"] for seeds in ([1], [1, 2]))
+    count = len(one.correct)
+    assert count % 4, "folds of one size would hide a wrong weight"
+    assert one.accuracy * count == pytest.approx(round(one.accuracy * count), abs=1e-9)
+    assert set(np.unique(both.correct)) <= {0.0, 0.5, 1.0}
+    assert both.loss != pytest.approx(one.loss, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["scratch", "prefix", "distilbert"])
@@ -50,29 +70,35 @@ def test_a_model_is_trained_in_process_as_its_stage_does(here, settings, name):
     assert found == (float(last["valid_accuracy"]), float(last["valid_loss"]))
 
 
-def test_every_question_is_predicted_once_and_equal_ones_by_one_model():
+def test_every_question_is_held_out_once_and_equal_ones_together():
     labels = np.array([number % 2 for number in range(50)] + [number % 2 for number in range(25)])
     groups = np.concatenate((np.arange(50), np.arange(25)))
-    split = TokenizedSplit(pyarrow.array([[1]] * 75), labels, None, groups)
-    predicted = np.full(75, -1)
-    for fold, (train, held_out) in enumerate(make_folds(split, 5, seed=1)):
+    fold_of = np.full(75, -1)
+    dealt = make_folds(labels, groups, 5, seed=1)
+    for fold, (train, held_out) in enumerate(dealt):
         assert sorted([*train, *held_out]) == list(range(75))
-        assert (predicted[held_out] == -1).all()
-        predicted[held_out] = fold
+        assert (fold_of[held_out] == -1).all()
+        fold_of[held_out] = fold
         assert 0.3 < np.mean(labels[held_out]) < 0.7
-    assert set(predicted) == set(range(5))
-    assert (predicted[50:] == predicted[:25]).all()
+    assert set(fold_of) == set(range(5))
+    assert (fold_of[50:] == fold_of[:25]).all()
+    again, other = (make_folds(labels, groups, 5, seed)[0][1].tolist() for seed in (1, 2))
+    assert (again == dealt[0][1].tolist(), other == dealt[0][1].tolist()) == (True, False)
 
 
-def test_splits_are_joined_and_taken_apart(settings):
-    data = load_training_data("scratch", settings, Folders())
-    joined = data.train.join(data.valid)
-    again = joined.take(np.arange(len(data.train), len(joined)))
-    assert again.input_ids.to_pylist() == data.valid.input_ids.to_pylist()
-    assert (again.labels == data.valid.labels).all()
-    assert (again.fine_labels == data.valid.fine_labels).all()
-    assert (again.groups == data.valid.groups).all()
-    assert replace(data, train=joined).train is joined
+@pytest.mark.parametrize(
+    ("labels", "groups", "folds", "message"),
+    [
+        ([0, 0, 0, 1, 1], [0, 1, 1, 2, 2], 3, "--folds: invalid value 3; expected 2 to 2, the different questions of"),
+        ([0, 0, 0, 1, 1], [0, 1, 1, 2, 2], 1, "--folds: invalid value 1; expected 2 to 2"),
+        ([0, 0, 1, 1], [0, 0, 1, 1], 2, "no two different questions of one class"),
+        ([0, 0, 0, 1], [0, 1, 2, 3], 2, "only one class to train on; fewer folds or more different questions"),
+    ],
+)
+def test_folds_without_enough_different_questions_are_refused(labels, groups, folds, message):
+    with pytest.raises(QcError) as refusal:
+        make_folds(np.array(labels), np.array(groups), folds, seed=1)
+    assert message in str(refusal.value)
 
 
 def test_a_changed_section_is_checked_and_keeps_its_last_epoch(settings):
@@ -83,27 +109,19 @@ def test_a_changed_section_is_checked_and_keeps_its_last_epoch(settings):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "message"),
     [
-        ("depth=3", "train_scratch.depth: unknown key"),
-        ("hidden_size=15", "train_scratch.hidden_size: invalid value 15; expected multiple of"),
-        ("epochs=many", "train_scratch.epochs: invalid value 'many'"),
-        ("epochs", "invalid value 'epochs'; expected KEY=VALUE"),
-        ("epochs=[", "invalid value 'epochs=['; expected KEY=VALUE"),
+        (["depth=3"], "train_scratch.depth: unknown key"),
+        (["hidden_size=15"], "train_scratch.hidden_size: invalid value 15; expected multiple of"),
+        (["epochs=many"], "train_scratch.epochs: invalid value 'many'"),
+        (["epochs"], "invalid value 'epochs'; expected KEY=VALUE"),
+        (["epochs=["], "invalid value 'epochs=['; expected KEY=VALUE"),
+        (["select_by=loss"], "'select_by=loss': cross-validation scores the last epoch, whatever select_by is"),
+        (["patience=3"], "'patience=3': cross-validation scores the last epoch, whatever patience is"),
+        (["epochs=3", "epochs=4"], "'epochs=4': epochs is given twice"),
     ],
 )
-def test_a_bad_change_is_refused_before_anything_is_trained(settings, change, message):
+def test_a_bad_change_is_refused_before_anything_is_trained(settings, changes, message):
     with pytest.raises(QcError, match=r"^[^\n]+$") as refusal:
-        change_settings(settings, "scratch", [change])
+        change_settings(settings, "scratch", changes)
     assert message in str(refusal.value)
-
-
-def test_more_folds_than_the_rarest_class_has_questions_are_refused():
-    labels, groups = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 1, 2, 3, 4])
-    split = TokenizedSplit(pyarrow.array([[1]] * 6), labels, None, groups)
-    with pytest.raises(QcError, match="--folds: invalid value 3; expected 2 to 2, the questions of the rarest class"):
-        list(make_folds(split, 3, seed=1))
-
-
-def test_the_standard_error_is_that_of_a_share():
-    assert standard_error(0.5, 400) == pytest.approx(0.025)

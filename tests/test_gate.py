@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qc.__main__ import main
-from qc.commands.gate import Outcome, apply_rules, exit_status
-from qc.commands.metric_set import MetricSet, flatten, question_difference
+from qc.commands.gate import Outcome, compare, exit_status, read_metrics
 from qc.config.settings import GateRule
 from qc.errors import QcError
 from tests.conftest import ROOT
@@ -22,142 +23,172 @@ from tests.conftest import ROOT
 N = 200
 
 
-def side(right=180, model="m", questions=range(N), labels="AB", predictions=True, **metrics):
-    """A side with an accuracy of `right` of the questions, the first ones."""
-    rows = {
-        str(key): {"id": str(key), "text": f"q{key}", "label": labels[key % 2], model: labels[(key + (n >= right)) % 2]}
-        for n, key in enumerate(questions)
-    }
-    numbers = {"n_test": float(len(rows)), f"{model}.accuracy": right / len(rows)}
-    return MetricSet(
-        numbers | {name.replace("__", "."): value for name, value in metrics.items()}, rows if predictions else None
-    )
+def csv_text(rows):
+    file = io.StringIO()
+    csv.writer(file).writerows(rows)
+    return file.getvalue()
+
+
+def files(right=180, skip=0, questions=range(N), models=("m",), labels="AB", **scores):
+    """Texts of the scores and predictions of models; all but the first `skip` are correct until `right` are."""
+    rows = [["id", "text", "label", *models]]
+    for n, key in enumerate(questions):
+        text = f'a "quoted" question\x85 with odd\u2028breaks, number {key}'
+        rows.append([n, text, labels[key % 2], *[labels[(key + (not skip <= n < skip + right)) % 2]] * len(models)])
+    content = {name: {"accuracy": right / len(questions), **scores} for name in models}
+    return json.dumps(content | {"baselines": {"majority": {"accuracy": 0.5}}}), csv_text(rows)
+
+
+def read(scores, predictions):
+    return read_metrics(scores, predictions, ["scores.json", "predictions.csv"], "here")
+
+
+def side(*arguments, **options):
+    return read(*files(*arguments, **options))
 
 
 def rule(metric="m.accuracy", better="higher", **limits):
     return GateRule(metric=metric, better=better, **limits)
 
 
-def outcome(rules, base, new):
-    [finding] = apply_rules(rules if isinstance(rules, list) else [rules], base, new)
-    return finding.outcome
+def judge(rules, base, new):
+    """The finding of the one metric that the rules match."""
+    [finding] = compare(rules if isinstance(rules, list) else [rules], base, new)[0]
+    return finding
 
 
-def test_without_bounds_any_drop_is_a_regression():
-    assert outcome(rule(), side(180), side(179)) is Outcome.WORSE
-    assert outcome(rule(), side(180), side(180)) is Outcome.SAME
-    assert outcome(rule(), side(180), side(181)) is Outcome.BETTER
+LOSS = {"metric": "m.loss", "better": "lower"}
 
 
-def test_an_absolute_bound_alone():
-    bound = rule(absolute=0.01)
-    assert outcome(bound, side(180), side(178)) is Outcome.WITHIN  # 0.9 - 0.89 is a little over 0.01 in binary
-    assert outcome(bound, side(180), side(177)) is Outcome.WORSE
+@pytest.mark.parametrize(
+    ("limits", "base", "new", "verdict"),
+    [
+        # Accuracy, of 200 questions.
+        ({}, 180, 179, "REGRESSION"),
+        ({}, 180, 180, "same"),
+        ({}, 180, 181, "better"),
+        ({"absolute": 0.01}, 180, 178, "holds: worse, within bounds"),  # 0.9 - 0.89 is over 0.01 in binary
+        ({"absolute": 0.01}, 180, 177, "REGRESSION"),
+        ({"p_value": 0.05}, 180, 174, "REGRESSION"),  # 6 lost, none won: p = 2 / 2^6
+        ({"p_value": 0.05}, 180, 175, "holds: worse, too few questions differ to tell it from chance"),
+        ({"p_value": 0.001}, 180, 169, "REGRESSION"),  # 11 lost: p = 2 / 2^11 = 0.00098
+        ({"p_value": 0.001}, 180, 170, "holds: worse, too few questions differ to tell it from chance"),
+        ({"absolute": 0.1, "p_value": 0.05}, 180, 174, "holds: worse, within bounds"),
+        # Losses.
+        (LOSS | {"relative": 0.1}, 0.5, 0.55, "holds: worse, within bounds"),
+        (LOSS | {"relative": 0.1}, 0.5, 0.551, "REGRESSION"),
+        (LOSS | {"relative": 0.1}, 0.5, 0.4, "better"),
+        (LOSS | {"absolute": 0.2, "relative": 0.1}, 0.5, 0.56, "REGRESSION"),  # the tighter bound counts
+        (LOSS | {"absolute": 0.2, "relative": 0.1}, 4.0, 4.25, "REGRESSION"),
+        (LOSS, 0.5, None, "REGRESSION: not a number"),
+        (LOSS, 0.5, math.nan, "REGRESSION: not a number"),
+        (LOSS, 0.5, "0.4", "REGRESSION: not a number"),
+        (LOSS, 0.5, True, "REGRESSION: not a number"),
+        (LOSS, None, 0.5, "cannot compare: base is not a number"),
+    ],
+)
+def test_a_change_is_judged_by_bounds_and_by_chance(limits, base, new, verdict):
+    sides = [side(loss=value) if "metric" in limits else side(value) for value in (base, new)]
+    finding = judge(rule(**limits), *sides)
+    assert finding.outcome.value[0] == verdict
+    assert exit_status([finding]) == (1 if "REGRESSION" in verdict else 2 if "cannot" in verdict else 0)
 
 
-def test_a_relative_bound_alone():
-    bound = rule("m.loss", "lower", relative=0.1)
-    base = side(m__loss=0.5)
-    assert outcome(bound, base, side(m__loss=0.55)) is Outcome.WITHIN
-    assert outcome(bound, base, side(m__loss=0.551)) is Outcome.WORSE
-    assert outcome(bound, base, side(m__loss=0.4)) is Outcome.BETTER
+def test_chance_is_asked_of_the_questions_on_which_one_side_alone_is_correct():
+    assert judge(rule(p_value=0.05), side(180), side(174)).test == (6, 0, pytest.approx(2 / 2**6))
+    finding = judge(rule(p_value=0.05), side(180), side(178, skip=7))
+    assert finding.test == (7, 5, pytest.approx(0.774414))  # scipy.stats.binomtest(7, 12)
+    assert finding.outcome.value[0] == "holds: worse, may be chance"
 
 
-def test_of_two_bounds_the_tighter_one_counts():
-    bound = rule("m.loss", "lower", absolute=0.2, relative=0.1)
-    assert outcome(bound, side(m__loss=0.5), side(m__loss=0.56)) is Outcome.WORSE
-    assert outcome(bound, side(m__loss=4.0), side(m__loss=4.25)) is Outcome.WORSE
+def test_predictions_of_another_run_are_refused():
+    with pytest.raises(QcError, match=r"the scores here have m.accuracy 0.75, but by the predictions beside them it"):
+        read('{"m": {"accuracy": 0.75}}', "text,label,m\nq,A,A\nr,A,B\n")
 
 
-def test_a_p_value_alone():
-    paired = rule(p_value=0.05)
-    assert outcome(paired, side(180), side(175)) is Outcome.CHANCE  # 5 questions lost, none won: p = 2 / 2^5
-    assert outcome(paired, side(180), side(174)) is Outcome.WORSE  # 6 of them: p = 2 / 2^6
-    [finding] = apply_rules([paired], side(180), side(174))
-    assert finding.p_value == pytest.approx(2 / 2**6)
+def test_the_first_rule_that_matches_decides_and_a_star_is_one_key():
+    base, new = side(ece=0.1), side(ece=0.2)
+    assert judge([rule("m.ece", "lower", absolute=1.0), rule("*.ece", "lower")], base, new).outcome is Outcome.WITHIN
+    base, new = (side(ece=0.1, calibrated={"ece": value}) for value in (0.1, 0.9))
+    assert judge(rule("*.ece", "lower"), base, new).outcome is Outcome.SAME
+    assert judge(rule("*.*.ece", "lower"), base, new).outcome is Outcome.WORSE
 
 
-def test_predictions_of_another_run_are_no_excuse():
-    stale = MetricSet(side(150).metrics, side(180).predictions)
-    with pytest.raises(
-        QcError, match=r"the scores here have m.accuracy 0.75, but by the predictions beside them m has 0.9"
-    ):
-        apply_rules([rule(p_value=0.05)], side(180), stale)
-    with pytest.raises(QcError, match="at the base"):
-        apply_rules([rule(p_value=0.05)], stale, side(180))
-
-
-def test_a_real_drop_within_the_absolute_bound_holds():
-    assert outcome(rule(absolute=0.1, p_value=0.05), side(180), side(174)) is Outcome.WITHIN
-
-
-def test_without_predictions_the_bounds_alone_decide():
-    both = rule(absolute=0.01, p_value=0.05)
-    assert outcome(both, side(180, predictions=False), side(175)) is Outcome.WORSE
-    assert outcome(both, side(180), side(175)) is Outcome.CHANCE
-
-
-def test_the_first_rule_that_fits_decides_and_a_star_stays_within_its_part():
-    rules = [rule("m.ece", "lower", absolute=1.0), rule("*.ece", "lower")]
-    assert outcome(rules, side(m__ece=0.1), side(m__ece=0.2)) is Outcome.WITHIN
-    base, new = side(m__ece=0.1, m__calibrated__ece=0.1), side(m__ece=0.1, m__calibrated__ece=0.9)
-    assert outcome(rule("*.ece", "lower"), base, new) is Outcome.SAME
-    assert outcome(rule("*.*.ece", "lower"), base, new) is Outcome.WORSE
+@pytest.mark.parametrize("pattern", ["*.f1.*", "m.f1.NUM*", "m.f1.NUM?date"])
+def test_a_class_name_with_a_dot_is_one_key(pattern):
+    """As in shared input gate-dotted-class: `*.f1.*` never matched NUM.date."""
+    base, new = (side(f1={"NUM.date": value}) for value in (0.9, 0.01))
+    finding = judge(rule(pattern), base, new)
+    assert (finding.metric, finding.outcome) == (("m", "f1", "NUM.date"), Outcome.WORSE)
+    assert compare([rule("m.f1.NUM.date"), rule("m.f1.date")], base, new)[0] == []
 
 
 def test_a_renamed_model_has_vanished_and_the_new_one_has_no_base():
-    findings = apply_rules([rule("*.accuracy")], side(model="old"), side(model="young"))
-    assert {finding.metric: finding.outcome for finding in findings} == {
-        "young.accuracy": Outcome.NEW, "old.accuracy": Outcome.VANISHED
+    findings, _ = compare([rule("*.accuracy")], side(models=["old"]), side(models=["young"]))
+    assert {finding.metric[0]: finding.outcome for finding in findings} == {
+        "young": Outcome.NEW, "old": Outcome.VANISHED
     }  # fmt: skip
     assert exit_status(findings) == 1
 
 
-def test_what_is_no_number_is_a_regression_and_in_the_base_cannot_be_compared():
-    nothing = flatten({"m": {"accuracy": None}})
-    assert math.isnan(nothing["m.accuracy"])
-    broken = MetricSet(nothing | {"n_test": float(N)}, None)
-    assert outcome(rule(), side(), broken) is Outcome.NOT_A_NUMBER
-    assert outcome(rule(), broken, side(predictions=False)) is Outcome.BASE_NOT_A_NUMBER
-    for value in ("0.9", True, [0.9], math.inf):
-        assert math.isnan(flatten({"accuracy": value})["accuracy"])
+def test_a_regression_weighs_more_than_what_cannot_be_compared_and_nothing_compared_is_no_success():
+    rules = [rule(), rule("m.loss", "lower")]
+    findings, _ = compare(rules, side(180, loss=None), side(170, loss=0.5))
+    assert [exit_status(findings), exit_status(findings[1:]), exit_status([])] == [1, 2, 2]
+    only_new, _ = compare([rule("m.loss", "lower")], side(), side(loss=0.5))
+    assert exit_status(only_new) == 2
+
+
+# Which questions are compared.
+
+
+def test_macro_f1_is_computed_on_the_common_questions():
+    """By hand: of A, B, B one B is taken for A, so that F1 is 2/3 of both classes."""
+    base = "text,label,m\nx,A,A\ny,B,B\nz,B,B\ngone,C,C\n"
+    new = "text,label,m\nx,A,A\ny,B,B\nz,B,A\nmore,C,A\n"
+    sides = read('{"m": {"macro_f1": 1}}', base), read('{"m": {"macro_f1": 0.9}}', new)
+    finding = judge(rule("m.macro_f1"), *sides)
+    assert (finding.base, finding.new) == (1.0, pytest.approx(2 / 3))
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("new", "removed", "added"),
     [
-        {"questions": range(1, N + 1)},
-        {"questions": range(N - 1)},
-        {"labels": "BA"},
-        {"questions": range(N - 1), "predictions": False},
+        (side(170, questions=range(1, N + 1)), 1, 1),
+        (side(170, questions=range(N - 1)), 1, 0),
+        (side(170, questions=[0, *range(N)]), 0, 1),  # a duplicate
+        (side(170, questions=[*range(N - 1), 999]), 1, 1),  # a changed text
     ],
 )
-def test_scores_of_other_test_questions_are_not_compared(changed):
-    base, new = side(180), side(170, **changed)
-    assert question_difference(base, new)
-    findings = apply_rules([rule()], base, new)
-    assert findings[0].outcome is Outcome.OTHER_QUESTIONS
+def test_a_question_that_one_side_alone_has_is_counted_and_not_compared(new, removed, added):
+    findings, [note] = compare([rule()], side(180), new)
+    assert note.startswith(f"{N - removed} questions are on both sides")
+    assert f"; {removed} of the base are not here, {added} are new: accuracy and macro F1 are computed" in note
+    assert findings[0].base == pytest.approx(180 / (N - removed) if removed else 0.9, abs=0.006)
+
+
+@pytest.mark.parametrize("changed", [{"labels": "BA"}, {"questions": range(101, 300)}])
+def test_with_less_than_half_of_the_questions_nothing_is_compared(changed):
+    findings, notes = compare([rule(), rule("*.*.accuracy")], side(180), side(170, **changed))
+    assert {finding.outcome for finding in findings} == {Outcome.OTHER_QUESTIONS}
     assert exit_status(findings) == 2
+    assert "nothing is compared" in notes[0]
 
 
-def test_without_a_number_of_test_questions_nothing_is_known_to_differ():
-    base = MetricSet({"m.accuracy": 0.9}, None)
-    assert question_difference(base, side(180, predictions=False)) is None
-    assert outcome(rule(p_value=0.05), base, MetricSet({"m.accuracy": 0.8}, {})) is Outcome.WORSE
-
-
-def test_the_order_of_the_questions_is_no_change():
-    base, new = side(180), side(180)
-    shuffled = MetricSet(new.metrics, dict(reversed(new.predictions.items())))
-    assert question_difference(base, shuffled) is None
-    assert apply_rules([rule(p_value=0.05)], base, shuffled)[0].p_value == 1.0
-
-
-def test_a_regression_weighs_more_than_what_cannot_be_compared():
-    base = side(180, m__loss=math.nan)
-    findings = apply_rules([rule(), rule("m.loss", "lower")], base, side(170, m__loss=0.5))
-    assert {finding.outcome.status for finding in findings} == {1, 2}
-    assert exit_status(findings) == 1
+@given(
+    st.lists(st.tuples(st.text(max_size=3), st.sampled_from("AB"), st.sampled_from("AB")), min_size=1),
+    st.dictionaries(st.text(min_size=1), st.floats(allow_nan=False, allow_infinity=False)),
+    st.randoms(use_true_random=False),
+)
+def test_the_gate_is_silent_on_equal_sets(rows, scores, random):
+    """In any order: the order of the questions is no change."""
+    content = json.dumps({"m": {**scores, "accuracy": sum(label == answer for _, label, answer in rows) / len(rows)}})
+    shuffled = random.sample(rows, len(rows))
+    base, new = (read(content, csv_text([["text", "label", "m"], *found])) for found in (rows, shuffled))
+    findings, notes = compare([rule(p_value=0.05), rule("*.*", "lower")], base, new)
+    assert {finding.outcome for finding in findings} == {Outcome.SAME}
+    assert exit_status(findings) == 0
+    assert notes[0] == f"{len(rows)} questions, the same on both sides."
 
 
 # The command, in a repository of its own.
@@ -174,32 +205,12 @@ FILES = {
 }
 
 
-def write(folder, right=180, questions=range(N), split="valid", **scores):
-    """Scores and predictions of the three models on a split, `right` being that of distilbert."""
-    metrics = {f"n_{split}": len(questions)}
-    for name in ("scratch", "prefix", "distilbert"):
-        found = {"accuracy": (right if name == "distilbert" else 150) / len(questions)}
-        metrics[name] = found | {"macro_f1": 0.8, "loss": 0.4, "ece": 0.05} | (scores if name == "distilbert" else {})
-    scores_file, predictions_file = (folder / name for name in FILES[split])
-    for file in (scores_file, predictions_file):
-        file.parent.mkdir(exist_ok=True)
-    scores_file.write_text(json.dumps(metrics))
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(["id", "text", "label", "scratch", "prefix", "distilbert"])
-    for n, key in enumerate(questions):
-        ordinary = "A" if n < 150 else "B"
-        writer.writerow(
-            [
-                key,
-                f'a "quoted" question\x85 with odd\u2028breaks, number {key}',
-                "A",
-                ordinary,
-                ordinary,
-                "A" if n < right else "B",
-            ]
-        )
-    predictions_file.write_text(file.getvalue())
+def write(folder, right=180, split="valid", **options):
+    """Scores and predictions of distilbert on a split."""
+    scores = {"macro_f1": 0.8, "loss": 0.4, "ece": 0.05}
+    for name, text in zip(FILES[split], files(right, models=["distilbert"], **scores | options), strict=True):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
 
 
 @pytest.fixture
@@ -224,58 +235,10 @@ def branch(repository, **changed):
     git(repository, "commit", "--quiet", "--all", "--message", "change")
 
 
-def verdict(said, metric):
-    [line] = [line for line in said.splitlines() if line.startswith(f"{metric} ")]
-    return line
-
-
-def test_a_planted_regression_is_caught(repository, capsys):
-    write(repository, right=170)
-    assert main(["check"]) == 1
-    said = capsys.readouterr().out
-    assert "0.9000 0.8500 -0.0500 REGRESSION (p = 0.00195)" in " ".join(verdict(said, "distilbert.accuracy").split())
-    assert "same" in verdict(said, "prefix.accuracy")
-    assert said.splitlines()[-1].startswith("metrics gate on valid: regression; base ")
-
-
-def test_a_committed_regression_is_caught_against_the_merge_base(repository, capsys):
-    branch(repository, right=170)
-    git(repository, "checkout", "--quiet", "main")
-    write(repository, right=100)
-    git(repository, "commit", "--quiet", "--all", "--message", "main went on")
-    git(repository, "checkout", "--quiet", "change")
-    assert main(["check"]) == 1
-    said = capsys.readouterr().out
-    assert "0.9000  0.8500" in verdict(said, "distilbert.accuracy")
-    assert said.rstrip().endswith("(the merge base with main)")
-    assert main(["check", "--base", "HEAD"]) == 0
-    assert main(["check", "--base", "main"]) == 0
-
-
-def test_an_improvement_and_noise_within_bounds_pass(repository, capsys):
-    write(repository, right=185, macro_f1=0.75, loss=0.45, ece=0.09)
-    assert main(["check"]) == 0
-    said = capsys.readouterr().out
-    assert "better" in verdict(said, "distilbert.accuracy")
-    assert all("within bounds" in verdict(said, f"distilbert.{name}") for name in ("macro_f1", "loss", "ece"))
-    assert "metrics gate on valid: holds" in said
-
-
-def test_a_changed_test_set_cannot_be_compared(repository, capsys):
-    write(repository, right=198, questions=range(1, N + 1))
-    assert main(["check"]) == 2
-    assert "1 removed, 1 added, 0 with another text or label" in capsys.readouterr().out
-
-
-def test_the_table_is_written_as_markdown(repository, tmp_path):
-    write(repository, right=170)
-    file = tmp_path / "check.md"
-    assert main(["check", "--markdown", str(file)]) == 1
-    text = file.read_text()
-    assert text.startswith("### metrics gate on valid: regression; base ")
-    assert "| `distilbert.accuracy` | 0.9000 | 0.8500 | -0.0500 | **REGRESSION (p = 0.00195)** |" in re.sub(
-        " +", " ", text
-    )
+def check(capsys, *arguments, status):
+    """Run `qc check`; what it printed, runs of spaces as one."""
+    assert main(["check", *arguments]) == status
+    return re.sub(" +", " ", capsys.readouterr().out)
 
 
 def refused(capsys, *arguments):
@@ -285,64 +248,185 @@ def refused(capsys, *arguments):
     return captured.err
 
 
-def test_a_missing_base_says_so(repository, capsys):
+def test_a_planted_regression_is_caught_and_explained(repository, capsys):
+    write(repository, right=170)
+    printed = check(capsys, status=1)
+    assert "distilbert.accuracy 0.9000 0.8500 -0.0500 REGRESSION (10 lost, 0 won, p = 0.00195)\n" in printed
+    assert "distilbert.loss 0.4000 0.4000 +0.0000 same\n" in printed
+    assert "200 questions, the same on both sides.\nLost and won are the questions that only the base, or" in printed
+    assert "p < 0.05 takes at least 6: with fewer, even a large drop passes." in printed
+    assert printed.splitlines()[-1].startswith("metrics gate on valid: regression; base ")
+
+
+def test_a_committed_regression_is_caught_against_the_merge_base(repository, capsys):
+    branch(repository, right=170)
+    git(repository, "checkout", "--quiet", "main")
+    write(repository, right=100)
+    git(repository, "commit", "--quiet", "--all", "--message", "main went on")
+    git(repository, "checkout", "--quiet", "change")
+    printed = check(capsys, status=1)
+    assert "distilbert.accuracy 0.9000 0.8500" in printed
+    assert printed.rstrip().endswith("(the merge base with main)")
+    check(capsys, "--base", "HEAD", status=0)
+    check(capsys, "--base", "main", status=0)
+
+
+def test_one_inserted_row_is_compared_by_text(repository, capsys):
+    inserted = {"questions": [900, *range(N)], "loss": 9.0}
+    write(repository, right=181, **inserted)
+    printed = check(capsys, status=0)
+    assert "distilbert.accuracy 0.9000 0.9000 +0.0000 same (0 lost, 0 won, p = 1)\n" in printed
+    assert "distilbert.loss 0.4000 9.0000 +8.6000 not compared: other questions\n" in printed
+    assert "200 questions are on both sides, with the same text and label; 0 of the base are not here, 1 are" in printed
+    write(repository, right=171, **inserted)
+    assert "0.9000 0.8500 -0.0500 REGRESSION (10 lost, 0 won, p = 0.00195)\n" in check(capsys, status=1)
+
+
+def test_validation_decides_unless_test_is_asked_for(repository, capsys):
+    write(repository, right=181)
+    write(repository, right=170, split="test")
+    assert "metrics gate on valid: holds" in check(capsys, status=0)
+    assert "metrics gate on test: regression" in check(capsys, "--split", "test", status=1)
+
+
+# Whose rules decide.
+
+
+def with_rule(repository, text, old='metric: "*.ece", better: lower, absolute: 0.05'):
+    path = repository / "params.yaml"
+    path.write_text(path.read_text().replace(old, text))
+
+
+def test_a_change_cannot_loosen_its_own_gate(repository, capsys):
+    write(repository, right=170)
+    with_rule(repository, "absolute: 1.0, p_value", old="absolute: 0.01, p_value")
+    printed = check(capsys, status=1)
+    assert "The rules under gate in params.yaml changed: those of the base decide.\n" in printed
+    git(repository, "commit", "--quiet", "--all", "--message", "loosened")
+    printed = check(capsys, "--base", "HEAD", status=0)
+    assert "rules under gate" not in printed
+
+
+@pytest.mark.parametrize("content", [None, "seed: 1\n", "gate: [\n"])
+def test_without_rules_at_the_base_those_of_the_working_tree_decide(repository, capsys, content):
+    path = repository / "params.yaml"
+    rules = path.read_text()
+    path.unlink() if content is None else path.write_text(content)
+    git(repository, "commit", "--quiet", "--all", "--message", "no gate yet")
+    path.write_text(rules)
+    write(repository, right=170)
+    printed = check(capsys, "--base", "HEAD", status=1)
+    assert "params.yaml of the base has no valid section gate: the rules here decide.\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('metric: "*.eec", better: lower', "gate.rules.3.metric: '*.eec' matches no metric"),
+        ('metric: "*.ece", better: lower, p_value: 0.05', "gate.rules.3.p_value: invalid value 0.05"),
+        ('metric: "*.ece", better: smaller', "gate.rules.3.better"),
+        ('metric: "*.ece", better: lower, absolut: 0.05', "did you mean absolute?"),
+        ('metric: "*.ece", better: lower, absolute: -1', "gate.rules.3.absolute"),
+    ],
+)
+def test_an_impossible_rule_is_refused(repository, capsys, text, message):
+    with_rule(repository, text)
+    assert message in refused(capsys, "--base", "HEAD")
+
+
+# The table as Markdown.
+
+
+def test_the_table_is_appended_to_a_file(repository, tmp_path, capsys):
+    write(repository, right=170)
+    file = tmp_path / "new folder/summary.md"
+    check(capsys, "--markdown", str(file), status=1)
+    first = file.read_text()
+    assert first.startswith("\n### metrics gate on valid: regression; base ")
+    row = "| `distilbert.accuracy` | 0.9000 | 0.8500 | -0.0500 | **REGRESSION (10 lost, 0 won, p = 0.00195)** |"
+    assert row in re.sub(" +", " ", first)
+    assert "\n\nLost and won are the questions that only the base, or only this version, answers correctly; " in first
+    file.write_text("# earlier step\n")
+    check(capsys, "--markdown", str(file), status=1)
+    assert file.read_text() == f"# earlier step\n{first}"
+
+
+def test_links_pipes_and_descriptors_are_written_to_and_stay_what_they_are(repository, tmp_path, capsys):
+    """As in shared input markdown-device; a link to a descriptor stands for /dev/stdout."""
+    link, fifo, device = (tmp_path / name for name in ("link", "fifo", "stdout"))
+    link.symlink_to(tmp_path / "target")
+    os.mkfifo(fifo)
+    waiting = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    end, start = os.pipe()
+    device.symlink_to(f"/proc/self/fd/{start}")
+    for path in (link, fifo, device, f"/dev/fd/{start}"):
+        check(capsys, "--base", "HEAD", "--markdown", str(path), status=0)
+    expected = (tmp_path / "target").read_text()
+    assert "### metrics gate on valid: holds" in expected
+    os.close(start)
+    assert os.read(waiting, 2**16).decode() == expected
+    assert os.read(end, 2**16).decode() == expected * 2
+    assert link.is_symlink() and fifo.is_fifo() and device.is_symlink()
+    os.close(waiting)
+    os.close(end)
+
+
+# What cannot be compared.
+
+
+def test_a_missing_base_is_named_with_a_remedy(repository, capsys):
     assert "no revision 'v9'" in refused(capsys, "--base", "v9")
     git(repository, "rm", "--quiet", "--cached", "-r", "metrics", "reports")
     git(repository, "commit", "--quiet", "--message", "no metrics")
-    assert "reports/validation.json: no such file" in refused(capsys, "--base", "HEAD")
+    assert "reports/validation.json: no such file; name another base" in refused(capsys, "--base", "HEAD")
 
 
-def test_a_shallow_clone_says_how_to_get_the_base(repository, tmp_path, monkeypatch, capsys):
-    branch(repository, right=170)
-    shallow = tmp_path / "shallow"
-    source = repository.as_uri()
-    git(tmp_path, "clone", "--quiet", "--depth=1", "--no-single-branch", "--branch=change", source, str(shallow))
-    monkeypatch.chdir(shallow)
-    assert "no merge base with origin/main; this clone is shallow: `git fetch --unshallow`" in refused(capsys)
-    assert "this clone is shallow" in refused(capsys, "--base", "HEAD~1")
-    assert main(["check", "--base", "HEAD"]) == 0
-    git(shallow, "fetch", "--quiet", "--unshallow")
-    assert main(["check"]) == 1
+@pytest.mark.parametrize("base", [False, True])
+def test_a_side_without_predictions_is_refused(repository, capsys, base):
+    """The number of questions may be the same, and the questions others."""
+    name = FILES["valid"][1]
+    content = (repository / name).read_text()
+    (repository / name).unlink()
+    if base:
+        git(repository, "commit", "--quiet", "--all", "--message", "no predictions")
+        (repository / name).write_text(content)
+    assert f"{name}: no such file; " in refused(capsys, "--base", "HEAD")
 
 
-def test_a_clone_of_one_branch_has_nothing_to_compare_with_and_says_how_to_get_it(
-    repository, tmp_path, monkeypatch, capsys
-):
+@pytest.mark.parametrize(
+    ("branches", "cause", "remedy"),
+    [
+        ("--no-single-branch", "no merge base with origin/main", ["--unshallow"]),
+        ("--single-branch", "no branch main is here to compare with", ["--unshallow", "origin", "main:main"]),
+    ],
+)
+def test_a_part_of_a_clone_says_how_to_get_the_base(repository, tmp_path, monkeypatch, capsys, branches, cause, remedy):
     branch(repository, right=170)
     clone = tmp_path / "clone"
-    git(tmp_path, "clone", "--quiet", "--depth=1", "--branch=change", repository.as_uri(), str(clone))
+    git(tmp_path, "clone", "--quiet", "--depth=1", branches, "--branch=change", repository.as_uri(), str(clone))
     monkeypatch.chdir(clone)
-    told = refused(capsys)
-    assert "no branch main is here to compare with; this clone is shallow" in told
-    assert "fetch-depth: 0" in told
-    git(clone, "fetch", "--quiet", "--unshallow")
-    assert "no branch main is here to compare with; a clone of one branch" in refused(capsys)
-    git(clone, "fetch", "--quiet", "origin", "main:main")
-    assert main(["check"]) == 1
+    message = refused(capsys)
+    assert f"{cause}; this clone is shallow: `git fetch --unshallow` fetches the rest (in a workflow: fetch-" in message
+    assert ("`git fetch origin main:main`" in message) == ("main:main" in remedy)
+    assert "this clone is shallow" in refused(capsys, "--base", "HEAD~1")
+    check(capsys, "--base", "HEAD", status=0)
+    git(clone, "fetch", "--quiet", *remedy)
+    check(capsys, status=1)
 
 
 def test_without_main_a_base_must_be_named(repository, capsys):
     git(repository, "branch", "--quiet", "--move", "main", "trunk")
     write(repository, right=170)
     assert "name what to compare with: --base REV" in refused(capsys)
-    assert main(["check", "--base", "HEAD"]) == 1
+    check(capsys, "--base", "HEAD", status=1)
 
 
 def test_what_is_compared_with_itself_is_refused_unless_it_is_asked_for(repository, capsys):
     assert "the merge base with main, is HEAD, and the valid scores here are those of HEAD" in refused(capsys)
-    assert main(["check", "--base", "HEAD"]) == 0
-    assert main(["check", "--base", "main"]) == 0
+    check(capsys, "--base", "HEAD", status=0)
+    check(capsys, "--base", "main", status=0)
     write(repository, right=181)
-    assert main(["check"]) == 0
-
-
-def test_validation_decides_unless_test_is_asked_for(repository, capsys):
-    write(repository, right=181)
-    write(repository, right=170, split="test")
-    assert main(["check"]) == 0
-    assert "metrics gate on valid: holds" in capsys.readouterr().out
-    assert main(["check", "--split", "test"]) == 1
-    assert "metrics gate on test: regression" in capsys.readouterr().out
+    check(capsys, status=0)
 
 
 def test_a_repository_of_another_user_is_named_with_what_to_do(repository, tmp_path, monkeypatch, capsys):
@@ -367,66 +451,23 @@ def test_outside_git_there_is_nothing_to_compare_with(repository, capsys, monkey
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
-        ("reports/validation.json", "{", "reports/validation.json: not valid JSON"),
-        ("reports/validation.json", "[1]", "expected keys and values"),
-        (
-            "metrics/validation_predictions.csv",
-            "id,text\n1,x\n",
-            "metrics/validation_predictions.csv:1: no column label",
-        ),
-        (
-            "metrics/validation_predictions.csv",
-            "id,text,label\n1,x,A\n1,y,A\n",
-            "metrics/validation_predictions.csv:3: id 1 occurs twice",
-        ),
-        (
-            "metrics/validation_predictions.csv",
-            "id,text,label\n1,x\n",
-            "metrics/validation_predictions.csv:2: not as many values",
-        ),
+        (FILES["valid"][0], "{", f"{FILES['valid'][0]}: not valid JSON"),
+        (FILES["valid"][0], "[1]", "expected keys and values"),
+        (FILES["valid"][0], f'{{"n": {"9" * 4000}}}', "too large"),
+        (FILES["valid"][1], "id,text\n1,x\n", f"{FILES['valid'][1]}:1: no column label"),
+        (FILES["valid"][1], "id,text,label\n1,x\n", f"{FILES['valid'][1]}:2: not as many values"),
+        (FILES["valid"][1], 'id,text,label\n1,x,"A\n', f"{FILES['valid'][1]}:1: not CSV"),
         ("params.yaml", "gate: 1\n", "params.yaml:1: gate: invalid value 1"),
     ],
 )
-def test_broken_files_are_named(repository, capsys, name, content, told):
+def test_broken_files_are_named(repository, capsys, name, content, message):
     (repository / name).write_text(content)
-    assert told in refused(capsys)
+    assert message in refused(capsys)
 
 
-def test_nan_in_the_file_is_a_regression(repository, capsys):
-    path = repository / "reports/validation.json"
-    path.write_text(path.read_text().replace("0.9", "NaN"))
-    assert main(["check"]) == 1
-    assert "not a number" in verdict(capsys.readouterr().out, "distilbert.accuracy")
-
-
-def with_rule(repository, text):
-    path = repository / "params.yaml"
-    path.write_text(path.read_text().replace('metric: "*.ece", better: lower, absolute: 0.05', text))
-
-
-def test_a_rule_that_names_nothing_is_refused(repository, capsys):
-    with_rule(repository, 'metric: "*.eec", better: lower')
-    assert "gate.rules.3.metric: '*.eec' matches no metric" in refused(capsys, "--base", "HEAD")
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ('metric: "*.ece", better: lower, p_value: 0.05', "gate.rules.3.p_value: invalid value 0.05"),
-        ('metric: "*.ece", better: smaller', "gate.rules.3.better"),
-        ('metric: "*.ece", better: lower, absolut: 0.05', "did you mean absolute?"),
-        ('metric: "*.ece", better: lower, absolute: -1', "gate.rules.3.absolute"),
-    ],
-)
-def test_an_impossible_rule_is_refused(repository, capsys, text, told):
-    with_rule(repository, text)
-    assert told in refused(capsys)
-
-
-def test_the_command_is_installed_under_both_names(repository):
-    for command in ([sys.executable, "-m", "qc"], [str(Path(sys.executable).with_name("qc"))]):
-        done = subprocess.run([*command, "check", "--base", "HEAD"], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "metrics gate on valid: holds" in done.stdout
+def test_the_command_is_installed(repository):
+    command = [Path(sys.executable).with_name("qc"), "check", "--base", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, "metrics gate on valid: holds" in done.stdout) == (0, True), done.stderr

@@ -1,24 +1,36 @@
 """Compare the metrics of the working tree with those of a git revision, by the rules under gate in params.yaml.
 
+The rules are those of the base, so that a change cannot loosen its own gate. Metrics are compared on the questions that
+both sides have.
+
 Exit status: 0 no regression, 1 regression, 2 cannot compare.
 """
 
+import os
+import subprocess
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
-from qc.commands.gate import VERDICTS, apply_rules, exit_status, markdown_table, terminal_table
-from qc.commands.metric_set import MetricSet, flatten, question_difference, read_predictions
-from qc.commands.revisions import default_base, find_commit, read_at
+from qc.commands.gate import compare, exit_status, matches, read_metrics, table
+from qc.config.schema import Section, parse_yaml
+from qc.config.settings import GateConfig
 from qc.errors import QcError
-from qc.files import new_file, parse_json
-from qc.paths import METRICS, REPORTS
+from qc.files import write_errors
+from qc.paths import METRICS, PARAMS, REPORTS
 from qc.stage import load_settings
 
+VERDICTS = {0: "holds", 1: "regression", 2: "cannot compare"}  # by exit status
 FILES = {  # scores and predictions of a split
     "valid": (REPORTS / "validation.json", METRICS / "validation_predictions.csv"),
     "test": (REPORTS / "test.json", METRICS / "predictions.csv"),
 }
+SHALLOW = "; this clone is shallow: `git fetch --unshallow` fetches the rest (in a workflow: fetch-depth: 0)"
+
+
+class GateOnly(Section, extra="ignore"):
+    """params.yaml of another revision, of which the gate's rules alone must be valid."""
+
+    gate: GateConfig
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,12 +42,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="valid",
         help="whose scores; default: valid, since test questions that decide again and again are no test any more",
     )
-    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table there too, as Markdown")
+    parser.add_argument(
+        "--markdown", metavar="FILE", type=Path, help="append the table there too, as Markdown; what FILE holds stays"
+    )
 
 
 def run(arguments: Namespace) -> int:
-    """Compare, print the table, write it as Markdown if asked; the exit status."""
-    revision, markdown, split = arguments.base, arguments.markdown, arguments.split
+    """Compare, print the table, append it as Markdown if asked; the exit status."""
+    revision, split = arguments.base, arguments.split
     rules = load_settings().gate.rules
     commit, what = default_base() if revision is None else (find_commit(revision), revision)
     files = FILES[split]
@@ -45,21 +59,42 @@ def run(arguments: Namespace) -> int:
             f"the base, {what}, is HEAD, and the {split} scores here are those of HEAD: nothing would be compared; to "
             "compare all the same: --base HEAD"
         )
-    new, base = _read_set(files, here, ""), _read_set(files, there, f"{commit[:9]}:")
-    findings = apply_rules(rules, base, new)
-    found = exit_status(findings)
-    headline = f"metrics gate on {split}: {VERDICTS[found]}; base {commit[:9]} ({what})"
-    notes = []
-    if different := question_difference(base, new):
-        notes.append(f"the questions differ from those of the base: {different}; their scores cannot be compared")
-    if base.predictions is None or new.predictions is None:
-        notes.append(f"{files[1]} is not on both sides: no drop could be tested for chance")
-    print("\n".join([terminal_table(findings), *notes, headline]))
-    if markdown is not None:
-        with new_file(markdown) as temporary:
-            lines = [f"### {headline}", markdown_table(findings), *notes]
-            temporary.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
-    return found
+    prefix = f"{commit[:9]}:"
+    for path, before, after in zip(files, there, here, strict=True):
+        if after is None:
+            raise QcError(f"{path}: no such file; run `dvc repro` to create it")
+        if before is None:
+            raise QcError(f"{prefix}{path}: no such file; name another base: --base REV")
+    base = read_metrics(*there, [f"{prefix}{path}" for path in files], "at the base")
+    new = read_metrics(*here, [str(path) for path in files], "here")
+    metrics = dict.fromkeys((*new.metrics, *base.metrics))
+    for number, rule in enumerate(rules):
+        if not any(matches(metric, rule.metric) for metric in metrics):
+            names = ", ".join(".".join(metric) for metric in list(metrics)[:4])
+            raise QcError(
+                f"{PARAMS}: gate.rules.{number}.metric: {rule.metric!r} matches no metric of either side; expected one "
+                f"such as {names}, ..."
+            )
+
+    warnings = []
+    try:
+        base_rules = parse_yaml(GateOnly, read_at(commit, PARAMS) or "", f"{prefix}{PARAMS}").gate.rules
+        if base_rules != rules:
+            warnings = [f"The rules under gate in {PARAMS} changed: those of the base decide."]
+    except QcError:
+        base_rules, warnings = rules, [f"{PARAMS} of the base has no valid section gate: the rules here decide."]
+    findings, notes = compare(base_rules, base, new)
+    status = exit_status(findings)
+    headline = f"metrics gate on {split}: {VERDICTS[status]}; base {commit[:9]} ({what})"
+    print("\n".join([table(findings, markdown=False), *notes, *warnings, headline]), flush=True)
+    if arguments.markdown is not None:
+        lines = [f"\n### {headline}", table(findings, markdown=True), *notes, *(f"**{note}**" for note in warnings)]
+        with write_errors(arguments.markdown):
+            arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
+            # Appended: a summary keeps what earlier steps wrote; links, pipes and devices stay what they are.
+            with arguments.markdown.open("a", encoding="utf-8") as file:
+                file.write("\n\n".join(lines) + "\n")
+    return status
 
 
 def _text(path: Path) -> str | None:
@@ -69,18 +104,66 @@ def _text(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None
+        raise QcError(f"{path}: cannot be read: {error}; run `dvc repro` to recreate it") from None
 
 
-def _read_set(files: tuple[Path, Path], texts: Sequence[str | None], prefix: str) -> MetricSet:
-    """Parse scores and predictions from the texts of their files; `prefix` stands before file names in messages."""
-    (scores, predicted), (metrics, predictions) = files, texts
-    if metrics is None:
-        remedy = "name another with --base" if prefix else "`dvc repro` makes it"
-        raise QcError(f"{prefix}{scores}: no such file; {remedy}")
+def find_commit(revision: str) -> str:
+    """Resolve a revision to a commit, 40 hex digits.
+
+    Raises:
+        QcError: There is no such revision here, or this is no git repository.
+    """
+    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if found is None:
+        if _git("rev-parse", "--git-dir") is None:
+            raise QcError(
+                "this is no git repository, so there is no revision to compare with; get the project by `git clone`, "
+                "or make a repository of this copy: git init && git add --all && git commit"
+            )
+        raise QcError(f"no revision {revision!r}{_shallow() or '; `git log --oneline --all` lists what is here'}")
+    return found.strip()
+
+
+def default_base() -> tuple[str, str]:
+    """Find the usual base of a comparison, the merge base of HEAD with main: its commit and its description.
+
+    Raises:
+        QcError: As for `find_commit`; or there is no main here, or no merge base with it.
+    """
+    find_commit("HEAD")
+    for main in ("main", "origin/main"):
+        if _git("rev-parse", "--verify", "--quiet", f"{main}^{{commit}}") is None:
+            continue
+        found = _git("merge-base", main, "HEAD")
+        if found is None:
+            raise QcError(f"no merge base with {main}{_shallow()}; or name one: --base REV")
+        return found.strip(), f"the merge base with {main}"
+    raise QcError(
+        f"no branch main is here to compare with{_shallow()}; a clone of one branch gets it by "
+        "`git fetch origin main:main`; or name what to compare with: --base REV"
+    )
+
+
+def read_at(commit: str, path: Path) -> str | None:
+    """Read a file at a commit, by its path below the working directory; None where it is missing."""
+    return _git("show", f"{commit}:./{path.as_posix()}")
+
+
+def _shallow() -> str:
+    """Hint about a shallow clone; empty in another."""
+    return SHALLOW if (_git("rev-parse", "--is-shallow-repository") or "").strip() == "true" else ""
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of a git command; None where it fails."""
     try:
-        content = parse_json(metrics)
-    except ValueError as error:
-        raise QcError(f"{prefix}{scores}: not valid JSON: {error}; `dvc repro` makes it anew") from None
-    rows = None if predictions is None else read_predictions(predictions, f"{prefix}{predicted}")
-    return MetricSet(flatten(content), rows)
+        done = subprocess.run(["git", *arguments], capture_output=True, env={**os.environ, "LC_ALL": "C"})
+    except FileNotFoundError:
+        raise QcError("git not found; install it (Debian: apt-get install git)") from None
+    if b"dubious ownership" in done.stderr:
+        top = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".git").exists()), Path.cwd())
+        raise QcError(
+            f"git does not work in {top}, since another user owns it; if you trust what is in it: "
+            f"git config --global --add safe.directory {top}"
+        )
+    return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else None

@@ -3,13 +3,15 @@
     qc cross-validate prefix                                 the settings of params.yaml
     qc cross-validate prefix epochs=24 label_smoothing=0.1   and, beside them, the same with these changes
 
-The data is that of the last `dvc repro split`. The test split has no part in it.
+The data is that of the last `dvc repro split`. The test split has no part in it. The standard error of an accuracy is
+over the questions; that of the difference is smaller, since both settings answer the same questions.
 """
 
 from argparse import ArgumentParser, Namespace
 
 from qc.commands.cross_validation import change_settings, cross_validate
 from qc.errors import QcError
+from qc.evaluation.metrics import mcnemar_p
 from qc.evaluation.tables import markdown, standard_error
 from qc.models.registry import MODELS
 from qc.paths import PARAMS, Folders
@@ -39,12 +41,20 @@ def run(arguments: Namespace) -> int:
     rows = [
         [
             title,
-            score.questions,
+            len(score.correct),
             f"{score.accuracy:.4f}",
-            f"{standard_error(score.accuracy, score.questions):.4f}",
+            f"{standard_error(score.accuracy, len(score.correct)):.4f}",
             f"{score.loss:.4f}",
         ]
         for title, score in scores.items()
     ]
     print(markdown([f"train_{model}", "questions", "accuracy", "standard error", "loss"], rows))
+    if arguments.changes:
+        before, after = (score.correct for score in scores.values())
+        won, lost, gain = after > before, after < before, after - before
+        error = gain.std(ddof=1) / len(gain) ** 0.5
+        print(
+            f"difference in accuracy: {gain.mean():+.4f}, its standard error {error:.4f}; {won.sum()} questions won, "
+            f"{lost.sum()} lost: exact McNemar p = {mcnemar_p(won, lost):.2g}"
+        )
     return 0

@@ -11,11 +11,11 @@ Notable:
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from ruamel.yaml import YAML, YAMLError
-from scipy.special import softmax
+from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
@@ -23,26 +23,31 @@ from qc.config.schema import NOT_A_VALUE, validate
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.paths import Folders
-from qc.questions.tables import QuestionTable
-from qc.training.data import TrainingData, load_training_data
+from qc.training.data import load_training_data
 from qc.training.trainer import train_model
 
+WITHOUT_EFFECT = ("select_by", "patience")  # where the last epoch is scored
+
 Fold = tuple[np.ndarray, np.ndarray]  # row numbers to train on, and those to predict
+Run = TypeVar("Run")
 
 
 @dataclass(frozen=True)
 class Score:
-    """Score of a setting.
+    """Score of a setting on N questions.
 
     Attributes:
-        questions: Number of questions, each predicted once a seed.
-        accuracy: Mean over the seeds.
+        correct: (N,) share of the seeds with which each question is answered correctly.
         loss: Mean cross-entropy in nats.
     """
 
-    questions: int
-    accuracy: float
+    correct: np.ndarray
     loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over questions and seeds."""
+        return float(self.correct.mean())
 
 
 def change_settings(settings: Settings, model: str, changes: Sequence[str]) -> Settings:
@@ -54,49 +59,88 @@ def change_settings(settings: Settings, model: str, changes: Sequence[str]) -> S
         changes: `KEY=VALUE` each, the value as in YAML.
 
     Raises:
-        QcError: A change is malformed, or its result is invalid.
+        QcError: A change is malformed, has no effect, or its result is invalid.
     """
     section = f"train_{model}"
     content = settings.model_dump(mode="json")
     values: dict[str, Any] = content[section]
+    changed = set()
     for change in changes:
         key, equals, value = change.partition("=")
+        if key in WITHOUT_EFFECT:
+            raise QcError(
+                f"invalid change {change!r}: cross-validation scores the last epoch, whatever {key} is, since the "
+                "scored questions must choose nothing; leave it out"
+            )
+        if key in changed:
+            raise QcError(f"invalid change {change!r}: {key} is given twice")
+        changed.add(key)
         try:
             values[key] = YAML(typ="safe").load(value)
         except (YAMLError, *NOT_A_VALUE):
             equals = ""
         if not equals:
             raise QcError(f"invalid value {change!r}; expected KEY=VALUE, the key one of {section} in params.yaml")
-    validate(type(settings), content, "params.yaml")
-    return validate(type(settings), {**content, section: {**values, "select_by": "last"}}, "params.yaml")
+    values["select_by"] = "last"
+    return validate(type(settings), content, "params.yaml")
 
 
-def make_folds(questions: QuestionTable, folds: int, seed: int) -> list[Fold]:
-    """Deal the questions into folds: the row numbers to train on, and those to predict.
-
-    Raises:
-        QcError: A class has fewer groups of equal questions than there are folds.
-    """
-    labels, groups = questions.labels, questions.groups
-    fewest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
-    if not 2 <= folds <= fewest:
-        raise QcError(f"--folds: invalid value {folds}; expected 2 to {fewest}, the questions of the rarest class")
-    return deal(labels, groups, folds, seed)
-
-
-def deal(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[Fold]:
-    """Deal as `make_folds` does; a class with fewer questions than folds is not in every fold.
+def make_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[Fold]:
+    """Deal questions into folds; a class with fewer groups than folds is missing in some of them.
 
     Args:
         labels: (N,) class numbers.
         groups: (N,) numbers of the groups of equal questions.
-        folds: Number of folds; no more than the largest class has questions.
+        folds: Number of folds.
         seed: Decides which questions are in which fold.
+
+    Raises:
+        QcError: No class has as many groups of equal questions as there are folds.
     """
+    most = max(len(np.unique(groups[labels == label])) for label in np.unique(labels))
+    if most < 2:
+        raise QcError("train and validation have no two different questions of one class, so none can be held out")
+    if not 2 <= folds <= most:
+        raise QcError(
+            f"--folds: invalid value {folds}; expected 2 to {most}, the different questions of the most varied class"
+        )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        return list(splitter.split(labels, labels, groups))
+        dealt = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups))
+    if any(not len(held_out) or len(np.unique(labels[train])) < 2 for train, held_out in dealt):
+        raise QcError(
+            f"--folds: {folds} folds leave no question to predict or only one class to train on; fewer folds or more "
+            "different questions are needed"
+        )
+    return dealt
+
+
+def predict_held_out(
+    runs: Mapping[Run, tuple[str, Settings]], folders: Folders, folds: Sequence[Fold]
+) -> dict[Run, np.ndarray]:
+    """Predict every question of train and validation by models that were not trained on it.
+
+    Args:
+        runs: Names of models and the settings to train them with; only those of `change_settings` keep the last epoch.
+        folders: Where the data is.
+        folds: From `make_folds`.
+
+    Returns:
+        For each run (N, classes) logits, the questions of train first.
+    """
+    order = np.argsort(np.concatenate([held_out for _, held_out in folds]))
+    logits = {}
+    with tqdm(total=len(folds) * len(runs), desc="models trained", unit="model", disable=None) as bar:
+        for run, (model, settings) in runs.items():
+            predicted = []
+            for train, held_out in folds:
+                data = load_training_data(model, settings, folders)  # for each fold: training changes the encoder
+                questions = data.train.join(data.valid)
+                data = replace(data, train=questions.take(train), valid=questions.take(held_out))
+                predicted.append(train_model(model, data, settings).valid_logits.double().numpy())
+                bar.update()
+            logits[run] = np.concatenate(predicted)[order]
+    return logits
 
 
 def cross_validate(
@@ -111,55 +155,19 @@ def cross_validate(
         folds: Number of folds.
         seeds: Training seeds; the first one also deals the folds.
     """
-    totals = {title: np.zeros(2) for title in compared}
     data = load_training_data(model, next(iter(compared.values())), folders)
-    dealt = make_folds(data.train.join(data.valid), folds, seeds[0])
-    count = len(data.train) + len(data.valid)
-    with tqdm(total=len(dealt) * len(seeds) * len(compared), desc=model, unit="fold", disable=None) as bar:
-        for seed in seeds:
-            for fold in dealt:
-                for title, settings in compared.items():
-                    data = load_fold(model, settings, folders, *fold)
-                    found = train_model(model, data, settings.model_copy(update={"seed": seed})).figures["valid"]
-                    totals[title] += np.array([found["accuracy"], found["loss"]]) * len(data.valid)
-                    bar.update()
-    return {title: Score(count, *(total / (count * len(seeds)))) for title, total in totals.items()}
-
-
-def predict_held_out(
-    models: Sequence[str], settings: Settings, folders: Folders, folds: Sequence[Fold]
-) -> dict[str, np.ndarray]:
-    """Predict every question of train and validation by models that were not trained on it.
-
-    Args:
-        models: Names of the models.
-        settings: All of params.yaml.
-        folders: Where the data is.
-        folds: From `deal`.
-
-    Returns:
-        For each model (N, classes) probabilities, the questions of train first.
-    """
-    found = {}
-    with tqdm(total=len(folds) * len(models), desc="models trained", unit="model", disable=None) as bar:
-        for model in models:
-            changed, predicted = change_settings(settings, model, []), []
-            for train, held_out in folds:
-                trained = train_model(model, load_fold(model, changed, folders, train, held_out), changed)
-                predicted.append(softmax(trained.valid_logits.double().numpy(), axis=1))
-                bar.update()
-            order = np.argsort(np.concatenate([held_out for _, held_out in folds]))
-            found[model] = np.concatenate(predicted)[order]
-    return found
-
-
-def load_fold(
-    model: str, settings: Settings, folders: Folders, train: np.ndarray, held_out: np.ndarray
-) -> TrainingData:
-    """Read the data of a model, with these rows of train and validation as its two splits.
-
-    It is read anew for each fold: training changes the encoder.
-    """
-    data = load_training_data(model, settings, folders)
     questions = data.train.join(data.valid)
-    return replace(data, train=questions.take(train), valid=questions.take(held_out))
+    dealt = make_folds(questions.labels, questions.groups, folds, seeds[0])
+    runs = {
+        (title, seed): (model, settings.model_copy(update={"seed": seed}))
+        for title, settings in compared.items()
+        for seed in seeds
+    }
+    logits = predict_held_out(runs, folders, dealt)
+    scores = {}
+    for title in compared:
+        every = np.stack([logits[title, seed] for seed in seeds])  # (seeds, N, classes)
+        correct = (every.argmax(axis=2) == questions.labels).mean(axis=0)
+        losses = -log_softmax(every, axis=2)[:, np.arange(len(questions)), questions.labels]
+        scores[title] = Score(correct, float(losses.mean()))
+    return scores

@@ -1,182 +1,251 @@
-"""The metrics gate: compare the metrics with those of a revision, by the rules of params.yaml.
+"""The metrics gate: compare the metrics of two runs by rules such as those of params.yaml.
 
 Notable:
-- a metric is the dotted name of a number in a file of scores; the first rule whose pattern matches it decides
-- a drop within bounds is no regression, nor is one that chance explains, where both sides have their predictions
-- scores on different questions are never compared
+- a metric is named by its keys in the file of scores; the first rule whose pattern matches them decides
+- a question is its text and its label; metrics are compared on the questions that both sides have
+- a drop within bounds is no regression, nor is one that chance explains
 """
 
+import csv
+import io
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
+from sklearn.metrics import f1_score
 from tabulate import tabulate
 
-from qc.commands.metric_set import MetricSet, question_difference
 from qc.config.settings import GateRule
-from qc.errors import QcError
+from qc.errors import QcError, printable
 from qc.evaluation.metrics import mcnemar_p
+from qc.files import parse_json
 
-VERDICTS = {0: "holds", 1: "regression", 2: "cannot compare"}  # by exit status
 HEADER = ["metric", "base", "new", "change", "verdict"]
 ALIGNMENT = ["left", "right", "right", "right", "left"]
+REMEDY = "run `dvc repro` to recreate it"
 ROUNDING = 1e-6  # metrics are written with six digits
 DIGITS = 9  # of a change; beyond them it is what binary fractions add to decimal ones
 
+Keys = tuple[str, ...]  # of a number in a file of scores, such as ("prefix", "f1", "NUM")
+Question = tuple[str, str, int]  # text, label, and how many equal ones stand before it
+
 
 class Outcome(Enum):
-    """Outcome of the comparison of a metric."""
+    """Verdict on a metric, and its exit status: 0 holds, 1 regression, 2 cannot compare, None: it was not compared."""
 
-    BETTER = "better"
-    SAME = "same"
-    WITHIN = "holds: worse, within bounds"
-    CHANCE = "holds: worse, may be chance"
-    NEW = "new: not in the base"
-    WORSE = "REGRESSION"
-    VANISHED = "REGRESSION: vanished"
-    NOT_A_NUMBER = "REGRESSION: not a number"
-    BASE_NOT_A_NUMBER = "cannot compare: base is not a number"
-    OTHER_QUESTIONS = "cannot compare: other questions"
-
-    @property
-    def status(self) -> int:
-        """Exit status: 0 holds, 1 regression, 2 cannot compare."""
-        return 1 if self.value.startswith("REGRESSION") else 2 if self.value.startswith("cannot") else 0
+    BETTER = "better", 0
+    SAME = "same", 0
+    WITHIN = "holds: worse, within bounds", 0
+    CHANCE = "holds: worse, may be chance", 0
+    FEW = "holds: worse, too few questions differ to tell it from chance", 0
+    NEW = "not compared: not in the base", None
+    OTHER_QUESTIONS = "not compared: other questions", None
+    WORSE = "REGRESSION", 1
+    VANISHED = "REGRESSION: vanished", 1
+    NOT_A_NUMBER = "REGRESSION: not a number", 1
+    BASE_NOT_A_NUMBER = "cannot compare: base is not a number", 2
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A compared metric.
+    """A compared metric; a value is None where the metric is missing."""
 
-    Attributes:
-        metric: Its dotted name.
-        base: Its value at the base; None where it is missing.
-        new: Its value here; None where it is missing.
-        outcome: Outcome of the comparison.
-        p_value: Of the exact McNemar test, where a rule demands one.
-    """
-
-    metric: str
+    metric: Keys
     base: float | None
     new: float | None
     outcome: Outcome
-    p_value: float | None = None
+    test: tuple[int, int, float] | None = None  # lost, won, and p of the exact McNemar test, where a rule asks for it
 
 
-def apply_rules(rules: Sequence[GateRule], base: MetricSet, new: MetricSet) -> list[Finding]:
-    """Compare every metric that a rule matches with its base, in the order of the new metrics.
+@dataclass(frozen=True)
+class MetricSet:
+    """One side of a comparison."""
+
+    metrics: dict[Keys, float]  # NaN for a value that is no number
+    predictions: dict[Question, dict[str, str]]  # rows of the file
+
+    def predicted(self, metric: Keys, questions: Sequence[Question]) -> np.ndarray | None:
+        """Classes (N,) that the model of a metric `..., MODEL, SCORE` predicts; None where they are unknown."""
+        rows = [self.predictions[question] for question in questions]
+        known = len(metric) > 1 and rows and metric[-2] in rows[0]
+        return np.array([row[metric[-2]] for row in rows]) if known else None
+
+
+def read_metrics(scores: str, predictions: str, names: Sequence[str], side: str) -> MetricSet:
+    """Parse the texts of the files of scores and of predictions; `names` and `side` are theirs in messages.
 
     Raises:
-        QcError: A rule matches no metric of either side.
+        QcError: A file is malformed, or the predictions do not give the accuracies among the scores.
     """
-    names = [*new.metrics, *(name for name in base.metrics if name not in new.metrics)]
-    for number, rule in enumerate(rules):
-        if not any(_matches(name, rule.metric) for name in names):
-            raise QcError(
-                f"params.yaml: gate.rules.{number}.metric: {rule.metric!r} matches no metric of either side; "
-                f"expected one such as {', '.join(names[:4])}, ..."
-            )
-    comparable = question_difference(base, new) is None
-    return list(_findings(names, rules, base, new, comparable))
+    try:
+        metrics = dict(_numbers(parse_json(scores), ()))
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise QcError(f"{names[0]}: not valid JSON: {error}; {REMEDY}") from None
+    found = MetricSet(metrics, _read_predictions(predictions, names[1]))
+    for metric, score in metrics.items():
+        predicted = found.predicted(metric, list(found.predictions))
+        if metric[-1] == "accuracy" and predicted is not None:
+            share = float(np.mean(predicted == _labels(found.predictions)))
+            if abs(share - score) > ROUNDING:
+                raise QcError(
+                    f"the scores {side} have {_shown(metric)} {score:g}, but by the predictions beside them it is "
+                    f"{share:g}: they belong to different runs; run `dvc repro` to recreate both"
+                )
+    return found
 
 
-def _findings(
-    names: Sequence[str], rules: Sequence[GateRule], base: MetricSet, new: MetricSet, comparable: bool
-) -> Iterator[Finding]:
-    for name in names:
-        rule = next((rule for rule in rules if _matches(name, rule.metric)), None)
-        if rule is None:
-            continue
-        before, after = base.metrics.get(name), new.metrics.get(name)
-        p_value = None
-        if after is None:
-            outcome = Outcome.VANISHED
-        elif math.isnan(after):
-            outcome = Outcome.NOT_A_NUMBER
-        elif before is None:
-            outcome = Outcome.NEW
-        elif math.isnan(before):
-            outcome = Outcome.BASE_NOT_A_NUMBER
-        elif not comparable:
-            outcome = Outcome.OTHER_QUESTIONS
+def _numbers(content: Mapping[str, Any], above: Keys) -> Iterator[tuple[Keys, float]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, (*above, key))
         else:
-            p_value = None if rule.p_value is None else _paired(name, base, new)
-            outcome = _outcome(rule, before, after, p_value)
-        yield Finding(name, before, after, outcome, p_value)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            yield (*above, key), float(value) if number else math.nan
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a dotted name matches a pattern, part by part: `*` does not match a dot."""
-    parts, patterns = name.split("."), pattern.split(".")
-    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+def _read_predictions(text: str, name: str) -> dict[Question, dict[str, str]]:
+    reader, rows, seen = csv.DictReader(io.StringIO(text, newline=""), strict=True), {}, Counter()
+    try:
+        if missing := {"text", "label"} - set(reader.fieldnames or []):
+            raise QcError(f"{name}:1: no column {', '.join(sorted(missing))}; {REMEDY}")
+        for row in reader:
+            if None in row or None in row.values():
+                raise QcError(f"{name}:{reader.line_num}: not as many values as columns; {REMEDY}")
+            question = row["text"], row["label"]
+            rows[(*question, seen[question])] = row
+            seen[question] += 1
+    except csv.Error as error:
+        raise QcError(f"{name}:{reader.line_num}: not CSV: {error}; {REMEDY}") from None
+    return rows
 
 
-def _outcome(rule: GateRule, base: float, new: float, p_value: float | None) -> Outcome:
-    worse = round(base - new if rule.better == "higher" else new - base, DIGITS)
-    if worse <= 0:
-        return Outcome.BETTER if worse < 0 else Outcome.SAME
+def _labels(questions: Sequence[Question] | Mapping[Question, Any]) -> np.ndarray:
+    return np.array([label for _, label, _ in questions])
+
+
+def matches(metric: Keys, pattern: str) -> bool:
+    """Whether a pattern matches key by key: it is split at dots, keys are not; `*` and `?` match a dot in a key."""
+    patterns = pattern.split(".")
+    return len(metric) == len(patterns) and all(map(fnmatchcase, metric, patterns))
+
+
+def compare(rules: Sequence[GateRule], base: MetricSet, new: MetricSet) -> tuple[list[Finding], list[str]]:
+    """Compare every metric that a rule matches, in the order of the new metrics.
+
+    Returns:
+        The findings; and sentences that tell a reader which questions were compared, and what the test can tell.
+    """
+    common = [question for question in base.predictions if question in new.predictions]
+    removed, added = (len(side.predictions) - len(common) for side in (base, new))
+    few = 2 * len(common) < len(base.predictions)
+    computed = () if few else ("accuracy", "macro_f1")  # all that predicted classes give
+    findings = []
+    for metric in dict.fromkeys((*new.metrics, *base.metrics)):
+        if rule := next((rule for rule in rules if matches(metric, rule.metric)), None):
+            findings.append(_compare(metric, rule, base, new, common, computed if removed or added else None))
+
+    if removed or added:
+        done = "nothing is compared" if few else "accuracy and macro F1 are computed on these, nothing else is compared"
+        notes = [
+            f"{len(common)} questions are on both sides, with the same text and label; {removed} of the base are not "
+            f"here, {added} are new: {done}."
+        ]
+    else:
+        notes = [f"{len(common)} questions, the same on both sides."]
+    limits = sorted({rule.p_value for rule in rules if rule.p_value is not None})
+    if any(finding.test for finding in findings):
+        least = ", ".join(f"p < {limit:g} takes at least {_needed(limit)}" for limit in limits)
+        notes.append(
+            "Lost and won are the questions that only the base, or only this version, answers correctly; p is the "
+            "probability of counts at least as uneven if both were equally good (exact McNemar test). Of these "
+            f"questions, {least}: with fewer, even a large drop passes."
+        )
+    return findings, notes
+
+
+def _compare(
+    metric: Keys,
+    rule: GateRule,
+    base: MetricSet,
+    new: MetricSet,
+    common: Sequence[Question],
+    computed: Sequence[str] | None,
+) -> Finding:
+    """Compare a metric; `computed` lists the scores to compute on `common`, None to take those of the files."""
+    before, after = base.metrics.get(metric), new.metrics.get(metric)
+    if after is None or math.isnan(after):
+        return Finding(metric, before, after, Outcome.VANISHED if after is None else Outcome.NOT_A_NUMBER)
+    if before is None or math.isnan(before):
+        return Finding(metric, before, after, Outcome.NEW if before is None else Outcome.BASE_NOT_A_NUMBER)
+
+    labels, predicted = _labels(common), [side.predicted(metric, common) for side in (base, new)]
+    known = all(found is not None for found in predicted)
+    if computed is not None:
+        if metric[-1] not in computed or not known:
+            return Finding(metric, before, after, Outcome.OTHER_QUESTIONS)
+        before, after = (_score(metric[-1], found, labels) for found in predicted)
+    test = None
+    if rule.p_value is not None and known:
+        correct, now = (found == labels for found in predicted)
+        test = int(np.sum(correct & ~now)), int(np.sum(now & ~correct)), mcnemar_p(correct, now)
+
+    worse = round(before - after if rule.better == "higher" else after - before, DIGITS)
     limits = [
         *([] if rule.absolute is None else [rule.absolute]),
-        *([] if rule.relative is None else [rule.relative * abs(base)]),
+        *([] if rule.relative is None else [rule.relative * abs(before)]),
     ]
-    if worse <= round(min(limits, default=0.0), DIGITS):
-        return Outcome.WITHIN
-    if p_value is not None and p_value >= rule.p_value:
-        return Outcome.CHANCE
-    return Outcome.WORSE
+    if worse <= 0:
+        outcome = Outcome.BETTER if worse < 0 else Outcome.SAME
+    elif worse <= round(min(limits, default=0.0), DIGITS):
+        outcome = Outcome.WITHIN
+    elif test is None or test[2] < rule.p_value:
+        outcome = Outcome.WORSE
+    else:
+        outcome = Outcome.FEW if test[0] + test[1] < _needed(rule.p_value) else Outcome.CHANCE
+    return Finding(metric, before, after, outcome, test)
 
 
-def _paired(metric: str, base: MetricSet, new: MetricSet) -> float | None:
-    """Test whether `....MODEL.accuracy` changed: the p-value; None where a side has no predictions of the model.
+def _score(name: str, predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Accuracy, or macro F1 over the classes that have questions."""
+    if name == "accuracy":
+        return float(np.mean(predicted == labels))
+    return float(f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0))
 
-    Raises:
-        QcError: The predictions of a side do not give its accuracy.
-    """
-    model = metric.split(".")[-2]
-    if not base.predictions or not new.predictions:
-        return None
-    correct = []
-    for side, name in ((base, "at the base"), (new, "here")):
-        rows = [side.predictions[key] for key in sorted(base.predictions)]
-        if any(model not in row for row in rows):
-            return None
-        correct.append(np.array([row[model] == row["label"] for row in rows], dtype=bool))
-        share = float(correct[-1].mean())
-        if abs(share - side.metrics[metric]) > ROUNDING:
-            raise QcError(
-                f"the scores {name} have {metric} {side.metrics[metric]:g}, but by the predictions beside them {model} "
-                f"has {share:g}: they belong to different runs; `dvc repro` makes both"
-            )
-    return mcnemar_p(*correct)
+
+def _needed(p_value: float) -> int:
+    """Least number of lost and won questions with which an exact McNemar test can find a p below `p_value`."""
+    return math.floor(math.log2(2 / p_value)) + 1
 
 
 def exit_status(findings: Sequence[Finding]) -> int:
-    """0 where all holds; 1 where anything is a regression; else 2: something cannot be compared."""
-    found = {finding.outcome.status for finding in findings}
-    return 1 if 1 in found else max(found, default=2)
+    """1 where anything is a regression; else 2 where something cannot be compared, or nothing was; else 0."""
+    statuses = {finding.outcome.value[1] for finding in findings} - {None}
+    return 1 if 1 in statuses else max(statuses, default=2)
 
 
-def terminal_table(findings: Sequence[Finding]) -> str:
-    """Lay out the findings as aligned text."""
-    rows = [_cells(finding) for finding in findings]
-    return tabulate(rows, HEADER, tablefmt="plain", disable_numparse=True, colalign=ALIGNMENT)
-
-
-def markdown_table(findings: Sequence[Finding]) -> str:
-    """Lay out the findings as a Markdown table; regressions and errors are bold."""
+def table(findings: Sequence[Finding], markdown: bool) -> str:
+    """Lay out the findings as aligned text, or as a Markdown table with what does not hold in bold."""
     rows = []
     for finding in findings:
-        metric, *numbers, verdict = (cell.replace("|", "\\|") for cell in _cells(finding))
-        rows.append([f"`{metric}`", *numbers, f"**{verdict}**" if finding.outcome.status else verdict])
-    return tabulate(rows, HEADER, tablefmt="github", disable_numparse=True, colalign=ALIGNMENT)
+        base, new, (verdict, status) = finding.base, finding.new, finding.outcome.value
+        change = "" if base is None or new is None or math.isnan(new - base) else f"{new - base:+.4f}"
+        if finding.test:
+            lost, won, p_value = finding.test
+            verdict += f" ({lost} lost, {won} won, p = {p_value:.3g})"
+        metric = _shown(finding.metric)
+        if markdown:
+            metric = f"`{metric}`".replace("|", r"\|")
+            verdict = f"**{verdict}**" if status else verdict
+        numbers = ["missing" if number is None else f"{number:.4f}" for number in (base, new)]
+        rows.append([metric, *numbers, change, verdict])
+    layout = "github" if markdown else "plain"
+    return tabulate(rows, HEADER, tablefmt=layout, disable_numparse=True, colalign=ALIGNMENT)
 
 
-def _cells(finding: Finding) -> list[str]:
-    base, new = finding.base, finding.new
-    change = "" if base is None or new is None or math.isnan(new - base) else f"{new - base:+.4f}"
-    chance = "" if finding.p_value is None else f" (p = {finding.p_value:.3g})"
-    shown = ["missing" if number is None else f"{number:.4f}" for number in (base, new)]
-    return [finding.metric, *shown, change, f"{finding.outcome.value}{chance}"]
+def _shown(metric: Keys) -> str:
+    return printable(".".join(metric)).replace("`", "'")

@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 from cleanlab.filter import find_label_issues
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from qc.commands.cross_validation import deal, predict_held_out
-from qc.errors import QcError
+from qc.commands.cross_validation import change_settings, make_folds, predict_held_out
+from qc.errors import QcError, printable
 from qc.evaluation.baselines import tfidf
-from qc.files import file_sha256, write_csv, write_json
+from qc.files import file_sha256, truncate_text, write_csv, write_json
 from qc.models.registry import MODELS
 from qc.paths import SPLIT, SUSPECTS, SUSPECTS_SUMMARY, Folders
 from qc.questions.tables import TRAIN, VALID, QuestionTable
@@ -51,19 +52,17 @@ def run(arguments: Namespace) -> int:
     train, valid = (QuestionTable.read(path, "id", "text", "label", "group") for path in paths)
     questions, classes = train.join(valid).columns.to_pydict(), train.class_names.classes
     labels = np.array(questions["label"])
-    most = np.bincount(labels).max()
-    if not 2 <= arguments.folds <= most:
-        raise QcError(f"--folds: invalid value {arguments.folds}; expected 2 to {most}, the size of the largest class")
-
-    folds = deal(labels, np.array(questions["group"]), arguments.folds, settings.seed)
-    predicted = predict_held_out(list(dict.fromkeys(arguments.models)), settings, Folders(), folds)
+    folds = make_folds(labels, np.array(questions["group"]), arguments.folds, settings.seed)
+    runs = {model: (model, change_settings(settings, model, [])) for model in arguments.models}
+    predicted = {model: softmax(logits, axis=1) for model, logits in predict_held_out(runs, Folders(), folds).items()}
     linear = make_pipeline(tfidf(), LogisticRegression(C=INVERSE_PENALTY, max_iter=1000))
     predicted[LINEAR] = cross_val_predict(linear, questions["text"], labels, cv=folds, method="predict_proba")
 
     rows = [
-        (questions["id"][row], questions["text"][row], classes[labels[row]], classes[suggested], *others)
+        (questions["id"][row], truncate_text(questions["text"][row]), classes[labels[row]], classes[suggested], *others)
         for row, suggested, *others in find_suspects(labels, predicted)
     ]
+    confusions = Counter((label, suggested) for _, _, label, suggested, *_ in rows)
     duplicates = conflicting(questions, classes)
     write_csv(SUSPECTS, COLUMNS, rows, inert=True)
     write_json(
@@ -74,12 +73,15 @@ def run(arguments: Namespace) -> int:
             "models": list(predicted),
             "folds": arguments.folds,
             "suspects": len(rows),
-            "confusions": confusions(rows),
+            "confusions": [
+                {"label": label, "suggested": suggested, "questions": number}
+                for (label, suggested), number in sorted(confusions.items(), key=lambda item: (-item[1], item[0]))
+            ],
             "conflicting_duplicates": duplicates,
         },
     )
     for _, text, label, suggested, confidence, _ in rows[:SHOWN]:
-        print(f"{label} -> {suggested} ({confidence:.2f}): {text[:80]}")
+        print(f"{printable(label)} -> {printable(suggested)} ({confidence:.2f}): {printable(text[:80])}")
     print(
         f"{SUSPECTS}: {len(rows)} of {len(labels)} labels look wrong; {len(duplicates)} questions occur with different "
         "labels"
@@ -96,9 +98,18 @@ def find_suspects(labels: np.ndarray, predicted: Mapping[str, np.ndarray]) -> li
 
     Returns:
         Row number, suggested class number, its probability, and the names of the models that suggest it too.
+
+    Raises:
+        QcError: The models are correct less often than the largest class would be.
     """
     mean = np.mean(list(predicted.values()), axis=0)
     suggested = mean.argmax(axis=1)
+    accuracy, largest = np.mean(suggested == labels), np.bincount(labels).max() / len(labels)
+    if accuracy < largest:
+        raise QcError(
+            f"the models cannot judge these labels: on questions that they have not seen, their accuracy is "
+            f"{accuracy:.3f}, that of the largest class {largest:.3f}; more, and more different, questions are needed"
+        )
     found = find_label_issues(
         labels, mean, filter_by="low_self_confidence", return_indices_ranked_by="self_confidence", n_jobs=1
     )
@@ -111,15 +122,6 @@ def find_suspects(labels: np.ndarray, predicted: Mapping[str, np.ndarray]) -> li
         )
         for row in found
         if suggested[row] != labels[row]
-    ]
-
-
-def confusions(rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Count the suspicious labels, rows of `COLUMNS`, by class and suggested class, the most frequent first."""
-    counted = Counter((label, suggested) for _, _, label, suggested, *_ in rows)
-    return [
-        {"label": label, "suggested": suggested, "questions": number}
-        for (label, suggested), number in sorted(counted.items(), key=lambda item: (-item[1], item[0]))
     ]
 
 

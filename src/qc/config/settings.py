@@ -89,7 +89,7 @@ class SplitConfig(Section):
 
 
 class GateRule(Section):
-    """What the gate demands of the metrics that a pattern matches, see `qc.commands.gate.apply_rules`."""
+    """Limits of the metrics that a pattern matches, see docs/evaluation.md."""
 
     metric: Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$")]
     better: Literal["higher", "lower"]
