@@ -3,18 +3,38 @@
 The page has no script and loads nothing. Run `dvc repro` first.
 """
 
+import csv
+import platform
+import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_DOWN, Decimal
+from importlib import metadata
+from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
-from qc.commands.report_page import RunResults, render_page
-from qc.evaluation.tables import seed_values
-from qc.files import new_file, read_csv, read_json
+from jinja2 import Environment, StrictUndefined, UndefinedError
+
+from qc.commands.report_figures import line_chart
+from qc.errors import QcError, printable
+from qc.evaluation.metrics import ECE_BINS
+from qc.evaluation.tables import NOT_CALIBRATED, seed_values, temperature_text, title
+from qc.files import new_file, read_csv, read_json, truncate_text, unescape_formula
 from qc.models.registry import MODELS
 from qc.paths import METRICS, PAGE, PARAMS, PLOTS, REPORTS, SEEDS, SUSPECTS, SUSPECTS_SUMMARY
+from qc.questions.text import case_twins
 from qc.stage import load_settings
 
+TEMPLATE = Path(__file__).with_name("report_page.html")
 MOST_SUSPICIOUS = 20  # labels that the page lists
+MOST_DRAWN = 30  # classes of a figure
+LONGEST_DRAWN = 24  # characters of a class name in a figure
+SHARES = ("0.5", "0.8", "0.9", "0.95", "1")  # of questions to answer
+PACKAGES = ("torch", "transformers", "datasets", "scikit-learn", "numpy", "scipy", "dvc")
+Json = dict[str, Any]
+Rows = Sequence[Mapping[str, str]]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,26 +43,112 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Write the page; the exit status."""
-    scores, data = read_json(REPORTS / "test.json"), read_json(REPORTS / "data.json")
-    page = render_page(
-        RunResults(
-            scores=scores,
-            data=data,
-            trainings={name: read_json(REPORTS / f"train_{name}.json") for name in MODELS},
-            curves={name: read_csv(PLOTS / f"train_{name}.csv") for name in MODELS},
-            predictions=read_csv(METRICS / "predictions.csv"),
-            mistakes=read_csv(PLOTS / "mistakes.csv"),
-            reliability=read_csv(PLOTS / "reliability.csv"),
-            coverage=read_csv(PLOTS / "coverage.csv"),
-            seeds=read_seeds(load_settings().seed, scores),
-            labels=read_labels(data),
-            params=PARAMS.read_text(encoding="utf-8"),
-        )
-    )
+    try:
+        page = render_page()
+    except (LookupError, TypeError, ValueError, UndefinedError) as error:
+        raise QcError(
+            f"{REPORTS}, {METRICS} or {PLOTS}: not of this version, or changed since: {error!r}; run `dvc repro` to "
+            "recreate them"
+        ) from None
     with new_file(PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"{PAGE}: {len(page.encode()) / 1024:.0f} KiB")
     return 0
+
+
+def render_page() -> str:
+    """Render the files of the last run as HTML; the template escapes everything that comes from data."""
+    scores, data = read_json(REPORTS / "test.json"), read_json(REPORTS / "data.json")
+    trainings = {name: read_json(REPORTS / f"train_{name}.json") for name in MODELS}
+    predictions = read_csv(METRICS / "predictions.csv")
+    if len(predictions) != scores["n_test"]:
+        raise QcError(
+            f"{METRICS / 'predictions.csv'}: {len(predictions)} rows, but {REPORTS / 'test.json'} is of "
+            f"{scores['n_test']} questions; run `dvc repro` to recreate them"
+        )
+    counts = {name: Counter((row["label"], row[name]) for row in predictions) for name in MODELS}
+    coverage, reliability, mistakes = (
+        _by_model(_unescaped(PLOTS / f"{name}.csv")) for name in ("coverage", "reliability", "mistakes")
+    )
+    labels, seeds = read_labels(data), read_seeds(load_settings().seed, scores)
+    classes = list(scores[next(iter(MODELS))]["f1"])
+    tested = data["classes"]["test"]
+    most = sorted(classes, key=lambda name: -tested.get(name, 0))[:MOST_DRAWN]
+    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return page.render(
+        scores=scores,
+        data=data,
+        models=list(MODELS),
+        precisions=" and ".join(sorted({training["precision"] for training in trainings.values()})),
+        results=[
+            *(_result(name, scores[name], trainings[name]) for name in MODELS),
+            *([title(name), "", "", *_accuracy(found), *[""] * 4] for name, found in scores["baselines"].items()),
+        ],
+        bins=ECE_BINS,
+        seeds=[
+            [name, *(f"{value:.3f}" for value in (mean(found), stdev(found), min(found), max(found)))]
+            for name, found in seeds.items()
+        ],
+        seed_count=max(map(len, seeds.values()), default=0),
+        comparisons=[_comparison(pair, found) for pair, found in scores["comparisons"].items()],
+        learning=_learning_curves(),
+        classes=classes,
+        drawn=[name for name in classes if name in most],
+        short={
+            name: name if len(name) <= LONGEST_DRAWN else f"{name[: LONGEST_DRAWN - 6]}… ({number})"
+            for number, name in enumerate(classes, start=1)
+        },
+        counts=counts,
+        by_class=[
+            [name, label, tested.get(label, 0)]
+            + [f"{scores[name][score][label]:.3f}" for score in ("precision", "recall", "f1")]
+            for name in MODELS
+            for label in classes
+        ],
+        reliability=line_chart(
+            "reliability diagram",
+            "mean confidence of a bin (larger: more questions)",
+            "accuracy of the bin",
+            {
+                name: [
+                    (float(row["confidence"]), float(row["accuracy"]), float(row["questions"]) ** 0.5 + 1)
+                    for row in rows
+                ]
+                for name, rows in reliability.items()
+            },
+            unit_square=True,
+        ),
+        calibration=[_calibration(name, scores[name]) for name in MODELS],
+        uncalibrated=[name for name in MODELS if scores[name]["calibrated"]["temperature"] is None],
+        not_calibrated=NOT_CALIBRATED,
+        coverage=line_chart(
+            "accuracy by coverage",
+            "coverage: share of the questions that are answered",
+            "accuracy on these",
+            {
+                name: [(float(row["coverage"]), float(row["accuracy"]), 2) for row in rows]
+                for name, rows in coverage.items()
+            },
+        ),
+        shares=[f"{float(share):.0%}" for share in SHARES],
+        thresholds=[[name, *(_threshold(rows, float(share)) for share in SHARES)] for name, rows in coverage.items()],
+        mistakes={
+            name: [[row["text"], row["label"], row["predicted"], f"{float(row['probability']):.3f}"] for row in rows]
+            for name, rows in mistakes.items()
+        },
+        audit=[[name.replace("_", " "), f"{share:.3f}"] for name, share in data["leak_audit"].items()],
+        sizes=[
+            [label, *(data["classes"][split].get(label, 0) for split in ("train", "valid", "test"))]
+            for label in classes
+        ],
+        twins=[" and ".join(pair) for pair in case_twins(classes)],
+        labels=labels,
+        lengths=[[split, *found.values()] for split, found in data["length"].items()],
+        percentiles=list(data["length"]["train"]),
+        listed=_listed,
+        params=PARAMS.read_text(encoding="utf-8"),
+        versions={"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+    )
 
 
 def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -54,11 +160,98 @@ def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, list[float]]:
     return {name: seed_values(seeds, name, "accuracy") for name in MODELS}
 
 
-def read_labels(data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Read what `qc labels` found; None where it was run on other splits than those of reports/data.json, or never."""
+def read_labels(data: Mapping[str, Any]) -> Json | None:
+    """Read what `qc labels` found; None where it was run on other splits than those of reports/data.json, or never.
+
+    Raises:
+        QcError: reports/labels.csv is not as `qc labels` wrote it; people edit it.
+    """
     if not SUSPECTS_SUMMARY.exists():
         return None
-    found = read_json(SUSPECTS_SUMMARY)
-    if found["split"] != {name: data["sha256"][name] for name in found["split"]}:
+    summary = read_json(SUSPECTS_SUMMARY)
+    if summary["split"] != {name: data["sha256"][name] for name in summary["split"]}:
         return None
-    return {**found, "most_suspicious": read_csv(SUSPECTS)[:MOST_SUSPICIOUS]}
+    csv.field_size_limit(sys.maxsize)  # a text of the training data may be longer than the default
+    suspicious = []
+    for number, row in enumerate(_unescaped(SUSPECTS)[:MOST_SUSPICIOUS], start=1):
+        try:
+            confidence = f"{float(row['confidence']):.2f}"
+            suspicious.append([truncate_text(row["text"]), row["label"], row["suggested"], confidence, row["agreeing"]])
+        except (LookupError, TypeError, ValueError) as error:
+            raise QcError(
+                f"{SUSPECTS}, question {number}: cannot be read: {printable(repr(error))}; run `qc labels` to recreate "
+                f"it, or remove {SUSPECTS_SUMMARY} for a report without it"
+            ) from None
+    return {
+        **summary,
+        "most_suspicious": suspicious,
+        "confusions": [list(each.values()) for each in summary["confusions"][:MOST_DRAWN]],
+        "conflicting_duplicates": [
+            [each["text"], ", ".join(f"{name} {count}" for name, count in each["labels"].items())]
+            for each in summary["conflicting_duplicates"]
+        ],
+    }
+
+
+def _unescaped(path: Path) -> list[dict[str, str]]:
+    """Read a CSV output without the apostrophes that keep spreadsheets from running its texts."""
+    return [
+        {key: unescape_formula(value) if isinstance(value, str) else value for key, value in row.items()}
+        for row in read_csv(path)
+    ]
+
+
+def _by_model(rows: Rows) -> dict[str, list[Mapping[str, str]]]:
+    return {name: [row for row in rows if row["model"] == name] for name in MODELS}
+
+
+def _learning_curves() -> list[Json]:
+    curves = {name: read_csv(PLOTS / f"train_{name}.csv") for name in MODELS}
+    drawn = {"valid_accuracy": "validation accuracy", "valid_loss": "validation loss", "train_loss": "training loss"}
+    return [
+        line_chart(
+            f"{label} by epoch",
+            "epoch",
+            label,
+            {name: [(float(row["epoch"]), float(row[column]), 2) for row in rows] for name, rows in curves.items()},
+            least_step=1,
+        )
+        for column, label in drawn.items()
+    ]
+
+
+def _result(name: str, scores: Json, training: Json) -> list[str]:
+    return [
+        f"{name}: {title(name)}",
+        f"{training['parameters']['trainable']:,}",
+        f"{training['valid']['accuracy']:.3f}",
+        *_accuracy(scores),
+        *(f"{scores[key]:.3f}" for key in ("macro_f1", "loss", "ece", "brier")),
+    ]
+
+
+def _accuracy(scores: Mapping[str, float]) -> list[str]:
+    return [f"{scores['accuracy']:.3f}", f"{scores['accuracy_low']:.3f} to {scores['accuracy_high']:.3f}"]
+
+
+def _comparison(pair: str, found: Mapping[str, float]) -> list[Any]:
+    first, second = pair.split("_vs_")
+    return [f"{first} and {second}", found[f"{first}_alone"], found[f"{second}_alone"], f"{found['mcnemar_p']:.3g}"]
+
+
+def _calibration(name: str, scores: Json) -> list[str]:
+    after = scores["calibrated"]
+    pairs = [f"{side[key]:.3f}" for key in ("loss", "ece", "brier") for side in (scores, after)]
+    return [name, temperature_text(after["temperature"]), *pairs]
+
+
+def _threshold(rows: Rows, share: float) -> str:
+    """The largest confidence of two digits that at least a share of the questions reach, and the accuracy on these."""
+    reached = next(row["min_confidence"] for row in rows if float(row["coverage"]) >= share)
+    least = Decimal(reached).quantize(Decimal("0.01"), ROUND_DOWN)
+    answered = [row for row in rows if Decimal(row["min_confidence"]) >= least]
+    return f"{float(answered[-1]['accuracy']):.3f} (P = {least})"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
