@@ -8,9 +8,10 @@ import platform
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_DOWN, Decimal
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -68,7 +69,7 @@ def render_page() -> str:
         )
     counts = {name: Counter((row["label"], row[name]) for row in predictions) for name in MODELS}
     coverage, reliability, mistakes = (
-        _by_model(_unescaped(PLOTS / f"{name}.csv")) for name in ("coverage", "reliability", "mistakes")
+        _by_model(_unescaped(read_csv(PLOTS / f"{name}.csv"))) for name in ("coverage", "reliability", "mistakes")
     )
     labels, seeds = read_labels(data), read_seeds(load_settings().seed, scores)
     classes = list(scores[next(iter(MODELS))]["f1"])
@@ -172,16 +173,24 @@ def read_labels(data: Mapping[str, Any]) -> Json | None:
     if summary["split"] != {name: data["sha256"][name] for name in summary["split"]}:
         return None
     csv.field_size_limit(sys.maxsize)  # a text of the training data may be longer than the default
-    suspicious = []
-    for number, row in enumerate(_unescaped(SUSPECTS)[:MOST_SUSPICIOUS], start=1):
-        try:
-            confidence = f"{float(row['confidence']):.2f}"
-            suspicious.append([truncate_text(row["text"]), row["label"], row["suggested"], confidence, row["agreeing"]])
-        except (LookupError, TypeError, ValueError) as error:
-            raise QcError(
-                f"{SUSPECTS}, question {number}: cannot be read: {printable(repr(error))}; run `qc labels` to recreate "
-                f"it, or remove {SUSPECTS_SUMMARY} for a report without it"
-            ) from None
+    try:
+        with SUSPECTS.open(encoding="utf-8", newline="") as file:
+            rows = _unescaped(islice(csv.DictReader(file), MOST_SUSPICIOUS))
+        suspicious = [
+            [
+                truncate_text(row["text"]),
+                row["label"],
+                row["suggested"],
+                f"{float(row['confidence']):.2f}",
+                row["agreeing"],
+            ]
+            for row in rows
+        ]
+    except (OSError, csv.Error, LookupError, TypeError, ValueError) as error:
+        raise QcError(
+            f"{SUSPECTS}: cannot be read: {printable(repr(error))}; run `qc labels` to recreate it, or remove "
+            f"{SUSPECTS_SUMMARY} for a report without it"
+        ) from None
     return {
         **summary,
         "most_suspicious": suspicious,
@@ -193,11 +202,11 @@ def read_labels(data: Mapping[str, Any]) -> Json | None:
     }
 
 
-def _unescaped(path: Path) -> list[dict[str, str]]:
-    """Read a CSV output without the apostrophes that keep spreadsheets from running its texts."""
+def _unescaped(rows: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Remove the apostrophes that keep spreadsheets from running texts."""
     return [
         {key: unescape_formula(value) if isinstance(value, str) else value for key, value in row.items()}
-        for row in read_csv(path)
+        for row in rows
     ]
 
 

@@ -53,7 +53,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _marks(low: float, high: float, least_step: float = 0.0) -> list[float]:
-    """Choose up to seven round numbers from low to high."""
+    """Choose up to eight round numbers from low to high."""
     steps = (digit * 10.0**power for power in range(-9, 10) for digit in (1, 2, 5))
-    step = next(step for step in steps if step >= least_step and high - low <= 6 * step)
+    step = next(step for step in steps if step >= least_step and high - low <= 7 * step)
     return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -12,7 +12,6 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from qc.config.settings import Settings
-from qc.evaluation.scores import COMPARED
 from qc.evaluation.tables import markdown, temperature_text
 from qc.files import RECORD, WEIGHTS, file_sha256, new_folder, read_json, round_floats
 from qc.inference.model_folder import read_config
@@ -23,6 +22,12 @@ USES = {
     "train": "training questions",
     "test": "official test questions, which training does not see",
     "corrections": "corrected labels of training questions",
+}
+METRICS = {  # the hub's type of a score, and its name there
+    "accuracy": ("accuracy", "accuracy"),
+    "macro_f1": ("f1", "macro F1"),
+    "loss": ("log_loss", "log loss"),
+    "ece": ("ece", "expected calibration error"),
 }
 
 
@@ -69,10 +74,11 @@ def write_cards(
                     dataset_type=tested,
                     dataset_name=tested,
                     dataset_split="test",
-                    metric_type=key,
+                    metric_type=kind,
+                    metric_name=metric,
                     metric_value=round_floats(scores[name][key]),
                 )
-                for key in COMPARED
+                for key, (kind, metric) in METRICS.items()
             ]
             card = ModelCard.from_template(
                 ModelCardData(
