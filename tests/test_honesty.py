@@ -20,14 +20,14 @@ def copied(finished, tmp_path):
     return finished.copy(tmp_path / "copy")
 
 
-def tests_of(project):
+def held_out(project):
     """The files of the test split."""
     return sorted(project.root.glob("data/split/**/test.parquet"))
 
 
 def change_labels(project):
     """Deal the labels of the test split out anew: wrong for most of the questions."""
-    for path in tests_of(project):
+    for path in held_out(project):
         table = parquet.read_table(path)
         rows = list(range(len(table)))
         random.Random(1).shuffle(rows)
@@ -42,10 +42,10 @@ def change_labels(project):
 
 def change_questions(project):
     """Give the test split other texts, and other token ids wherever they are."""
-    ids = parquet.read_table(tests_of(project)[0])["id"].to_pylist()
-    for path in (*tests_of(project), *project.root.glob("data/tokenized/*/input_ids.parquet")):
+    ids = parquet.read_table(held_out(project)[0])["id"].to_pylist()
+    for path in (*held_out(project), *project.root.glob("data/tokenized/*/input_ids.parquet")):
         table = parquet.read_table(path)
-        tested = range(len(table)) if path in tests_of(project) else ids
+        tested = range(len(table)) if path in held_out(project) else ids
         for place, field in enumerate(table.schema):
             values = table[field.name].to_pylist()
             for row in tested:
@@ -90,7 +90,7 @@ def test_the_questions_of_test_change_no_byte_of_what_training_writes(copied):
 
 
 def test_training_and_validation_never_read_the_test_split(copied):
-    for path in tests_of(copied):
+    for path in held_out(copied):
         path.unlink()
     for stage in TRAINING:
         copied.stage(stage)

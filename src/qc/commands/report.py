@@ -18,7 +18,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
-from qc.commands.report_figures import line_chart
+from qc.commands.report_figures import Point, line_chart
 from qc.errors import QcError, printable
 from qc.evaluation.metrics import ECE_BINS
 from qc.evaluation.tables import NOT_CALIBRATED, seed_values, temperature_text, title
@@ -32,7 +32,9 @@ TEMPLATE = Path(__file__).with_name("report_page.html")
 MOST_SUSPICIOUS = 20  # labels that the page lists
 MOST_DRAWN = 30  # classes of a figure
 LONGEST_DRAWN = 24  # characters of a class name in a figure
-SHARES = ("0.5", "0.8", "0.9", "0.95", "1")  # of questions to answer
+SHARES = (0.5, 0.8, 0.9, 0.95, 1.0)  # of questions to answer
+LEARNING = {"valid_accuracy": "validation accuracy", "valid_loss": "validation loss", "train_loss": "training loss"}
+LABEL_COLUMNS = ("text", "label", "suggested", "confidence", "agreeing")
 PACKAGES = ("torch", "transformers", "datasets", "scikit-learn", "numpy", "scipy", "dvc")
 Json = dict[str, Any]
 Rows = Sequence[Mapping[str, str]]
@@ -71,6 +73,7 @@ def render_page() -> str:
     coverage, reliability, mistakes = (
         _by_model(_unescaped(read_csv(PLOTS / f"{name}.csv"))) for name in ("coverage", "reliability", "mistakes")
     )
+    curves = {name: read_csv(PLOTS / f"train_{name}.csv") for name in MODELS}
     labels, seeds = read_labels(data), read_seeds(load_settings().seed, scores)
     classes = list(scores[next(iter(MODELS))]["f1"])
     tested = data["classes"]["test"]
@@ -92,7 +95,16 @@ def render_page() -> str:
         ],
         seed_count=max(map(len, seeds.values()), default=0),
         comparisons=[_comparison(pair, found) for pair, found in scores["comparisons"].items()],
-        learning=_learning_curves(),
+        learning=[
+            line_chart(
+                f"{label} by epoch",
+                "epoch",
+                label,
+                {name: _points(rows, "epoch", column) for name, rows in curves.items()},
+                least_step=1,
+            )
+            for column, label in LEARNING.items()
+        ],
         classes=classes,
         drawn=[name for name in classes if name in most],
         short={
@@ -110,13 +122,7 @@ def render_page() -> str:
             "reliability diagram",
             "mean confidence of a bin (larger: more questions)",
             "accuracy of the bin",
-            {
-                name: [
-                    (float(row["confidence"]), float(row["accuracy"]), float(row["questions"]) ** 0.5 + 1)
-                    for row in rows
-                ]
-                for name, rows in reliability.items()
-            },
+            {name: _points(rows, "confidence", "accuracy", "questions") for name, rows in reliability.items()},
             unit_square=True,
         ),
         calibration=[_calibration(name, scores[name]) for name in MODELS],
@@ -126,13 +132,10 @@ def render_page() -> str:
             "accuracy by coverage",
             "coverage: share of the questions that are answered",
             "accuracy on these",
-            {
-                name: [(float(row["coverage"]), float(row["accuracy"]), 2) for row in rows]
-                for name, rows in coverage.items()
-            },
+            {name: _points(rows, "coverage", "accuracy") for name, rows in coverage.items()},
         ),
-        shares=[f"{float(share):.0%}" for share in SHARES],
-        thresholds=[[name, *(_threshold(rows, float(share)) for share in SHARES)] for name, rows in coverage.items()],
+        shares=[f"{share:.0%}" for share in SHARES],
+        thresholds=[[name, *(_threshold(rows, share) for share in SHARES)] for name, rows in coverage.items()],
         mistakes={
             name: [[row["text"], row["label"], row["predicted"], f"{float(row['probability']):.3f}"] for row in rows]
             for name, rows in mistakes.items()
@@ -176,16 +179,9 @@ def read_labels(data: Mapping[str, Any]) -> Json | None:
     try:
         with SUSPECTS.open(encoding="utf-8", newline="") as file:
             rows = _unescaped(islice(csv.DictReader(file), MOST_SUSPICIOUS))
-        suspicious = [
-            [
-                truncate_text(row["text"]),
-                row["label"],
-                row["suggested"],
-                f"{float(row['confidence']):.2f}",
-                row["agreeing"],
-            ]
-            for row in rows
-        ]
+        for row in rows:
+            row |= {"text": truncate_text(row["text"]), "confidence": f"{float(row['confidence']):.2f}"}
+        suspicious = [[row[key] for key in LABEL_COLUMNS] for row in rows]
     except (OSError, csv.Error, LookupError, TypeError, ValueError) as error:
         raise QcError(
             f"{SUSPECTS}: cannot be read: {printable(repr(error))}; run `qc labels` to recreate it, or remove "
@@ -214,19 +210,9 @@ def _by_model(rows: Rows) -> dict[str, list[Mapping[str, str]]]:
     return {name: [row for row in rows if row["model"] == name] for name in MODELS}
 
 
-def _learning_curves() -> list[Json]:
-    curves = {name: read_csv(PLOTS / f"train_{name}.csv") for name in MODELS}
-    drawn = {"valid_accuracy": "validation accuracy", "valid_loss": "validation loss", "train_loss": "training loss"}
-    return [
-        line_chart(
-            f"{label} by epoch",
-            "epoch",
-            label,
-            {name: [(float(row["epoch"]), float(row[column]), 2) for row in rows] for name, rows in curves.items()},
-            least_step=1,
-        )
-        for column, label in drawn.items()
-    ]
+def _points(rows: Rows, x: str, y: str, size: str | None = None) -> list[Point]:
+    """Take the points of a line from columns of a table; the radius of a dot grows with the root of its size."""
+    return [(float(row[x]), float(row[y]), 1 + float(row[size]) ** 0.5 if size else 2.0) for row in rows]
 
 
 def _result(name: str, scores: Json, training: Json) -> list[str]:
@@ -248,9 +234,9 @@ def _comparison(pair: str, found: Mapping[str, float]) -> list[Any]:
     return [f"{first} and {second}", found[f"{first}_alone"], found[f"{second}_alone"], f"{found['mcnemar_p']:.3g}"]
 
 
-def _calibration(name: str, scores: Json) -> list[str]:
-    after = scores["calibrated"]
-    pairs = [f"{side[key]:.3f}" for key in ("loss", "ece", "brier") for side in (scores, after)]
+def _calibration(name: str, before: Json) -> list[str]:
+    after = before["calibrated"]
+    pairs = [f"{side[key]:.3f}" for key in ("loss", "ece", "brier") for side in (before, after)]
     return [name, temperature_text(after["temperature"]), *pairs]
 
 
