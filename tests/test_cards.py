@@ -28,6 +28,9 @@ def test_a_card_tells_the_models_own_facts(finished, name):
     assert values["seed"] == "1"
     assert values["epochs"] == "2"
     assert "- tiny.label: none" in card
+    temperature = scores["calibrated"]["temperature"]
+    fitted = "not calibrated (T = 1, too few" if temperature is None else f"{temperature:.2f}, with which the ECE"
+    assert f"Softmax temperature, fitted on validation: {fitted}" in card
 
 
 def test_a_card_names_the_encoder_and_its_licence_where_there_is_one(finished):
@@ -55,17 +58,6 @@ def test_a_cards_metadata_is_what_model_hubs_read(finished, name):
     assert {(each.task_type, each.dataset_name, each.dataset_split) for each in data.eval_results} == {
         ("text-classification", "tiny.label", "test")
     }
-
-
-def test_a_card_names_the_temperature_that_validation_gave(finished):
-    for name in MODELS:
-        card = (finished.root / f"reports/cards/{name}.md").read_text()
-        calibrated = read_json(finished.root / "reports/test.json")[name]["calibrated"]
-        if calibrated["temperature"] is None:
-            said = "not calibrated (T = 1, too few mistakes on validation)."
-        else:
-            said = f"{calibrated['temperature']:.2f}, with which the ECE on test is {calibrated['ece']:.3f}."
-        assert f"Softmax temperature, fitted on validation: {said}" in card
 
 
 def test_a_card_warns_of_a_model_that_was_given_the_answer(restored):

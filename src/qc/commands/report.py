@@ -241,8 +241,8 @@ def _calibration(name: str, before: Json) -> list[str]:
 
 
 def _threshold(rows: Rows, share: float) -> str:
-    """The largest confidence of two digits that at least a share of the questions reach, and the accuracy on these."""
-    reached = next(row["min_confidence"] for row in rows if float(row["coverage"]) >= share)
+    """Find the largest confidence of two digits that a share of the questions reaches, and the accuracy above it."""
+    reached, *_ = (row["min_confidence"] for row in rows if float(row["coverage"]) >= share)
     least = Decimal(reached).quantize(Decimal("0.01"), ROUND_DOWN)
     answered = [row for row in rows if Decimal(row["min_confidence"]) >= least]
     return f"{float(answered[-1]['accuracy']):.3f} (P = {least})"

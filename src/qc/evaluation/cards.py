@@ -17,6 +17,7 @@ from qc.files import RECORD, WEIGHTS, file_sha256, new_folder, read_json, round_
 from qc.inference.model_folder import read_config
 from qc.models.registry import MODELS
 
+TASK = "text-classification"
 TEMPLATE = Path(__file__).with_name("model_card.md")
 USES = {
     "train": "training questions",
@@ -55,13 +56,6 @@ def write_cards(
     """
     sources = read_json(files)
     tested = sources.get("test", sources["train"])["name"]
-    facts = {
-        "files": [{"use": USES[key], **source} for key, source in sources.items()],
-        "splits": [
-            {"name": path.stem, "questions": count, "sha256": file_sha256(path)} for path, count in splits.items()
-        ],
-        "n_test": scores["n_test"],
-    }
     with new_folder(folder) as temporary:
         for name, model in MODELS.items():
             config = read_config(models / name)
@@ -70,7 +64,7 @@ def write_cards(
             parameters = {key: getattr(settings, key) for key in ("seed", "threads", "class_weights")} | training
             results = [
                 EvalResult(
-                    task_type="text-classification",
+                    TASK,
                     dataset_type=tested,
                     dataset_name=tested,
                     dataset_split="test",
@@ -83,8 +77,8 @@ def write_cards(
             card = ModelCard.from_template(
                 ModelCardData(
                     model_name=name,
-                    pipeline_tag="text-classification",
-                    base_model=encoder["repository"] if encoder else None,
+                    pipeline_tag=TASK,
+                    base_model=encoder and encoder["repository"],
                     eval_results=results,
                 ),
                 template_path=str(TEMPLATE),
@@ -98,6 +92,8 @@ def write_cards(
                 temperature=temperature_text(scores[name]["calibrated"]["temperature"]),
                 select_by=training["select_by"],
                 parameters=markdown(["parameter", "value"], list(parameters.items())),
-                **facts,
+                files=[{"use": USES[key], **source} for key, source in sources.items()],
+                splits=[(path.stem, count, file_sha256(path)) for path, count in splits.items()],
+                n_test=scores["n_test"],
             )
             (temporary / f"{name}.md").write_text(f"{str(card).rstrip()}\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The result tables, as Markdown and as text."""
+"""Result tables, as Markdown and as text."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -16,22 +16,22 @@ NOT_CALIBRATED = "not calibrated (T = 1, too few mistakes on validation)"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Lay out a Markdown table; cells stay as they are."""
+    """Format a Markdown table; cells stay as they are."""
     return tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
 
 
 def title(name: str) -> str:
-    """Full name of a model or baseline."""
+    """Return the full name of a model or baseline."""
     return MODELS[name].title if name in MODELS else BASELINES[name]
 
 
 def temperature_text(temperature: float | None) -> str:
-    """Show a softmax temperature; None where none could be fitted."""
+    """Format a softmax temperature; None where none could be fitted."""
     return NOT_CALIBRATED if temperature is None else f"{temperature:.2f}"
 
 
 def result_table(scores: Mapping[str, Any], trainings: Mapping[str, Mapping[str, Any]]) -> str:
-    """Make the table of results from reports/test.json and reports/train_NAME.json."""
+    """Format the results in reports/test.json and reports/train_NAME.json."""
     header = [
         "",
         "trained parameters",
@@ -82,7 +82,7 @@ def seed_values(seeds: Mapping[str, Any], model: str, score: str) -> list[float]
 
 
 def seed_table(seeds: Mapping[str, Any]) -> str:
-    """Make the table of accuracies over training seeds from reports/seeds.json."""
+    """Format the accuracies over training seeds in reports/seeds.json."""
     header = [f"over seeds {', '.join(seeds)}", "validation accuracy", "test accuracy", "standard deviation", "range"]
     rows = []
     for model in next(iter(seeds.values())):
@@ -100,7 +100,7 @@ def seed_table(seeds: Mapping[str, Any]) -> str:
 
 
 def standard_error(share: float, questions: int) -> float:
-    """Standard error of a share of so many questions; more seeds do not make it smaller."""
+    """Compute the standard error of a share of independent questions."""
     return (share * (1 - share) / questions) ** 0.5
 
 
