@@ -119,6 +119,11 @@ def test_the_results_of_models_and_baselines_are_in_the_first_table():
         assert cells[5:] == [f"{scores[name][key]:.3f}" for key in ("macro_f1", "loss", "ece", "brier")]
     assert rows[0][4] == "0.215 to 0.785"  # Wilson, 4 of 8: (4 + 1.92 -+ 1.96 sqrt(2 + .96)) / (8 + 3.84)
     assert rows[3][1:] == ["", "", "0.500", "0.215 to 0.785", "", "", "", ""]
+    # Class A of scratch: 2 of 4 found, 2 of 4 predictions correct; of prefix 4 of 4, and 4 of 5.
+    assert [cells[-4:-1] for cells in table(page, 'aria-label="F1 by class"')[1:3]] == [
+        ["0.500", "0.500", "0.500"],
+        ["0.800", "1.000", "0.889"],
+    ]
     for words in ("3 models on the same 8 test questions", "15 equal-width bins", "Trained in bf16", "transformers"):
         assert words in page
 
@@ -160,8 +165,9 @@ def test_figures_show_the_classes_with_the_most_questions():
     page = written()
     drawn = [name for number, name in enumerate(classes) if number not in (0, 7, 32)]
     assert table(page, 'aria-label="confusion matrix of prefix"')[0] == ["true class", *drawn]
-    assert [cells[:3] for cells in table(page, 'aria-label="F1 by class"')[::3]] == [
-        [name, "scratch", "1.000"] for name in drawn
+    assert [cells[:-1] for cells in table(page, 'aria-label="F1 by class"')[1:4]] == [
+        ["class 00", "1", "scratch", "1.000", "1.000", "1.000"],
+        *([name, "1.000", "1.000", "1.000"] for name in ("prefix", "distilbert")),
     ]
     assert "The 30 of 33 classes that have the most test questions." in page
     assert row(page, "Questions by class", "class 00") == ["1", "1", "1"]

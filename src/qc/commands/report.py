@@ -86,15 +86,15 @@ def render_page() -> str:
         precisions=" and ".join(sorted({training["precision"] for training in trainings.values()})),
         results=[
             *(_result(name, scores[name], trainings[name]) for name in MODELS),
-            *([title(name), "", "", *_accuracy(found), *[""] * 4] for name, found in scores["baselines"].items()),
+            *([title(name), "", "", *_accuracy(score), *[""] * 4] for name, score in scores["baselines"].items()),
         ],
         bins=ECE_BINS,
         seeds=[
-            [name, *(f"{value:.3f}" for value in (mean(found), stdev(found), min(found), max(found)))]
-            for name, found in seeds.items()
+            [name, *(f"{number:.3f}" for number in (mean(values), stdev(values), min(values), max(values)))]
+            for name, values in seeds.items()
         ],
         seed_count=max(map(len, seeds.values()), default=0),
-        comparisons=[_comparison(pair, found) for pair, found in scores["comparisons"].items()],
+        comparisons=[_comparison(pair, test) for pair, test in scores["comparisons"].items()],
         learning=[
             line_chart(
                 f"{label} by epoch",
@@ -112,12 +112,6 @@ def render_page() -> str:
             for number, name in enumerate(classes, start=1)
         },
         counts=counts,
-        by_class=[
-            [name, label, tested.get(label, 0)]
-            + [f"{scores[name][score][label]:.3f}" for score in ("precision", "recall", "f1")]
-            for name in MODELS
-            for label in classes
-        ],
         reliability=line_chart(
             "reliability diagram",
             "mean confidence of a bin (larger: more questions)",
@@ -147,9 +141,8 @@ def render_page() -> str:
         ],
         twins=[" and ".join(pair) for pair in case_twins(classes)],
         labels=labels,
-        lengths=[[split, *found.values()] for split, found in data["length"].items()],
+        lengths=[[split, *lengths.values()] for split, lengths in data["length"].items()],
         percentiles=list(data["length"]["train"]),
-        listed=_listed,
         params=PARAMS.read_text(encoding="utf-8"),
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
     )
@@ -165,7 +158,7 @@ def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def read_labels(data: Mapping[str, Any]) -> Json | None:
-    """Read what `qc labels` found; None where it was run on other splits than those of reports/data.json, or never.
+    """Read the output of `qc labels`; None where it was run on other splits than those of reports/data.json, or never.
 
     Raises:
         QcError: reports/labels.csv is not as `qc labels` wrote it; people edit it.
@@ -190,10 +183,10 @@ def read_labels(data: Mapping[str, Any]) -> Json | None:
     return {
         **summary,
         "most_suspicious": suspicious,
-        "confusions": [list(each.values()) for each in summary["confusions"][:MOST_DRAWN]],
+        "confusions": [list(confusion.values()) for confusion in summary["confusions"][:MOST_DRAWN]],
         "conflicting_duplicates": [
-            [each["text"], ", ".join(f"{name} {count}" for name, count in each["labels"].items())]
-            for each in summary["conflicting_duplicates"]
+            [question["text"], ", ".join(f"{name} {count}" for name, count in question["labels"].items())]
+            for question in summary["conflicting_duplicates"]
         ],
     }
 
@@ -229,9 +222,9 @@ def _accuracy(scores: Mapping[str, float]) -> list[str]:
     return [f"{scores['accuracy']:.3f}", f"{scores['accuracy_low']:.3f} to {scores['accuracy_high']:.3f}"]
 
 
-def _comparison(pair: str, found: Mapping[str, float]) -> list[Any]:
+def _comparison(pair: str, test: Mapping[str, float]) -> list[Any]:
     first, second = pair.split("_vs_")
-    return [f"{first} and {second}", found[f"{first}_alone"], found[f"{second}_alone"], f"{found['mcnemar_p']:.3g}"]
+    return [f"{first} and {second}", test[f"{first}_alone"], test[f"{second}_alone"], f"{test['mcnemar_p']:.3g}"]
 
 
 def _calibration(name: str, before: Json) -> list[str]:
@@ -246,7 +239,3 @@ def _threshold(rows: Rows, share: float) -> str:
     least = Decimal(reached).quantize(Decimal("0.01"), ROUND_DOWN)
     answered = [row for row in rows if Decimal(row["min_confidence"]) >= least]
     return f"{float(answered[-1]['accuracy']):.3f} (P = {least})"
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
