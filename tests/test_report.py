@@ -264,6 +264,7 @@ OTHER = "not of this version"
         ("metrics/predictions.csv", lambda text: text.replace("prefix", "suffix"), OTHER),
         ("reports/test.json", lambda text: text.replace("prefix", "suffix"), OTHER),
         ("reports/data.json", lambda text: "{}", OTHER),
+        ("reports/data.json", lambda text: text.replace("truncated", "cut"), OTHER),
         ("reports/test.json", lambda text: "{", "^reports/test.json: cannot be read"),
     ],
 )  # fmt: skip
