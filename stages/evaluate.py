@@ -10,6 +10,7 @@ precision that they were trained in, so validation scores are those of training.
 """
 
 from qc.config.settings import Settings
+from qc.errors import QcError
 from qc.paths import CARDS, ENCODERS, FILES, METRICS, MODELS, PLOTS, REPORTS, SPLIT
 from qc.stage import run
 
@@ -21,7 +22,7 @@ def main(settings: Settings) -> None:
     from qc.evaluation.baselines import predict_baselines
     from qc.evaluation.cards import write_cards
     from qc.evaluation.figure_tables import write_coverage, write_figure_tables
-    from qc.evaluation.predictions import predict_splits, write_predictions
+    from qc.evaluation.predictions import write_predictions
     from qc.evaluation.scores import score_test, score_validation, select_compared
     from qc.evaluation.tables import accuracy_lines
     from qc.files import write_json
@@ -34,10 +35,16 @@ def main(settings: Settings) -> None:
     temperatures, valid_logits, test_logits = {}, {}, {}
     for name, config in settings.training().items():
         trained = load_model(MODELS / name, ENCODERS)
+        trained.model.to(device)
         temperatures[name] = trained.temperature
         valid, test = (QuestionTable.read(SPLIT / config.tokenizer_name / file) for file in (VALID, TEST))
-        valid_logits[name], test_logits[name] = predict_splits(trained, (valid, test), device)
-    classes = valid.class_names.classes  # the splits hold the same questions for every tokenizer
+        classes = valid.class_names.classes
+        if trained.classes != classes:
+            raise QcError(f"{MODELS / name}: trained for {trained.classes}, the data has {classes}; run `dvc repro`")
+        valid_logits[name], test_logits[name] = (
+            trained.predict(trained.pack(split.input_ids, split.labels).to(device), trained.precision).double().numpy()
+            for split in (valid, test)  # the same questions for every tokenizer
+        )
     train = QuestionTable.read(SPLIT / config.tokenizer_name / TRAIN, "text", "label")
     valid_baselines, baselines = predict_baselines(
         train.texts, train.labels, valid.texts, test.texts, class_weights=settings.class_weights
@@ -47,19 +54,17 @@ def main(settings: Settings) -> None:
     probabilities = {name: softmax(each, axis=1) for name, each in valid_logits.items()}
     path = METRICS / "validation_predictions.csv"
     write_predictions(path, valid.columns.to_pydict(), classes, probabilities, valid_baselines["tfidf_svm"])
-    calibrated = {name: softmax(each / (temperatures[name] or 1), axis=1) for name, each in valid_logits.items()}
-    write_coverage(PLOTS, valid.labels, calibrated)
+    write_coverage(PLOTS, valid.labels, valid_logits, temperatures)
 
     scores = score_test(test_logits, test.labels, classes, baselines, temperatures)
     write_json(REPORTS / "test.json", scores)
-    compared = select_compared(scores, test_logits)
-    for name, few in {**{name: compared[name] for name in test_logits}, **compared["baselines"]}.items():
-        write_json(METRICS / f"test_{name}.json", few)
+    for name, compared in select_compared(scores, [*test_logits, *baselines]).items():
+        write_json(METRICS / f"test_{name}.json", compared)
     probabilities = {name: softmax(each, axis=1) for name, each in test_logits.items()}
     path = METRICS / "predictions.csv"
     columns = write_predictions(path, test.columns.to_pydict(), classes, probabilities, baselines["tfidf_svm"])
     write_figure_tables(PLOTS, columns, test.labels, probabilities, scores)
-    splits = [SPLIT / config.tokenizer_name / file for file in (TRAIN, VALID)]
+    splits = {SPLIT / config.tokenizer_name / file: len(rows) for file, rows in ((TRAIN, train), (VALID, valid))}
     write_cards(CARDS, MODELS, REPORTS, ENCODERS, FILES, splits, scores, settings)
     print(accuracy_lines(scores))
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from huggingface_hub import metadata_load
+from huggingface_hub import ModelCard
 
 from qc.files import read_json
 from tests.conftest import CLASSES, pin
@@ -28,6 +28,9 @@ def test_a_card_tells_the_models_own_facts(finished, name):
     assert values["seed"] == "1"
     assert values["epochs"] == "2"
     assert "- tiny.label: none" in card
+    temperature = scores["calibrated"]["temperature"]
+    fitted = "not calibrated (T = 1, too few" if temperature is None else f"{temperature:.2f}, with which the ECE"
+    assert f"Softmax temperature, fitted on validation: {fitted}" in card
 
 
 def test_a_card_names_the_encoder_and_its_licence_where_there_is_one(finished):
@@ -39,12 +42,22 @@ def test_a_card_names_the_encoder_and_its_licence_where_there_is_one(finished):
     assert "None. Only the tokenizer of tiny-bert is used." in (finished.root / "reports/cards/scratch.md").read_text()
 
 
-def test_a_cards_metadata_is_what_model_hubs_read(finished):
-    assert metadata_load(finished.root / "reports/cards/prefix.md") == {
-        "pipeline_tag": "text-classification",
-        "base_model": "nobody/tiny-bert",
+@pytest.mark.parametrize("name", MODELS)
+def test_a_cards_metadata_is_what_model_hubs_read(finished, name):
+    data = ModelCard.load(finished.root / f"reports/cards/{name}.md").data
+    assert data.pipeline_tag == "text-classification"
+    assert data.base_model == (None if name == "scratch" else "nobody/tiny-bert")
+    assert data.model_name == name
+    scores = read_json(finished.root / "reports/test.json")[name]
+    assert [(result.metric_type, result.metric_name, result.metric_value) for result in data.eval_results] == [
+        ("accuracy", "accuracy", scores["accuracy"]),
+        ("f1", "macro F1", scores["macro_f1"]),
+        ("log_loss", "log loss", scores["loss"]),
+        ("ece", "expected calibration error", scores["ece"]),
+    ]
+    assert {(each.task_type, each.dataset_name, each.dataset_split) for each in data.eval_results} == {
+        ("text-classification", "tiny.label", "test")
     }
-    assert metadata_load(finished.root / "reports/cards/scratch.md") == {"pipeline_tag": "text-classification"}
 
 
 def test_a_card_warns_of_a_model_that_was_given_the_answer(restored):

@@ -3,18 +3,41 @@
 The page has no script and loads nothing. Run `dvc repro` first.
 """
 
+import csv
+import platform
+import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_DOWN, Decimal
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
-from qc.commands.report_page import RunResults, render_page
-from qc.evaluation.tables import seed_values
-from qc.files import new_file, read_csv, read_json
+from jinja2 import Environment, StrictUndefined, UndefinedError
+
+from qc.commands.report_figures import Point, line_chart
+from qc.errors import QcError, printable
+from qc.evaluation.metrics import ECE_BINS
+from qc.evaluation.tables import NOT_CALIBRATED, seed_values, temperature_text, title
+from qc.files import new_file, read_csv, read_json, truncate_text, unescape_formula
 from qc.models.registry import MODELS
 from qc.paths import METRICS, PAGE, PARAMS, PLOTS, REPORTS, SEEDS, SUSPECTS, SUSPECTS_SUMMARY
+from qc.questions.text import case_twins
 from qc.stage import load_settings
 
+TEMPLATE = Path(__file__).with_name("report_page.html")
 MOST_SUSPICIOUS = 20  # labels that the page lists
+MOST_DRAWN = 30  # classes of a figure
+LONGEST_DRAWN = 24  # characters of a class name in a figure
+SHARES = (0.5, 0.8, 0.9, 0.95, 1.0)  # of questions to answer
+LEARNING = {"valid_accuracy": "validation accuracy", "valid_loss": "validation loss", "train_loss": "training loss"}
+LABEL_COLUMNS = ("text", "label", "suggested", "confidence", "agreeing")
+PACKAGES = ("torch", "transformers", "datasets", "scikit-learn", "numpy", "scipy", "dvc")
+Json = dict[str, Any]
+Rows = Sequence[Mapping[str, str]]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,26 +46,106 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Write the page; the exit status."""
-    scores, data = read_json(REPORTS / "test.json"), read_json(REPORTS / "data.json")
-    page = render_page(
-        RunResults(
-            scores=scores,
-            data=data,
-            trainings={name: read_json(REPORTS / f"train_{name}.json") for name in MODELS},
-            curves={name: read_csv(PLOTS / f"train_{name}.csv") for name in MODELS},
-            predictions=read_csv(METRICS / "predictions.csv"),
-            mistakes=read_csv(PLOTS / "mistakes.csv"),
-            reliability=read_csv(PLOTS / "reliability.csv"),
-            coverage=read_csv(PLOTS / "coverage.csv"),
-            seeds=read_seeds(load_settings().seed, scores),
-            labels=read_labels(data),
-            params=PARAMS.read_text(encoding="utf-8"),
-        )
-    )
+    try:
+        page = render_page()
+    except (LookupError, TypeError, ValueError, UndefinedError) as error:
+        raise QcError(
+            f"{REPORTS}, {METRICS} or {PLOTS}: not of this version, or changed since: {error!r}; run `dvc repro` to "
+            "recreate them"
+        ) from None
     with new_file(PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"{PAGE}: {len(page.encode()) / 1024:.0f} KiB")
     return 0
+
+
+def render_page() -> str:
+    """Render the files of the last run as HTML; the template escapes everything that comes from data."""
+    scores, data = read_json(REPORTS / "test.json"), read_json(REPORTS / "data.json")
+    trainings = {name: read_json(REPORTS / f"train_{name}.json") for name in MODELS}
+    predictions = read_csv(METRICS / "predictions.csv")
+    if len(predictions) != scores["n_test"]:
+        raise QcError(
+            f"{METRICS / 'predictions.csv'}: {len(predictions)} rows, but {REPORTS / 'test.json'} is of "
+            f"{scores['n_test']} questions; run `dvc repro` to recreate them"
+        )
+    counts = {name: Counter((row["label"], row[name]) for row in predictions) for name in MODELS}
+    coverage, reliability, mistakes = (
+        _by_model(_unescaped(read_csv(PLOTS / f"{name}.csv"))) for name in ("coverage", "reliability", "mistakes")
+    )
+    curves = {name: read_csv(PLOTS / f"train_{name}.csv") for name in MODELS}
+    labels, seeds = read_labels(data), read_seeds(load_settings().seed, scores)
+    classes = list(scores[next(iter(MODELS))]["f1"])
+    tested = data["classes"]["test"]
+    most = sorted(classes, key=lambda name: -tested.get(name, 0))[:MOST_DRAWN]
+    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return page.render(
+        scores=scores,
+        data=data,
+        models=list(MODELS),
+        precisions=" and ".join(sorted({training["precision"] for training in trainings.values()})),
+        results=[
+            *(_result(name, scores[name], trainings[name]) for name in MODELS),
+            *([title(name), "", "", *_accuracy(score), *[""] * 4] for name, score in scores["baselines"].items()),
+        ],
+        bins=ECE_BINS,
+        seeds=[
+            [name, *(f"{number:.3f}" for number in (mean(values), stdev(values), min(values), max(values)))]
+            for name, values in seeds.items()
+        ],
+        seed_count=max(map(len, seeds.values()), default=0),
+        comparisons=[_comparison(pair, test) for pair, test in scores["comparisons"].items()],
+        learning=[
+            line_chart(
+                f"{label} by epoch",
+                "epoch",
+                label,
+                {name: _points(rows, "epoch", column) for name, rows in curves.items()},
+                least_step=1,
+            )
+            for column, label in LEARNING.items()
+        ],
+        classes=classes,
+        drawn=[name for name in classes if name in most],
+        short={
+            name: name if len(name) <= LONGEST_DRAWN else f"{name[: LONGEST_DRAWN - 6]}… ({number})"
+            for number, name in enumerate(classes, start=1)
+        },
+        counts=counts,
+        reliability=line_chart(
+            "reliability diagram",
+            "mean confidence of a bin (larger: more questions)",
+            "accuracy of the bin",
+            {name: _points(rows, "confidence", "accuracy", "questions") for name, rows in reliability.items()},
+            unit_square=True,
+        ),
+        calibration=[_calibration(name, scores[name]) for name in MODELS],
+        uncalibrated=[name for name in MODELS if scores[name]["calibrated"]["temperature"] is None],
+        not_calibrated=NOT_CALIBRATED,
+        coverage=line_chart(
+            "accuracy by coverage",
+            "coverage: share of the questions that are answered",
+            "accuracy on these",
+            {name: _points(rows, "coverage", "accuracy") for name, rows in coverage.items()},
+        ),
+        shares=[f"{share:.0%}" for share in SHARES],
+        thresholds=[[name, *(_threshold(rows, share) for share in SHARES)] for name, rows in coverage.items()],
+        mistakes={
+            name: [[row["text"], row["label"], row["predicted"], f"{float(row['probability']):.3f}"] for row in rows]
+            for name, rows in mistakes.items()
+        },
+        audit=[[name.replace("_", " "), f"{share:.3f}"] for name, share in data["leak_audit"].items()],
+        sizes=[
+            [label, *(data["classes"][split].get(label, 0) for split in ("train", "valid", "test"))]
+            for label in classes
+        ],
+        twins=[" and ".join(pair) for pair in case_twins(classes)],
+        labels=labels,
+        lengths=[[split, *lengths.values()] for split, lengths in data["length"].items()],
+        percentiles=list(data["length"]["train"]),
+        params=PARAMS.read_text(encoding="utf-8"),
+        versions={"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+    )
 
 
 def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -54,11 +157,85 @@ def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, list[float]]:
     return {name: seed_values(seeds, name, "accuracy") for name in MODELS}
 
 
-def read_labels(data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Read what `qc labels` found; None where it was run on other splits than those of reports/data.json, or never."""
+def read_labels(data: Mapping[str, Any]) -> Json | None:
+    """Read the output of `qc labels`; None where it was run on other splits than those of reports/data.json, or never.
+
+    Raises:
+        QcError: reports/labels.csv is not as `qc labels` wrote it; people edit it.
+    """
     if not SUSPECTS_SUMMARY.exists():
         return None
-    found = read_json(SUSPECTS_SUMMARY)
-    if found["split"] != {name: data["sha256"][name] for name in found["split"]}:
+    summary = read_json(SUSPECTS_SUMMARY)
+    if summary["split"] != {name: data["sha256"][name] for name in summary["split"]}:
         return None
-    return {**found, "most_suspicious": read_csv(SUSPECTS)[:MOST_SUSPICIOUS]}
+    csv.field_size_limit(sys.maxsize)  # a text of the training data may be longer than the default
+    try:
+        with SUSPECTS.open(encoding="utf-8", newline="") as file:
+            rows = _unescaped(islice(csv.DictReader(file), MOST_SUSPICIOUS))
+        for row in rows:
+            row |= {"text": truncate_text(row["text"]), "confidence": f"{float(row['confidence']):.2f}"}
+        suspicious = [[row[key] for key in LABEL_COLUMNS] for row in rows]
+    except (OSError, csv.Error, LookupError, TypeError, ValueError) as error:
+        raise QcError(
+            f"{SUSPECTS}: cannot be read: {printable(repr(error))}; run `qc labels` to recreate it, or remove "
+            f"{SUSPECTS_SUMMARY} for a report without it"
+        ) from None
+    return {
+        **summary,
+        "most_suspicious": suspicious,
+        "confusions": [list(confusion.values()) for confusion in summary["confusions"][:MOST_DRAWN]],
+        "conflicting_duplicates": [
+            [question["text"], ", ".join(f"{name} {count}" for name, count in question["labels"].items())]
+            for question in summary["conflicting_duplicates"]
+        ],
+    }
+
+
+def _unescaped(rows: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Remove the apostrophes that keep spreadsheets from running texts."""
+    return [
+        {key: unescape_formula(value) if isinstance(value, str) else value for key, value in row.items()}
+        for row in rows
+    ]
+
+
+def _by_model(rows: Rows) -> dict[str, list[Mapping[str, str]]]:
+    return {name: [row for row in rows if row["model"] == name] for name in MODELS}
+
+
+def _points(rows: Rows, x: str, y: str, size: str | None = None) -> list[Point]:
+    """Take the points of a line from columns of a table; the radius of a dot grows with the root of its size."""
+    return [(float(row[x]), float(row[y]), 1 + float(row[size]) ** 0.5 if size else 2.0) for row in rows]
+
+
+def _result(name: str, scores: Json, training: Json) -> list[str]:
+    return [
+        f"{name}: {title(name)}",
+        f"{training['parameters']['trainable']:,}",
+        f"{training['valid']['accuracy']:.3f}",
+        *_accuracy(scores),
+        *(f"{scores[key]:.3f}" for key in ("macro_f1", "loss", "ece", "brier")),
+    ]
+
+
+def _accuracy(scores: Mapping[str, float]) -> list[str]:
+    return [f"{scores['accuracy']:.3f}", f"{scores['accuracy_low']:.3f} to {scores['accuracy_high']:.3f}"]
+
+
+def _comparison(pair: str, test: Mapping[str, float]) -> list[Any]:
+    first, second = pair.split("_vs_")
+    return [f"{first} and {second}", test[f"{first}_alone"], test[f"{second}_alone"], f"{test['mcnemar_p']:.3g}"]
+
+
+def _calibration(name: str, before: Json) -> list[str]:
+    after = before["calibrated"]
+    pairs = [f"{side[key]:.3f}" for key in ("loss", "ece", "brier") for side in (before, after)]
+    return [name, temperature_text(after["temperature"]), *pairs]
+
+
+def _threshold(rows: Rows, share: float) -> str:
+    """Find the largest confidence of two digits that a share of the questions reaches, and the accuracy above it."""
+    reached, *_ = (row["min_confidence"] for row in rows if float(row["coverage"]) >= share)
+    least = Decimal(reached).quantize(Decimal("0.01"), ROUND_DOWN)
+    answered = [row for row in rows if Decimal(row["min_confidence"]) >= least]
+    return f"{float(answered[-1]['accuracy']):.3f} (P = {least})"

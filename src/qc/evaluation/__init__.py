@@ -1,1 +1,1 @@
-"""Metrics, baselines, and the gate that compares metrics with a git revision."""
+"""Metrics, baselines, predictions, tables and model cards: what the evaluate stage runs."""

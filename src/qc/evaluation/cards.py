@@ -1,28 +1,34 @@
-"""Model cards, in the format of model hubs.
+"""Model cards, in the format of model hubs; the template is model_card.md.
 
-A card holds nothing about the machine or the time: the same run writes the same card. The text is in model_card.md.
+A card holds nothing about the machine or the time: the same run writes the same card.
 
 Source: Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from qc.config.settings import Settings
-from qc.evaluation.tables import markdown
-from qc.files import RECORD, WEIGHTS, file_sha256, new_folder, read_json
+from qc.evaluation.tables import markdown, temperature_text
+from qc.files import RECORD, WEIGHTS, file_sha256, new_folder, read_json, round_floats
 from qc.inference.model_folder import read_config
 from qc.models.registry import MODELS
-from qc.questions.tables import QuestionTable
 
+TASK = "text-classification"
 TEMPLATE = Path(__file__).with_name("model_card.md")
 USES = {
     "train": "training questions",
     "test": "official test questions, which training does not see",
     "corrections": "corrected labels of training questions",
+}
+METRICS = {  # the hub's type of a score, and its name there
+    "accuracy": ("accuracy", "accuracy"),
+    "macro_f1": ("f1", "macro F1"),
+    "loss": ("log_loss", "log loss"),
+    "ece": ("ece", "expected calibration error"),
 }
 
 
@@ -32,7 +38,7 @@ def write_cards(
     reports: Path,
     encoders: Path,
     files: Path,
-    splits: Sequence[Path],
+    splits: Mapping[Path, int],
     scores: Mapping[str, Any],
     settings: Settings,
 ) -> None:
@@ -44,65 +50,50 @@ def write_cards(
         reports: Folder with train_NAME.json.
         encoders: Folder of the encoders.
         files: data/raw/files.json.
-        splits: Files of the train and validation splits.
+        splits: Files of the train and validation splits, and their numbers of questions.
         scores: Content of reports/test.json.
         settings: All of params.yaml.
     """
-    facts = {
-        "files": [{"use": USES[key], **about} for key, about in read_json(files).items()],
-        "splits": [
-            {"name": path.stem, "questions": len(QuestionTable.read(path, "label")), "sha256": file_sha256(path)}
-            for path in splits
-        ],
-        "n_test": scores["n_test"],
-    }
+    sources = read_json(files)
+    tested = sources.get("test", sources["train"])["name"]
     with new_folder(folder) as temporary:
-        for name in MODELS:
+        for name, model in MODELS.items():
             config = read_config(models / name)
             encoder = read_json(encoders / config["encoder"] / RECORD) if "encoder" in config else None
-            training = {
-                "seed": settings.seed,
-                "threads": settings.threads,
-                "class_weights": settings.class_weights,
-                **settings.training()[name].model_dump(),
-            }
-            details = {
-                "scores": scores[name],
-                "select_by": training["select_by"],
-                "parameters": markdown(["parameter", "value"], list(training.items())),
-            }
-            text = model_card(name, config, read_json(reports / f"train_{name}.json"), encoder, facts | details)
-            (temporary / f"{name}.md").write_text(text, encoding="utf-8")
-
-
-def model_card(
-    name: str,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    encoder: Mapping[str, Any] | None,
-    facts: Mapping[str, Any],
-) -> str:
-    """Render a model card.
-
-    Args:
-        name: The model's name in the registry.
-        config: Its config.json.
-        metrics: Content of reports/train_NAME.json.
-        encoder: The encoder's source.json; None for none.
-        facts: files, splits, n_test, scores and parameters, as the template names them.
-    """
-    base = encoder["repository"] if encoder else None
-    card = ModelCard.from_template(
-        ModelCardData(pipeline_tag="text-classification", base_model=base),
-        template_path=str(TEMPLATE),
-        name=name,
-        summary=MODELS[name].summary,
-        config=config,
-        classes=config["labels"]["classes"],
-        vocabulary=config["vocabulary"],
-        metrics=metrics,
-        encoder=encoder,
-        weights=encoder and config["files"][f"{config['encoder']}/{WEIGHTS}"],
-        **facts,
-    )
-    return f"{str(card).rstrip()}\n"
+            training = settings.training()[name].model_dump()
+            parameters = {key: getattr(settings, key) for key in ("seed", "threads", "class_weights")} | training
+            results = [
+                EvalResult(
+                    TASK,
+                    dataset_type=tested,
+                    dataset_name=tested,
+                    dataset_split="test",
+                    metric_type=kind,
+                    metric_name=metric,
+                    metric_value=round_floats(scores[name][key]),
+                )
+                for key, (kind, metric) in METRICS.items()
+            ]
+            card = ModelCard.from_template(
+                ModelCardData(
+                    model_name=name,
+                    pipeline_tag=TASK,
+                    base_model=encoder and encoder["repository"],
+                    eval_results=results,
+                ),
+                template_path=str(TEMPLATE),
+                name=name,
+                summary=model.summary,
+                config=config,
+                metrics=read_json(reports / f"train_{name}.json"),
+                encoder=encoder,
+                weights=encoder and config["files"][f"{config['encoder']}/{WEIGHTS}"],
+                scores=scores[name],
+                temperature=temperature_text(scores[name]["calibrated"]["temperature"]),
+                select_by=training["select_by"],
+                parameters=markdown(["parameter", "value"], list(parameters.items())),
+                files=[{"use": USES[key], **source} for key, source in sources.items()],
+                splits=[(path.stem, count, file_sha256(path)) for path, count in splits.items()],
+                n_test=scores["n_test"],
+            )
+            (temporary / f"{name}.md").write_text(f"{str(card).rstrip()}\n", encoding="utf-8")

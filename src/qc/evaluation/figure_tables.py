@@ -1,12 +1,15 @@
 """The tables behind the figures of `dvc plots` and of the report: f1, mistakes, reliability and coverage in plots/."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qc.evaluation.metrics import confident_mistakes, coverage_curve, reliability_bins
+from qc.evaluation.metrics import coverage_curve, reliability_bins
+from qc.evaluation.scores import Arrays, Temperatures, calibrate
+from qc.evaluation.tables import temperature_text
 from qc.files import write_csv
 
 MISTAKES = 20  # of each model
@@ -16,7 +19,7 @@ def write_figure_tables(
     folder: Path,
     predictions: Mapping[str, Sequence[Any]],
     labels: np.ndarray,
-    probabilities: Mapping[str, np.ndarray],
+    probabilities: Arrays,
     scores: Mapping[str, Any],
 ) -> None:
     """Write F1 by class, the most confident mistakes and the reliability of each model.
@@ -34,37 +37,31 @@ def write_figure_tables(
         ([name, *row] for name in probabilities for row in scores[name]["f1"].items()),
         inert=True,
     )
-    write_csv(
-        folder / "mistakes.csv",
-        ["model", "id", "text", "label", "predicted", "probability"],
-        (
-            [name, *(predictions[key][row] for key in ("id", "text", "label", name, f"{name}_probability"))]
-            for name, table in probabilities.items()
-            for row in confident_mistakes(table, labels, MISTAKES)
-        ),
-        inert=True,
-    )
-    write_csv(
-        folder / "reliability.csv",
-        ["model", "questions", "confidence", "accuracy"],
-        (
-            [name, found.count, found.confidence, found.accuracy]
-            for name, table in probabilities.items()
-            for found in reliability_bins(table, labels)
-        ),
-    )
+    mistakes, points = [], []
+    for name, table in probabilities.items():
+        wrong = np.flatnonzero(table.argmax(axis=1) != labels)
+        columns = [predictions[key] for key in ("id", "text", "label", name, f"{name}_probability")]
+        for row in wrong[np.argsort(-table.max(axis=1)[wrong], kind="stable")][:MISTAKES]:
+            mistakes.append([name, *(column[row] for column in columns)])
+        points += [[name, *point] for point in reliability_bins(table, labels)]
+    header = ["model", "id", "text", "label", "predicted", "probability"]
+    write_csv(folder / "mistakes.csv", header, mistakes, inert=True)
+    write_csv(folder / "reliability.csv", ["model", "questions", "confidence", "accuracy"], points)
 
 
-def write_coverage(folder: Path, labels: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> None:
+def write_coverage(folder: Path, labels: np.ndarray, logits: Arrays, temperatures: Temperatures) -> None:
     """Write plots/coverage.csv: how many questions are answered above a confidence, and how well.
 
     Args:
         folder: Where the file goes.
         labels: (N,) class numbers of the validation split, since the curve serves to choose a confidence.
-        probabilities: Calibrated, (N, classes) of each model.
+        logits: (N, classes) of each model.
+        temperatures: Softmax temperature of each model; None counts as 1.
     """
-    write_csv(
-        folder / "coverage.csv",
-        ["model", "min_confidence", "coverage", "accuracy"],
-        ([name, *point] for name, table in probabilities.items() for point in coverage_curve(table, labels)),
-    )
+    rows = [
+        # Rounded down: a confidence above the question's own would not answer it.
+        [name, temperature_text(temperatures[name]), math.floor(confidence * 1e6) / 1e6, coverage, accuracy]
+        for name, array in logits.items()
+        for confidence, coverage, accuracy in coverage_curve(calibrate(array, temperatures[name]), labels)
+    ]
+    write_csv(folder / "coverage.csv", ["model", "temperature", "min_confidence", "coverage", "accuracy"], rows)

@@ -7,28 +7,27 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from qc.evaluation.metrics import (
-    compare_pairs,
-    evaluate_accuracy,
-    evaluate_calibration,
-    evaluate_predictions,
-    fit_temperature,
-)
+from qc.evaluation.metrics import evaluate_accuracy, evaluate_calibration, evaluate_predictions, mcnemar_p
 
-COMPARED = ("accuracy", "macro_f1", "loss", "ece")
+COMPARED = ("accuracy", "macro_f1", "loss", "ece")  # the scores in metrics/
 
 Arrays = Mapping[str, np.ndarray]  # by model or baseline
+Temperatures = Mapping[str, float | None]  # by model; None where none could be fitted
 
 
 def score_validation(logits: Arrays, labels: np.ndarray, classes: Sequence[str], baselines: Arrays) -> dict[str, Any]:
     """Compute the content of reports/validation.json; arguments are as for `score_test`."""
-    scores = {name: evaluate_predictions(softmax(each, axis=1), labels, classes) for name, each in logits.items()}
-    found = {name: evaluate_accuracy(predicted, labels) for name, predicted in baselines.items()}
-    return {"n_valid": len(labels), **select_compared({**scores, "baselines": found}, logits)}
+    scores = {name: evaluate_predictions(softmax(array, axis=1), labels, classes) for name, array in logits.items()}
+    scores["baselines"] = {name: evaluate_accuracy(predicted, labels) for name, predicted in baselines.items()}
+    return {
+        "n_valid": len(labels),
+        **select_compared(scores, logits),
+        "baselines": select_compared(scores, baselines),
+    }
 
 
 def score_test(
-    logits: Arrays, labels: np.ndarray, classes: Sequence[str], baselines: Arrays, temperatures: Mapping[str, float]
+    logits: Arrays, labels: np.ndarray, classes: Sequence[str], baselines: Arrays, temperatures: Temperatures
 ) -> dict[str, Any]:
     """Compute the content of reports/test.json.
 
@@ -37,33 +36,40 @@ def score_test(
         labels: (N,) class numbers.
         classes: Class names in the order of their numbers.
         baselines: (N,) class numbers that each baseline predicts.
-        temperatures: Softmax temperature of each model, fitted on validation.
+        temperatures: Softmax temperature of each model; None counts as 1.
     """
     models = {}
-    for name, each in logits.items():
-        calibrated = evaluate_calibration(softmax(each / (temperatures[name] or 1), axis=1), labels)
+    for name, array in logits.items():
+        temperature = temperatures[name]
+        calibrated = evaluate_calibration(calibrate(array, temperature), labels)
         models[name] = {
-            **evaluate_predictions(softmax(each, axis=1), labels, classes),
-            "calibrated": {"temperature": temperatures[name], **calibrated},
+            **evaluate_predictions(softmax(array, axis=1), labels, classes),
+            "calibrated": {"temperature": temperature, **calibrated},
         }
-    correct = {name: each.argmax(axis=1) == labels for name, each in logits.items()}
+    correct = {name: array.argmax(axis=1) == labels for name, array in logits.items()}
     correct |= {name: predicted == labels for name, predicted in baselines.items()}
     pairs = [*combinations(logits, 2), *(("tfidf_svm", name) for name in logits)]
     return {
         "n_test": len(labels),
         **models,
         "baselines": {name: evaluate_accuracy(predicted, labels) for name, predicted in baselines.items()},
-        "comparisons": compare_pairs(correct, pairs),
+        "comparisons": {
+            f"{second}_vs_{first}": {
+                "mcnemar_p": mcnemar_p(correct[first], correct[second]),
+                f"{second}_alone": int(np.sum(correct[second] & ~correct[first])),
+                f"{first}_alone": int(np.sum(correct[first] & ~correct[second])),
+            }
+            for first, second in pairs
+        },
     }
 
 
-def select_compared(scores: Mapping[str, Any], models: Iterable[str]) -> dict[str, Any]:
-    """Select the few scores that people compare: those of each model, and the accuracy of each baseline."""
-    selected = {name: {key: scores[name][key] for key in COMPARED} for name in models}
-    baselines = {name: {"accuracy": found["accuracy"]} for name, found in scores["baselines"].items()}
-    return {**selected, "baselines": baselines}
+def calibrate(logits: np.ndarray, temperature: float | None) -> np.ndarray:
+    """Divide logits (N, classes) by a temperature (Guo et al., ICML 2017), and take the softmax."""
+    return softmax(logits / (temperature or 1.0), axis=1)
 
 
-def fit_temperatures(logits: Arrays, labels: np.ndarray) -> dict[str, float]:
-    """Fit the softmax temperature of each model, see `fit_temperature`."""
-    return {name: fit_temperature(each, labels) for name, each in logits.items()}
+def select_compared(scores: Mapping[str, Any], names: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Select the few scores that people compare of models or baselines; a baseline has its accuracy alone."""
+    found = {**scores, **scores["baselines"]}
+    return {name: {key: found[name][key] for key in COMPARED if key in found[name]} for name in names}

@@ -1,4 +1,4 @@
-"""The result tables, as Markdown and as text."""
+"""Result tables, as Markdown and as text."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,20 +12,26 @@ from qc.errors import QcError
 from qc.models.registry import MODELS
 
 BASELINES = {"tfidf_svm": "TF-IDF + LinearSVC", "majority": "majority class"}
+NOT_CALIBRATED = "not calibrated (T = 1, too few mistakes on validation)"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Lay out a Markdown table; cells stay as they are."""
+    """Format a Markdown table; cells stay as they are."""
     return tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
 
 
 def title(name: str) -> str:
-    """Full name of a model or baseline."""
+    """Return the full name of a model or baseline."""
     return MODELS[name].title if name in MODELS else BASELINES[name]
 
 
+def temperature_text(temperature: float | None) -> str:
+    """Format a softmax temperature; None where none could be fitted."""
+    return NOT_CALIBRATED if temperature is None else f"{temperature:.2f}"
+
+
 def result_table(scores: Mapping[str, Any], trainings: Mapping[str, Mapping[str, Any]]) -> str:
-    """Make the table of results from reports/test.json and reports/train_NAME.json."""
+    """Format the results in reports/test.json and reports/train_NAME.json."""
     header = [
         "",
         "trained parameters",
@@ -39,66 +45,62 @@ def result_table(scores: Mapping[str, Any], trainings: Mapping[str, Mapping[str,
             title(name),
             f"{training['parameters']['trainable']:,}",
             f"{training['valid']['accuracy']:.3f}",
-            accuracy_cell(scores[name]),
+            _accuracy_cell(scores[name]),
             f"{scores[name]['macro_f1']:.3f}",
             f"{scores[name]['ece']:.3f}",
         ]
         for name, training in trainings.items()
     ]
-    rows += [[title(name), "", "", accuracy_cell(scores["baselines"][name]), "", ""] for name in BASELINES]
-    return f"{markdown(header, rows)}\n\n{comparison_with_tfidf(scores, list(trainings))}"
-
-
-def comparison_with_tfidf(scores: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Say how each model compares with the TF-IDF baseline."""
+    rows += [[title(name), "", "", _accuracy_cell(scores["baselines"][name]), "", ""] for name in BASELINES]
     baseline = scores["baselines"]["tfidf_svm"]["accuracy"]
-    found = []
-    for name in names:
+    compared = []
+    for name in trainings:
         accuracy = scores[name]["accuracy"]
         side = "above" if accuracy > baseline else "below" if accuracy < baseline else "level with"
-        found.append(f"{title(name)} {side} it (p = {scores['comparisons'][f'{name}_vs_tfidf_svm']['mcnemar_p']:.2g})")
-    return textwrap.fill(f"Compared with TF-IDF by an exact McNemar test: {', '.join(found)}.", 120)
+        p_value = scores["comparisons"][f"{name}_vs_tfidf_svm"]["mcnemar_p"]
+        compared.append(f"{title(name)} {side} it (p = {p_value:.2g})")
+    sentence = f"Compared with TF-IDF by an exact McNemar test: {', '.join(compared)}."
+    return f"{markdown(header, rows)}\n\n{textwrap.fill(sentence, 120)}"
 
 
-def accuracy_cell(found: Mapping[str, float]) -> str:
-    """Format an accuracy with the bounds of its interval."""
-    return f"**{found['accuracy']:.3f}** ({found['accuracy_low']:.3f} to {found['accuracy_high']:.3f})"
+def _accuracy_cell(score: Mapping[str, float]) -> str:
+    return f"**{score['accuracy']:.3f}** ({score['accuracy_low']:.3f} to {score['accuracy_high']:.3f})"
 
 
 def accuracy_lines(scores: Mapping[str, Any]) -> str:
     """List the test accuracy of every model and baseline, a line each."""
-    found = {name: scores[name] for name in MODELS} | scores["baselines"]
+    named = {name: scores[name] for name in MODELS} | scores["baselines"]
     return "\n".join(
-        f"{name:<12} {each['accuracy']:.3f}  ({each['accuracy_low']:.3f} to {each['accuracy_high']:.3f})"
-        for name, each in found.items()
+        f"{name:<12} {score['accuracy']:.3f}  ({score['accuracy_low']:.3f} to {score['accuracy_high']:.3f})"
+        for name, score in named.items()
     )
 
 
 def seed_values(seeds: Mapping[str, Any], model: str, score: str) -> list[float]:
-    """A score of a model, one number a seed; `seeds` is reports/seeds.json."""
-    return [found[model][score] for found in seeds.values()]
+    """List a score of a model, one number a seed, from reports/seeds.json."""
+    return [scores[model][score] for scores in seeds.values()]
 
 
 def seed_table(seeds: Mapping[str, Any]) -> str:
-    """Make the table of accuracies over training seeds from reports/seeds.json."""
+    """Format the accuracies over training seeds in reports/seeds.json."""
     header = [f"over seeds {', '.join(seeds)}", "validation accuracy", "test accuracy", "standard deviation", "range"]
     rows = []
     for model in next(iter(seeds.values())):
-        found = seed_values(seeds, model, "accuracy")
+        accuracies = seed_values(seeds, model, "accuracy")
         rows.append(
             [
                 title(model),
                 f"{mean(seed_values(seeds, model, 'valid_accuracy')):.3f}",
-                f"**{mean(found):.3f}**",
-                f"{stdev(found):.3f}",
-                f"{min(found):.3f} to {max(found):.3f}",
+                f"**{mean(accuracies):.3f}**",
+                f"{stdev(accuracies):.3f}",
+                f"{min(accuracies):.3f} to {max(accuracies):.3f}",
             ]
         )
     return markdown(header, rows)
 
 
 def standard_error(share: float, questions: int) -> float:
-    """Standard error of a share of so many questions; more seeds do not make it smaller."""
+    """Compute the standard error of a share of independent questions."""
     return (share * (1 - share) / questions) ** 0.5
 
 
