@@ -7,15 +7,17 @@ Source: Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from qc.config.settings import Settings
 from qc.evaluation.tables import markdown, temperature_text
 from qc.files import RECORD, WEIGHTS, file_sha256, new_folder, read_json, round_floats
 from qc.inference.model_folder import read_config
 from qc.models.registry import MODELS
+
+if TYPE_CHECKING:
+    from qc.config.settings import Settings
 
 TASK = "text-classification"
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -40,7 +42,7 @@ def write_cards(
     files: Path,
     splits: Mapping[Path, int],
     scores: Mapping[str, Any],
-    settings: Settings,
+    settings: "Settings",
 ) -> None:
     """Write NAME.md for every model.
 
