@@ -115,7 +115,8 @@ class Packages:
             raise Unavailable(f"{command[0]} gave no answer in {CLIENT_TIMEOUT} s") from None
         archives = sorted(folder.glob(pattern))
         if done.returncode or not archives:
-            said = "; ".join((done.stderr.strip() or done.stdout.strip() or "nothing").splitlines())
+            lines = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()
+            said = next((line for line in lines if "error" in line.lower()), lines[-1])
             raise Unavailable(f"{Path(command[0]).name} exited with {done.returncode}: {printable(said)}")
         return archives[0]
 
