@@ -25,14 +25,17 @@ def main(settings: Settings) -> None:
     config, downloader = settings.fetch, Downloader(hub_headers)
     mirror = Path(os.environ["QC_MIRROR"]) if os.environ.get("QC_MIRROR") else None
     resolver = Resolver(load_sources(), mirror, downloader)
-    named = {"train": (config.train, config.train_sha256), "test": (config.test, config.test_sha256)}
+    columns = config.columns.model_dump()
+    named = {
+        "train": (config.train, config.train_sha256, columns),
+        "test": (config.test, config.test_sha256, columns),
+        "corrections": (config.corrections, None, None),
+    }
     questions = {
-        key: resolver.questions(key, reference, sha256, config.columns.model_dump(), RAW)
-        for key, (reference, sha256) in named.items()
+        key: resolver.questions(key, reference, sha256, columns, RAW)
+        for key, (reference, sha256, columns) in named.items()
         if reference
     }
-    if config.corrections:
-        questions["corrections"] = resolver.corrections(config.corrections, RAW)
     encoders = [resolver.encoder(reference, ENCODERS / encoder_name(reference)) for reference in config.encoders]
     requests = [*questions.values(), *(request for found in encoders for request in found.requests)]
 

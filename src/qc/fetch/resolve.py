@@ -95,12 +95,12 @@ class Resolver:
     downloader: Downloader
 
     def questions(
-        self, key: str, reference: str, sha256: str | None, columns: Mapping[str, str | None], folder: Path
+        self, key: str, reference: str, sha256: str | None, columns: Mapping[str, str | None] | None, folder: Path
     ) -> QuestionFile:
         """Resolve a reference to a question file, which goes to `folder` under the name of its key.
 
         Args:
-            key: Of params.yaml: `train` or `test`, below `fetch`.
+            key: Of params.yaml, below `fetch`: `train`, `test` or `corrections`.
             reference: Its value.
             sha256: The expected SHA-256, if params.yaml has one.
             columns: Columns of text and labels in a table.
@@ -110,9 +110,7 @@ class Resolver:
             QcError: There is no such file, or its SHA-256 is another.
         """
         ending = file_format(reference)
-        target = folder / f"{key}{ending}"
-        if ending == ".label":
-            columns = None
+        target, columns = folder / f"{key}{ending}", None if ending == ".label" else columns
         if pinned := self.sources.labels.get(reference):
             if sha256 not in (None, pinned.sha256):
                 raise QcError(
@@ -125,21 +123,24 @@ class Resolver:
             name = PurePath(urlsplit(reference).path).name
             expected = Digest(None, sha256 or "")  # the settings require one for an address
             return QuestionFile(target, expected, name, [*self._mirrored(name), reference], name, None, columns)
-        if not Path(reference).is_file():
+        path = Path(reference)
+        if not path.is_file():
+            fault = ": no such file; expected null, or the path of a table with the columns text and label"
+            if key != "corrections":
+                fault = (
+                    f" is no label file of data/sources.yaml, and no file is there; expected "
+                    f"{', '.join(self.sources.labels)}, or the path or address of a file of your own"
+                )
+            raise QcError(f"params.yaml: fetch.{key}: {reference!r}{fault}")
+        expected = Digest.of_file(path)
+        if sha256 not in (None, expected.value):
             raise QcError(
-                f"params.yaml: fetch.{key}: {reference!r} is no label file of data/sources.yaml, and no file is "
-                f"there; expected {', '.join(self.sources.labels)}, or the path or address of a file of your own"
+                f"{path}: SHA-256 {expected.value}, but params.yaml has fetch.{key}_sha256: {sha256}; put the right "
+                "file there, or its SHA-256 into params.yaml"
             )
-        return _own_file(key, Path(reference), sha256, columns, target)
-
-    def corrections(self, reference: str, folder: Path) -> QuestionFile:
-        """Resolve `fetch.corrections`, whose file goes to `folder`; QcError where there is no such file."""
-        if not Path(reference).is_file():
-            raise QcError(
-                f"params.yaml: fetch.corrections: {reference!r}: no such file; expected null, or the path of a table "
-                "with the columns text and label"
-            )
-        return _own_file("corrections", Path(reference), None, None, folder / f"corrections{file_format(reference)}")
+        inside = not path.is_absolute() and ".." not in path.parts
+        name = path.as_posix() if inside else path.name
+        return QuestionFile(target, expected, path.name, [path], name, None, columns)
 
     def encoder(self, reference: str, folder: Path) -> EncoderFolder:
         """Resolve a reference to an encoder, whose files go to `folder`, named after it.
@@ -156,27 +157,22 @@ class Resolver:
                 for file in files
             ]
             return EncoderFolder(requests, folder, None, None)
-        hub, licence, packages = hub_reference(reference), None, ()
-        if hub is None:
-            if reference not in self.sources.encoders:
-                raise QcError(
-                    f"params.yaml: fetch.encoders: invalid value {reference!r}; expected one of data/sources.yaml, "
-                    f"{', '.join(self.sources.encoders)}, hub:owner/name@commit, or the path of a folder"
-                )
-            pinned = self.sources.encoders[reference]
-            hub, licence, packages = HubReference(pinned.repository, pinned.revision), pinned.licence, pinned.packages
+        if hub := hub_reference(reference):
+            licence, packages = None, ()
+            expected = next(_recorded(hub, [folder, *self._mirrored(name)]), None) or self._ask(hub)
+        elif pinned := self.sources.encoders.get(reference):
+            hub = HubReference(pinned.repository, pinned.revision)
+            licence, packages = pinned.licence, pinned.packages
             expected = {file: Digest.of_pin(pin) for file, pin in pinned.files.items()}
         else:
-            expected = next(_recorded(hub, [folder, *self._mirrored(name)]), None) or self._ask(hub)
-        requests = [
-            FileRequest(
-                folder / file,
-                digest,
-                f"{name}/{file}",
-                [*self._mirrored(f"{name}/{file}"), *hub_places(hub, file), *packages],
+            raise QcError(
+                f"params.yaml: fetch.encoders: invalid value {reference!r}; expected one of data/sources.yaml, "
+                f"{', '.join(self.sources.encoders)}, hub:owner/name@commit, or the path of a folder"
             )
-            for file, digest in expected.items()
-        ]
+        requests = []
+        for file, digest in expected.items():
+            places = [*self._mirrored(f"{name}/{file}"), *hub_places(hub, file), *packages]
+            requests.append(FileRequest(folder / file, digest, f"{name}/{file}", places))
         return EncoderFolder(requests, folder, hub, licence)
 
     def _mirrored(self, name: str) -> list[Path]:
@@ -190,21 +186,6 @@ class Resolver:
             if len(digest.value) not in Digest.ALGORITHMS:
                 raise QcError(f"{hub}: {file}: the hub states no hash, so its bytes could not be verified")
         return chosen
-
-
-def _own_file(
-    key: str, path: Path, sha256: str | None, columns: Mapping[str, str | None] | None, target: Path
-) -> QuestionFile:
-    """Describe a file of the user's own; QcError where its SHA-256 is not the expected one."""
-    expected = Digest.of_file(path)
-    if sha256 not in (None, expected.value):
-        raise QcError(
-            f"{path}: SHA-256 {expected.value}, but params.yaml has fetch.{key}_sha256: {sha256}; put the right file "
-            "there, or its SHA-256 into params.yaml"
-        )
-    inside = not path.is_absolute() and ".." not in path.parts
-    name = path.as_posix() if inside else path.name
-    return QuestionFile(target, expected, path.name, [path], name, None, columns)
 
 
 def _choose(encoder: str, names: Collection[str]) -> list[str]:
