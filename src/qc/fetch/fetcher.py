@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO, ClassVar, Self
 
 from huggingface_hub.utils.sha import git_hash
@@ -100,7 +101,7 @@ def fetch(requests: Sequence[FileRequest], downloader: Downloader) -> dict[Path,
     """
     origins: dict[Path, str] = {}
     with ExitStack() as stack:
-        packages = stack.enter_context(Packages())
+        packages = Packages(Path(stack.enter_context(TemporaryDirectory(prefix="qc-packages-"))))
         for file in tqdm(requests, desc="fetch", unit="file", leave=False, disable=None):
             if file.expected.matches(file.target):
                 origins[file.target] = "already here"

