@@ -58,37 +58,32 @@ class Downloader:
         self._unreachable: dict[str, str] = {}
 
     def download(self, url: str, out: BinaryIO, limit: int, exact: bool = True) -> None:
-        """Write the file at `url` to `out`, a seekable file; on failure it may hold a part.
+        """Write the file at an http or https address to `out`, a seekable file; on failure it may hold a part.
 
         Args:
-            url: An http or https address.
-            out: The file.
             limit: The file's size in bytes; a larger body is refused.
             exact: Refuse a smaller one too.
 
         Raises:
-            Unavailable: The file can't be had here.
+            Unavailable: The file cannot be had here.
         """
-        name, host = urlsplit(url).path.rsplit("/", 1)[-1], urlsplit(url).netloc
+        host = urlsplit(url).netloc
         if host in self._unreachable:
             raise Unavailable(f"{self._unreachable[host]} (asked before)")
         out.seek(0)
         out.truncate()
         failed = furthest = 0
-        with tqdm(
-            total=limit if exact else None, desc=name, unit="B", unit_scale=True, leave=False, disable=None
-        ) as bar:
-            while True:
-                try:
-                    return self._continue(url, out, limit, exact, bar)
-                except _Transient as error:
-                    failed = 0 if out.tell() > furthest else failed + 1
-                    furthest = max(furthest, out.tell())
-                    if failed == self._tries:
-                        raise Unavailable(f"{error} ({self._tries} tries)") from None
-                    time.sleep(self._pause * 2 ** max(0, failed - 1))
+        while True:
+            try:
+                return self._continue(url, out, limit, exact)
+            except _Transient as error:
+                failed = 0 if out.tell() > furthest else failed + 1
+                furthest = max(furthest, out.tell())
+                if failed == self._tries:
+                    raise Unavailable(f"{error} ({self._tries} tries)") from None
+                time.sleep(self._pause * 2 ** max(0, failed - 1))
 
-    def _continue(self, url: str, out: BinaryIO, limit: int, exact: bool, bar: tqdm) -> None:
+    def _continue(self, url: str, out: BinaryIO, limit: int, exact: bool) -> None:
         """Append the missing bytes to `out`."""
         allowed = f"the {'pinned' if exact else 'possible'} {limit} bytes"
         try:
@@ -100,11 +95,14 @@ class Downloader:
                 announced = out.tell() + int(response.headers.get("Content-Length", 0))
                 if announced > limit:
                     raise Unavailable(f"{announced} bytes announced, more than {allowed}")
-                for chunk in response.iter_raw():
-                    if out.tell() + len(chunk) > limit:
-                        raise Unavailable(f"more than {allowed}")
-                    out.write(chunk)
-                    bar.update(out.tell() - bar.n)
+                bar = tqdm(desc=url.rsplit("/", 1)[-1], total=limit if exact else None, initial=out.tell(), unit="B",
+                           unit_scale=True, leave=False, disable=None)  # fmt: skip
+                with bar:
+                    for chunk in response.iter_raw():
+                        if out.tell() + len(chunk) > limit:
+                            raise Unavailable(f"more than {allowed}")
+                        out.write(chunk)
+                        bar.update(len(chunk))
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             host = error.request.url.netloc.decode()
             self._unreachable[host] = f"cannot connect to {host}: {error}"
