@@ -5,7 +5,7 @@ Notable:
 - the hub is asked once for an encoder: then the record beside its files holds their hashes
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -159,7 +159,7 @@ class Resolver:
             return EncoderFolder(requests, folder, None, None)
         if hub := hub_reference(reference):
             licence, packages = None, ()
-            expected = next(_recorded(hub, [folder, *self._mirrored(name)]), None) or self._ask(hub)
+            expected = self._hub_files(hub, [folder, *self._mirrored(name)])
         elif pinned := self.sources.encoders.get(reference):
             hub = HubReference(pinned.repository, pinned.revision)
             licence, packages = pinned.licence, pinned.packages
@@ -178,8 +178,16 @@ class Resolver:
     def _mirrored(self, name: str) -> list[Path]:
         return [self.mirror / name] if self.mirror else []
 
-    def _ask(self, hub: HubReference) -> dict[str, Digest]:
-        """Ask the hub for size and hash of an encoder's files."""
+    def _hub_files(self, hub: HubReference, folders: Sequence[Path]) -> dict[str, Digest]:
+        """Size and hash of an encoder's files: from a record of this very commit in one of `folders`, or by the hub."""
+        for folder in folders:
+            try:
+                record = EncoderSource.model_validate(read_json(folder / RECORD))
+            except (QcError, ValidationError):  # missing or damaged: ask the hub
+                continue
+            same = (record.repository, record.revision) == (hub.repository, hub.revision)
+            if same and record.files.keys() <= {*encoder_files(record.files), CARD}:
+                return {file: Digest.of_pin(pin) for file, pin in record.files.items()}
         found = list_files(hub, self.downloader)
         chosen = {file: found[file] for file in _choose(str(hub), found)}
         for file, digest in chosen.items():
@@ -200,16 +208,3 @@ def _choose(encoder: str, names: Collection[str]) -> list[str]:
         expected = f"{CONFIG}, {TOKENIZER} and {WEIGHTS} or its shards with their index"
         raise QcError(f"{encoder}: has no {listed(missing)}; an encoder is {expected}")
     return [*encoder_files(names), *([CARD] if CARD in names else [])]
-
-
-def _recorded(reference: HubReference, folders: Sequence[Path]) -> Iterator[dict[str, Digest]]:
-    """Read the hashes of this very commit from records in these folders."""
-    for folder in folders:
-        try:
-            record = EncoderSource.model_validate(read_json(folder / RECORD))
-            files = _choose(str(reference), record.files)
-        except (QcError, ValidationError):  # missing or damaged: ask the hub
-            continue
-        same = (record.repository, record.revision) == (reference.repository, reference.revision)
-        if same and set(files) == set(record.files):
-            yield {file: Digest.of_pin(record.files[file]) for file in files}
