@@ -1,28 +1,46 @@
-"""Encoders from the hub, with the hub's own client against a server on loopback, and from folders."""
+"""Encoders of the hub, from a server on loopback, of its cache and of folders; what the fetch stage does with them."""
 
 import hashlib
 import http.server
+import io
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import redirect_stdout
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
+from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.utils.sha import git_hash
+from transformers import AutoModel
 
-from qc.fetch.hub import read_licence
+from qc.config.schema import parse_yaml
+from qc.config.settings import Settings
+from qc.config.sources import hub_reference
+from qc.errors import QcError
+from qc.fetch.http import Downloader
+from qc.fetch.hub import hub_headers, list_files
 from qc.files import read_json
 from qc.questions.parquet import read_table
-from tests.conftest import ROOT, VOCABULARY, pin, serving, write_encoder
+from stages.fetch import main
+from tests.conftest import ROOT, VOCABULARY, label_lines, pin, serving, write_encoder
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-MINILM = ROOT / "data/encoders/all-MiniLM-L6-v2"
+COMMIT, OTHER_COMMIT = "0123456789abcdef0123456789abcdef01234567", "f" * 40
 CARD = "---\nlicense: apache-2.0\ntags: [x]\n---\n# An encoder\n"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
+ENDED = {"NO_COLOR": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
     """A hub with the files of one encoder; the repository's name says how it behaves.
 
-    As the real one does, it names a large file's SHA-256 and sends the client elsewhere for its bytes.
+    As the real one does, it lists a repository, names a large file's SHA-256 and sends the client elsewhere for its
+    bytes.
     """
 
     def log_message(self, *_):
@@ -30,309 +48,449 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def send(self, status, body=b"", **headers):
         self.send_response(status)
-        for name, value in {"Content-Length": len(body), **headers}.items():
+        for name, value in {"Content_Length": len(body), **headers}.items():
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(body)
 
     def do_HEAD(self):
-        self.answer()
+        self.do_GET()
 
     def do_GET(self):
-        self.answer()
-
-    def answer(self):
-        sent = (self.headers.get(name) for name in ("Range", "Authorization"))
-        self.server.asked.append((self.command, self.path, *sent))
-        _, owner, name, *rest = self.path.split("/")
-        if owner == "cdn":
-            return self.send_large(self.path.rsplit("/", 1)[-1], name)
+        path = urlsplit(self.path).path  # the whole address, where the server is a proxy
+        self.server.asked.append((path, self.headers.get("Authorization")))
+        if path.startswith("/api/models/"):
+            _, _, _, owner, name, _, revision = path.split("/")
+            return self.list_files(f"{owner}/{name}", name, revision)
+        if path == "/questions.label":
+            return self.send(200, b"A:b c\n")
+        _, _, name, _, *rest = path.split("/")
+        file, body = rest[-1], self.server.files.get(rest[-1])
+        if path.startswith("/cdn/"):
+            return self.send(200, bytes(len(body)) if name == "wrong-weights" else body)
         if name == "gated" and self.headers.get("Authorization") != "Bearer hf_given":
             return self.send(401, X_Error_Code="GatedRepo")
+        if body is None:
+            return self.send(404, X_Error_Code="EntryNotFound")
+        if file.endswith(".safetensors"):
+            about = {"X_Linked_Size": len(body), "X_Linked_Etag": f'"{hashlib.sha256(body).hexdigest()}"'}
+            elsewhere = self.server.url.replace("127.0.0.1", "localhost")
+            return self.send(302, Location=f"{elsewhere}/cdn/{name}/x/{file}", X_Repo_Commit=COMMIT, **about)
+        if name == "stalls" and file == "tokenizer.json":
+            self.send(200, body[:10], **{"Content_Length": len(body)})
+            self.wfile.flush()
+            self.server.reached.set()
+            return self.server.stop.wait(60)
+        etag = f'"{git_hash(body)}"'
+        body = bytes(len(body)) if name == "wrong-config" and file == "config.json" else body
+        return self.send(200, body, ETag=etag, X_Repo_Commit=COMMIT)
+
+    def list_files(self, repository, name, revision):
         if name == "private":
             return self.send(401)
         if name == "absent":
             return self.send(404, X_Error_Code="RepoNotFound")
         if name == "busy" and len(self.server.asked) < 3:
             return self.send(503)
-        if rest[1] != COMMIT:
+        if name == "page":
+            return self.send(200, b"<html>")
+        if name == "unknown":
             return self.send(404, X_Error_Code="RevisionNotFound")
-        file = rest[-1]
-        if file not in self.server.files or (name == "without-tokenizer" and file == "tokenizer.json"):
-            return self.send(404, X_Error_Code="EntryNotFound")
-        body = self.server.files[file]
-        if name == "unproven":
-            return self.send(200, body, X_Repo_Commit=COMMIT)
-        if file.endswith((".safetensors", ".bin")):
-            digest = hashlib.sha256(body).hexdigest()
-            place = {"X_Linked_Size": len(body), "X_Linked_Etag": f'"{digest}"', "X_Repo_Commit": COMMIT}
-            elsewhere = self.server.url.replace("127.0.0.1", "localhost")
-            return self.send(302, Location=f"{elsewhere}/cdn/{name}/{file}", **place)
-        return self.send(200, body, ETag=f'"{git_hash(body)}"', X_Repo_Commit=COMMIT)
-
-    def send_large(self, file, name):
-        body = self.server.files[file]
-        first = int(self.headers.get("Range", "bytes=0-")[6:-1])
-        place = {"Content_Range": f"bytes {first}-{len(body) - 1}/{len(body)}"} if first else {}
-        if name == "wrong":
-            body = bytes(len(body))
-        rest = body[first:]
-        sent = rest[: len(body) // 3 + 1] if name == "interrupted" else rest
-        return self.send(206 if first else 200, sent, **{"Content-Length": len(rest)}, **place)
+        files = []
+        for file, body in self.server.files.items():
+            about = {"rfilename": file, "size": len(body), "blobId": git_hash(body)}
+            if file.endswith(".safetensors"):
+                about |= {"blobId": "0" * 40}  # of the pointer
+                about["lfs"] = {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 134}
+            if name == "unproven":
+                del about["blobId"]
+            files.append(about)
+        about = {"id": repository, "sha": OTHER_COMMIT if name == "moved" else revision, "siblings": files}
+        return self.send(200, json.dumps(about).encode())
 
 
 @pytest.fixture
-def hub():
+def hub(monkeypatch):
     with serving(Hub) as server:
-        server.asked, server.files = [], {}
+        server.asked, server.files, server.stop, server.reached = [], {}, threading.Event(), threading.Event()
+        point_to(monkeypatch, server.url)
         yield server
+        server.stop.set()
+
+
+def point_to(monkeypatch, endpoint):
+    """Point this process to a hub, as HF_ENDPOINT does before `huggingface_hub` is imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
 
 
 @pytest.fixture
-def published(project, hub):
-    """The project, and a hub that has an encoder with its vocabulary; the hub's files can be changed."""
-    write_encoder(project.root.parent / "published", seed=5)
-    hub.files = {name: (project.root.parent / "published" / name).read_bytes() for name in FILES}
-    hub.files["README.md"] = CARD.encode()
-    return project
+def place(tmp_path, hub, monkeypatch):
+    """A folder with what the fetch stage reads, as the working directory, and a hub that has an encoder."""
+    folder = tmp_path / "project"
+    (folder / "data/own").mkdir(parents=True)
+    (folder / "data/own/own.label").write_text("".join(f"{line}\n" for line in label_lines(20)))
+    (folder / "data/sources.yaml").write_text("{labels: {}, encoders: {}}\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("QC_MIRROR", str(tmp_path / "mirror"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf/hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf/token"))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    hub.files = {name: f"{name} {'x' * 1000}".encode() for name in FILES} | {"README.md": CARD.encode()}
+    return folder
 
 
-def reference(name):
-    return f"hub:someone/{name}@{COMMIT}"
+def reference(name, commit=COMMIT):
+    return f"hub:someone/{name}@{commit}"
 
 
-def fetch(project, hub, name, status=0, **env):
-    project.set("fetch.encoders", f"[tiny-bert, '{reference(name)}']")
-    return project.stage("fetch", status=status, HF_ENDPOINT=hub.url, **env)
+def params(*encoders, **changes):
+    """Text of a params.yaml that uses the first of these encoders."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["fetch"] |= {"train": "data/own/own.label", "encoders": list(encoders), **changes}
+    name = encoders[0].partition("@")[0].rpartition("/")[-1]
+    content["train_scratch"]["tokenizer"] = content["train_prefix"]["encoder"] = name
+    content["train_distilbert"]["encoder"] = name
+    return yaml.safe_dump(content)
 
 
-def weights_asked(hub):
-    """The part that was asked for in each request for the weights' bytes."""
-    return [place for command, path, place, _ in hub.asked if command == "GET" and path.startswith("/cdn/")]
+def fetch(*encoders, **changes):
+    """Run the fetch stage in this process; what it printed."""
+    with redirect_stdout(io.StringIO()) as printed:
+        main(parse_yaml(Settings, params(*encoders, **changes), "params.yaml"))
+    return printed.getvalue()
 
 
-def test_an_encoder_of_the_hub_is_fetched_proven_and_recorded(published, hub):
-    output = fetch(published, hub, "good")
-    folder = published.root / "data/encoders/good"
-    assert {path.name for path in folder.iterdir()} == {*FILES, "README.md", "source.json"}
+def fetch_in_a_process(place, *encoders, status=0, **env):
+    """Run the fetch stage as DVC does; what it printed."""
+    (place / "params.yaml").write_text(params(*encoders))
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.fetch"], env={**os.environ, **ENDED, **env}, text=True, capture_output=True
+    )
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+def write_files(folder, files):
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def found(folder):
+    return {path.relative_to(folder): pin(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_encoder_of_the_hub_is_fetched_verified_and_recorded(place, hub):
+    output = fetch(reference("good"))
+    folder = place / "data/encoders/good"
     assert read_json(folder / "source.json") == {
         "repository": "someone/good",
         "revision": COMMIT,
         "licence": "apache-2.0",
         "files": {name: pin(folder / name) for name in (*FILES, "README.md")},
     }
+    assert {path.name for path in folder.iterdir()} == {*FILES, "README.md", "source.json"}
     for name, content in hub.files.items():
         assert (folder / name).read_bytes() == content
         assert f"data/encoders/good/{name}: {hub.url}/someone/good/resolve/{COMMIT}/{name}" in output
 
 
-def test_an_encoder_that_is_there_needs_no_hub(published, hub):
-    fetch(published, hub, "good")
+def test_an_encoder_that_is_there_needs_no_hub(place, hub):
+    fetch(reference("good"))
     before = list(hub.asked)
-    assert "data/encoders/good/model.safetensors: already here" in fetch(published, hub, "good")
+    assert "data/encoders/good/model.safetensors: already here" in fetch(reference("good"))
     assert hub.asked == before
-    (published.root / "data/encoders/good/config.json").write_text("{}")
-    assert f"config.json: {hub.url}" in fetch(published, hub, "good")
-    assert (published.root / "data/encoders/good/config.json").read_bytes() == hub.files["config.json"]
+    (place / "data/encoders/good/config.json").write_text("{}")
+    assert f"config.json: {hub.url}" in fetch(reference("good"))
+    assert (place / "data/encoders/good/config.json").read_bytes() == hub.files["config.json"]
 
 
-def test_a_copy_of_its_folder_in_the_mirror_stands_in_for_the_hub(published, hub):
-    fetch(published, hub, "good")
-    shutil.move(published.root / "data/encoders/good", published.mirror / "good")
+def test_a_copy_of_its_folder_in_the_mirror_stands_in_for_the_hub(place, hub):
+    fetch(reference("good"))
+    mirrored = place.parent / "mirror/good"
+    shutil.copytree(place / "data/encoders/good", mirrored)
+    shutil.rmtree(place / "data/encoders")
     before = list(hub.asked)
-    assert "good/model.safetensors: QC_MIRROR" in fetch(published, hub, "good")
+    assert f"good/model.safetensors: {mirrored}" in fetch(reference("good"))
     assert hub.asked == before
 
 
-def test_a_record_that_names_files_elsewhere_is_not_followed(published, hub):
-    fetch(published, hub, "good")
-    shutil.move(published.root / "data/encoders/good", published.mirror / "good")
-    record = published.mirror / "good/source.json"
+def test_a_record_of_another_commit_is_not_taken_for_this_one(place, hub):
+    fetch(reference("good"))
+    hub.files["config.json"] = b"changed"
+    fetch(reference("good", OTHER_COMMIT))
+    assert (place / "data/encoders/good/config.json").read_bytes() == b"changed"
+    assert read_json(place / "data/encoders/good/source.json")["revision"] == OTHER_COMMIT
+
+
+@pytest.mark.parametrize("name", ["../../../params.yaml", "extra.bin"])
+def test_a_record_that_names_other_files_is_not_followed(place, hub, name):
+    fetch(reference("good"))
+    (place / "params.yaml").write_text("mine")
+    shutil.move(place / "data/encoders/good", place.parent / "mirror/good")
+    record = place.parent / "mirror/good/source.json"
     content = json.loads(record.read_text())
-    content["files"]["../../../params.yaml"] = content["files"]["config.json"]
+    content["files"][name] = content["files"]["config.json"]
     record.write_text(json.dumps(content))
-    params = published.params.read_bytes()
-    fetch(published, hub, "good")
-    assert weights_asked(hub)
-    assert published.params.read_bytes() == params
-    assert "../../../params.yaml" not in read_json(published.root / "data/encoders/good/source.json")["files"]
-
-
-def test_a_download_that_is_interrupted_goes_on_where_it_ended(published, hub):
-    fetch(published, hub, "interrupted")
-    size = len(hub.files["model.safetensors"])
-    part = size // 3 + 1
-    assert weights_asked(hub) == [None, f"bytes={part}-", f"bytes={2 * part}-"]
-    weights = published.root / "data/encoders/interrupted/model.safetensors"
-    assert weights.read_bytes() == hub.files["model.safetensors"]
-
-
-def test_a_token_opens_a_gated_repository_and_goes_to_the_hub_alone(published, hub):
-    fetch(published, hub, "gated", HF_TOKEN="hf_given")
-    assert {token for _, path, _, token in hub.asked if path.startswith("/someone")} == {"Bearer hf_given"}
-    assert {token for _, path, _, token in hub.asked if path.startswith("/cdn")} == {None}
-
-
-def test_a_busy_hub_is_asked_again(published, hub):
-    fetch(published, hub, "busy")
-    assert (published.root / "data/encoders/busy/source.json").is_file()
-
-
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("gated", "gated: its owner gives access on the hub; ask for it there, then name your token in HF_TOKEN"),
-        ("private", "status 401"),
-        ("absent", "the hub knows no such repository, or shows it only to some"),
-        ("without-tokenizer", "has no tokenizer.json; an encoder is config.json, model.safetensors, tokenizer.json"),
-        ("wrong", "other bytes than were pinned"),
-        ("unproven", "the hub states no size and hash"),
-    ],
-)
-def test_an_encoder_that_cannot_be_had_is_refused_and_what_was_there_stays(published, hub, name, told):
-    published.stage("fetch")
-    before = {path: pin(path) for path in (published.root / "data").rglob("*") if path.is_file()}
-    output = fetch(published, hub, name, status=1)
-    assert output.startswith("error: ")
-    assert told in output
-    assert f"someone/{name}" in output
-    assert "Traceback" not in output
-    assert {path: pin(path) for path in (published.root / "data").rglob("*") if path.is_file()} == before
-
-
-def test_pickled_weights_alone_are_refused_with_the_reason(published, hub):
-    del hub.files["model.safetensors"]
-    hub.files["pytorch_model.bin"] = b"\x80\x04."
-    output = fetch(published, hub, "pickled", status=1)
-    assert "a pickle alone (pytorch_model.bin), and reading a pickle runs code of its author" in output
-    assert not any(command == "GET" and path.endswith(".bin") for command, path, *_ in hub.asked)
-
-
-def test_weights_in_several_files_are_refused(published, hub):
-    del hub.files["model.safetensors"]
-    hub.files["model.safetensors.index.json"] = b"{}"
-    assert "its weights are in several files" in fetch(published, hub, "sharded", status=1)
-
-
-def test_a_hub_that_is_not_there_is_named(published):
-    published.set("fetch.encoders", f"[tiny-bert, '{reference('good')}']")
-    output = published.stage("fetch", status=1, HF_ENDPOINT="http://127.0.0.1:9")
-    assert "the hub cannot be reached" in output
-    assert "http://127.0.0.1:9/someone/good" in output
-
-
-@pytest.mark.parametrize("revision", ["", "@main", "@v1.0", f"@{COMMIT[:7]}", f"@{COMMIT}0"])
-def test_a_revision_that_is_no_commit_is_refused(published, revision):
-    published.set("fetch.encoders", f"[tiny-bert, 'hub:someone/good{revision}']")
-    output = published.stage("fetch", status=1)
-    assert f"invalid value 'hub:someone/good{revision}'; expected hub:owner/name@revision" in output
-    assert "what a branch or a tag names can change" in output
-
-
-def test_a_commit_that_the_hub_does_not_know_is_told(published, hub):
-    published.set("fetch.encoders", f"[tiny-bert, 'hub:someone/good@{'f' * 40}']")
-    assert "knows no such commit" in published.stage("fetch", status=1, HF_ENDPOINT=hub.url)
-
-
-def test_an_encoder_of_the_hub_is_trained_on_under_its_name(published, hub):
-    published.set("fetch.encoders", f"[tiny-bert, '{reference('good')}']")
-    published.set("train_prefix.encoder", "good")
-    published.run("dvc", "repro", "fetch", HF_ENDPOINT=hub.url)
-    published.repro()
-    card = (published.root / "reports/cards/prefix.md").read_text()
-    assert f"`good`, from `someone/good` at `{COMMIT}`" in card
-    assert "- good: apache-2.0" in card
-    published.set("train_prefix.encoder", "best")
-    assert "expected an encoder of fetch.encoders: tiny-bert, good" in published.stage("train_prefix", status=1)
-
-
-def test_the_real_encoder_comes_from_the_hub_byte_for_byte(published, hub):
-    """Where `make run` has brought it: the very files that the hub has, at the commit that is pinned."""
-    if not MINILM.is_dir():
-        pytest.skip("data/encoders/all-MiniLM-L6-v2 is not here; make run")
-    hub.files = {name: (MINILM / name).read_bytes() for name in FILES}
-    fetch(published, hub, "interrupted")
-    assert len(weights_asked(hub)) == 3
-    for name in FILES:
-        assert pin(published.root / "data/encoders/interrupted" / name) == pin(MINILM / name)
-
-
-def test_a_folder_is_an_encoder_too(published):
-    folder = published.root / "data/own/mine"
-    write_encoder(folder, seed=7, family="distilbert")
-    (folder / "README.md").write_text("# no metadata\n")
-    published.set("fetch.encoders", "[tiny-bert, data/own/mine]")
-    published.set("train_distilbert.encoder", "mine")
-    published.repro()
-    record = read_json(published.root / "data/encoders/mine/source.json")
-    assert record["repository"] is record["revision"] is record["licence"] is None
-    assert record["files"] == {name: pin(folder / name) for name in (*FILES, "README.md")}
-    card = (published.root / "reports/cards/distilbert.md").read_text()
-    assert "`mine`, from a local folder" in card
-    assert "- mine: not stated" in card
-    write_encoder(folder, seed=8, family="distilbert")
-    assert published.repro("train_distilbert") == ["fetch", "tokenize", "train_distilbert"]
-
-
-def test_a_folder_elsewhere_is_taken_with_a_word_on_what_dvc_sees(published, tmp_path):
-    write_encoder(tmp_path / "elsewhere", seed=7)
-    published.set("fetch.encoders", f"[tiny-bert, {tmp_path / 'elsewhere'}]")
-    output = published.stage("fetch")
-    assert f"{tmp_path / 'elsewhere/config.json'}: DVC does not watch this file" in output
-    assert str(tmp_path) not in (published.root / "data/encoders/elsewhere/source.json").read_text()
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ("model.safetensors", "data/own/mine: has no model.safetensors"),
-        ("pickle", "data/own/mine: its weights are there as a pickle alone (pytorch_model.bin)"),
-        ("all", "data/own/mine: has no config.json, model.safetensors, tokenizer.json"),
-    ],
-)
-def test_a_folder_that_is_no_encoder_is_refused(published, change, told):
-    folder = published.root / "data/own/mine"
-    write_encoder(folder)
-    for name in FILES if change == "all" else ["model.safetensors"]:
-        (folder / name).unlink()
-    if change == "pickle":
-        (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    published.set("fetch.encoders", "[tiny-bert, data/own/mine]")
-    assert told in published.stage("fetch", status=1)
-
-
-@pytest.mark.parametrize(
-    ("encoders", "told"),
-    [
-        (f"['{reference('tiny-bert')}', tiny-bert]", "each encoder named once, and no two called tiny-bert"),
-        ("[tiny-bert, data/own/mine, data/own/../mine]", "no two called mine"),
-        ("[tiny-bert, data/own/..]", "the path of a folder whose name begins with a letter or digit"),
-        ("[tiny-bert, absent]", "invalid value 'absent'; expected one of data/sources.yaml"),
-    ],
-)
-def test_a_name_that_cannot_serve_is_refused(published, encoders, told):
-    published.set("fetch.encoders", encoders)
-    assert told in published.stage("fetch", status=1)
+    asked = len(hub.asked)
+    fetch(reference("good"))
+    assert hub.asked[asked][0].startswith("/api/models/someone/good/")
+    assert name not in read_json(place / "data/encoders/good/source.json")["files"]
+    assert (place / "params.yaml").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("card", "licence"),
     [
-        (CARD, "apache-2.0"),
-        ("---\nlicense: other\nlicense_name: odd-1.0\n---\n", "odd-1.0"),
-        ("# none\n", None),
-        ("---\nlicense: [\n---\n", None),
-        ("---\n- a list\n---\n", None),
+        (b"", None),
+        (None, None),
+        (b"---\nlicense: other\nlicense_name: odd-1.0\n---\n", "odd-1.0"),
+        (b"---\nlicense: [mit, apache-2.0]\n---\n", "mit, apache-2.0"),
+        (b"# none\n", None),
+        (b"---\nlicense: [\n---\n", None),
+        (b"---\n- a list\n---\n", None),
+        (b"\xff\xfe", None),
+        (b"---\nlicense: " + b"[" * 800 + b"\n---\n", None),
     ],
 )
-def test_the_licence_is_what_the_model_card_states(tmp_path, card, licence):
-    (tmp_path / "README.md").write_text(card)
-    assert read_licence(tmp_path / "README.md") == licence
-    assert read_licence(tmp_path / "absent.md") is None
+def test_the_licence_is_what_the_model_card_states_if_there_is_one(place, hub, card, licence):
+    del hub.files["README.md"]
+    if card is not None:
+        hub.files["README.md"] = card
+    for _ in range(2):
+        fetch(reference("good"))
+        assert read_json(place / "data/encoders/good/source.json")["licence"] == licence
+        assert sum(path.startswith("/api/") for path, _ in hub.asked) == 1  # the record is taken, empty card or none
 
 
-def test_a_cased_tokenizer_keeps_its_case(project, tmp_path):
+def test_an_encoder_in_shards_is_fetched_whole_and_loads(place, hub):
+    published = place.parent / "published"
+    write_encoder(published)
+    whole = AutoModel.from_pretrained(published)
+    for path in (published / "model.safetensors", published / "source.json"):
+        path.unlink()
+    whole.save_pretrained(published, max_shard_size="5KB")
+    shards = sorted(path.name for path in published.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    hub.files = {path.name: path.read_bytes() for path in published.iterdir()}
+    hub.files |= {"other.safetensors": b"x", "pytorch_model.bin": b"\x80\x04."}
+    fetch(reference("sharded"))
+    folder = place / "data/encoders/sharded"
+    names = {"config.json", "tokenizer.json", "model.safetensors.index.json", *shards}
+    assert read_json(folder / "source.json")["files"] == {name: pin(published / name) for name in names}
+    loaded = AutoModel.from_pretrained(folder).state_dict()
+    assert loaded.keys() == whole.state_dict().keys()
+    assert all(loaded[name].equal(value) for name, value in whole.state_dict().items())
+    asked = len(hub.asked)
+    assert fetch(reference("sharded")).count("already here") == len(names) + 1  # and the questions
+    assert len(hub.asked) == asked
+    shutil.copytree(folder, "data/own/mine")
+    fetch("data/own/mine")
+    assert read_json(place / "data/encoders/mine/source.json")["files"].keys() == names
+    del hub.files[shards[1]]
+    with pytest.raises(QcError, match=f"someone/less@{COMMIT}: has no {shards[1]}; an encoder is "):
+        fetch(reference("less"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("gated", "gated: its owner gives access on the hub; ask for it there; if you have access, name your token in"),
+        ("private", "status 401; if you have access, name your token in HF_TOKEN, which is sent by https alone"),
+        ("absent", "the hub knows no such repository, or shows it only to some"),
+        ("wrong-weights", "other bytes than were pinned"),
+        ("wrong-config", "other bytes than were pinned"),
+        ("unproven", "config.json: the hub states no hash"),
+        ("moved", f"not the answer of a hub: about commit {OTHER_COMMIT}"),
+        ("page", "not the answer of a hub"),
+        ("unknown", "the hub knows no such commit of this repository"),
+    ],
+)
+def test_an_encoder_that_cannot_be_had_is_refused_and_what_was_there_stays(place, hub, name, told):
+    fetch(reference("good"))
+    before = found(place / "data")
+    with pytest.raises(QcError) as caught:
+        fetch(reference(name))
+    assert told in str(caught.value)
+    assert f"{name}" in str(caught.value)
+    assert found(place / "data") == before
+
+
+def test_a_busy_hub_is_asked_again(place):
+    files = list_files(hub_reference(reference("busy")), Downloader(pause=0.01))
+    assert files.keys() == {*FILES, "README.md"}
+
+
+@pytest.mark.parametrize(
+    ("lacking", "told"),
+    [
+        (["tokenizer.json"], "has no tokenizer.json; an encoder is config.json, tokenizer.json and model.safetensors"),
+        (["model.safetensors"], "has no model.safetensors"),
+        (FILES, "has no config.json, model.safetensors, tokenizer.json"),
+        (["pickle"], "its weights are there as a pickle alone (pytorch_model.bin), and reading a pickle runs code"),
+    ],
+)
+def test_a_repository_or_folder_that_is_no_encoder_is_refused(place, hub, lacking, told):
+    if lacking == ["pickle"]:
+        lacking, hub.files["pytorch_model.bin"] = ["model.safetensors"], b"\x80\x04."
+    hub.files = {name: content for name, content in hub.files.items() if name not in lacking}
+    write_files(place / "data/own/mine", hub.files)
+    for encoder in (reference("good"), "data/own/mine"):
+        with pytest.raises(QcError) as caught:
+            fetch(encoder)
+        assert str(caught.value).startswith(f"{encoder}: {told}")
+    assert not any(path.endswith(".bin") for path, _ in hub.asked)
+
+
+def test_a_token_opens_a_gated_repository_and_goes_to_the_hub_alone(place, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_given")
+    fetch(reference("gated"))
+    assert {token for path, token in hub.asked if "/someone/" in path} == {"Bearer hf_given"}
+    assert [token for path, token in hub.asked if path.startswith("/cdn/")] == [None]
+    for path in (place / "data").rglob("*"):
+        assert path.is_dir() or b"hf_given" not in path.read_bytes()
+
+
+def test_a_token_is_never_sent_in_clear_over_a_network(place, hub, monkeypatch):
+    """The server is the proxy of every http address, so that it sees what would go over the network."""
+    monkeypatch.setenv("HF_TOKEN", "hf_given")
+    monkeypatch.setenv("http_proxy", hub.url)
+    point_to(monkeypatch, "http://hub.test")
+    fetch(reference("good"))
+    point_to(monkeypatch, "https://hub.test")
+    sha256 = hashlib.sha256(b"A:b c\n").hexdigest()
+    shutil.rmtree("data/encoders")
+    write_files(place / "data/own/mine", hub.files)
+    fetch("data/own/mine", train="http://hub.test/questions.label", train_sha256=sha256)
+    assert "/questions.label" in [path for path, _ in hub.asked]
+    assert len(hub.asked) > 4
+    assert {token for _, token in hub.asked} == {None}
+    assert hub_headers("https://hub.test/questions.label")["authorization"] == "Bearer hf_given"
+
+
+def test_a_hub_that_is_not_there_is_named_with_what_to_do(place, monkeypatch):
+    point_to(monkeypatch, "http://127.0.0.1:9")
+    with pytest.raises(QcError) as caught:
+        fetch(reference("good"))
+    told = str(caught.value)
+    assert told.startswith(f"{reference('good')}: cannot connect to 127.0.0.1:9: ")
+    assert "HF_ENDPOINT names another hub" in told
+    assert "QC_MIRROR" in told
+    assert "\n" not in told
+
+
+def test_a_hub_that_may_not_be_asked_is_not_asked(place, hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    write_files(place / "data/own/mine", hub.files)
+    with pytest.raises(QcError, match=r"questions\.label: HF_HUB_OFFLINE is set"):
+        fetch("data/own/mine", train=f"{hub.url}/questions.label", train_sha256="0" * 64)
+    assert hub.asked == []
+
+
+def test_the_environment_names_the_hub_its_token_and_its_cache(place, hub):
+    """As DVC runs it: the hub is asked at HF_ENDPOINT; later its cache, filled by its own client, is all there is."""
+    (place / "data/sources.yaml").write_text(
+        yaml.safe_dump({"labels": {}, "encoders": {"pinned": {
+            "licence": "none", "repository": "someone/pinned", "revision": COMMIT,
+            "files": {
+                name: {"bytes": len(hub.files[name]), "sha256": hashlib.sha256(hub.files[name]).hexdigest()}
+                for name in FILES
+            },
+        }}})
+    )  # fmt: skip
+    environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_given", "HF_HOME": str(place.parent / "hf")}
+    output = fetch_in_a_process(place, "pinned", reference("gated"), **environment)
+    assert f"pinned/model.safetensors: {hub.url}/someone/pinned/resolve/{COMMIT}/model.safetensors" in output
+    assert read_json(place / "data/encoders/pinned/source.json")["licence"] == "none"
+    assert not any("telemetry" in path for path, _ in hub.asked)
+    assert not (place.parent / "hf").exists()  # nothing goes into the cache
+    shutil.rmtree("data/encoders")
+    for repository in ("pinned", "gated"):
+        for name in hub.files:
+            hf_hub_download(f"someone/{repository}", name, revision=COMMIT, token="hf_given")
+    asked = len(hub.asked)
+    environment["HF_HUB_OFFLINE"] = "1"
+    output = fetch_in_a_process(place, "pinned", reference("gated"), **environment)
+    assert output.count(f": {place.parent / 'hf/hub/models--someone--'}") == 7
+    assert len(hub.asked) == asked
+    told = fetch_in_a_process(place, reference("good"), status=1, **environment)
+    assert told.startswith(f"error: {reference('good')}: HF_HUB_OFFLINE is set, and the hub's cache has no copy; ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_fetch_that_is_stopped_leaves_no_half_file(place, hub, number):
+    (place / "params.yaml").write_text(params(reference("stalls")))
+    environment = {**os.environ, **ENDED, "HF_ENDPOINT": hub.url}
+    with subprocess.Popen([sys.executable, "-m", "stages.fetch"], env=environment, stderr=subprocess.PIPE) as process:
+        assert hub.reached.wait(60)
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+        assert b"Traceback" not in process.stderr.read()
+    assert [path for path in place.rglob("*") if path.is_file() and "own" not in path.parts] == [
+        *place.glob("params.yaml"), *place.glob("data/sources.yaml")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("encoders", "told"),
+    [
+        *(
+            (
+                [f"hub:someone/good{revision}"],
+                f"invalid value 'hub:someone/good{revision}'; expected hub:owner/name@rev",
+            )
+            for revision in ("", "@main", f"@{COMMIT[:7]}", f"@{COMMIT}0")
+        ),
+        ([reference("mine"), "data/own/mine"], "each encoder named once, and no two called mine"),
+        (["data/own/mine", "data/own/../mine"], "no two called mine"),
+        (["data/own/.."], "the path of a folder whose name begins with a letter or digit"),
+        (["absent"], "invalid value 'absent'; expected one of data/sources.yaml"),
+    ],
+)
+def test_a_reference_that_cannot_serve_is_refused(place, encoders, told):
+    with pytest.raises(QcError) as caught:
+        fetch(*encoders)
+    assert told in str(caught.value)
+
+
+def test_a_folder_elsewhere_is_taken_and_dvc_does_not_watch_it(place, hub, tmp_path):
+    for folder in (tmp_path / "elsewhere", place / "data/own/mine"):
+        write_files(folder, hub.files)
+    output = fetch("data/own/mine", str(tmp_path / "elsewhere"))
+    assert f"{tmp_path / 'elsewhere/config.json'}: DVC does not watch this file" in output
+    assert "data/own/mine/config.json: DVC" not in output
+    assert str(tmp_path) not in (place / "data/encoders/elsewhere/source.json").read_text()
+
+
+def test_encoders_of_the_hub_and_of_folders_are_trained_on_under_their_names(project, hub):
+    published, folder = project.root.parent / "published", project.root / "data/own/mine"
+    write_encoder(published, seed=5)
+    hub.files = {name: (published / name).read_bytes() for name in FILES} | {"README.md": CARD.encode()}
+    write_encoder(folder, seed=7, family="distilbert")
+    (folder / "README.md").write_text("# no metadata\n")
+    project.set("fetch.encoders", f"[tiny-bert, '{reference('good')}', data/own/mine]")
+    project.set("train_prefix.encoder", "good")
+    project.set("train_distilbert.encoder", "mine")
+    project.run("dvc", "repro", "fetch", HF_ENDPOINT=hub.url)
+    record = read_json(project.root / "data/encoders/mine/source.json")
+    assert record["repository"] is record["revision"] is record["licence"] is None
+    assert record["files"] == {name: pin(folder / name) for name in (*FILES, "README.md")}
+    project.repro()
+    cards = [(project.root / f"reports/cards/{name}.md").read_text() for name in ("prefix", "distilbert")]
+    assert f"`good`, from `someone/good` at `{COMMIT}`" in cards[0]
+    assert "- good: apache-2.0" in cards[0]
+    assert "`mine`, from a local folder" in cards[1]
+    assert "- mine: not stated" in cards[1]
+    write_encoder(folder, seed=8, family="distilbert")
+    assert project.repro("train_distilbert") == ["fetch", "tokenize", "train_distilbert"]
+    project.set("train_prefix.encoder", "best")
+    assert "expected an encoder of fetch.encoders: tiny-bert, good, mine" in project.stage("train_prefix", status=1)
+
+
+def test_a_cased_tokenizer_keeps_its_case(project):
     """What a tokenizer does with case is in its own file, whatever else its folder lacks."""
     folder = project.root / "data/own/cased"
     write_encoder(folder, vocabulary=[*VOCABULARY, "The", "King"])

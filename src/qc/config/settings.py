@@ -10,9 +10,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, create_model, model_validator
 
-from qc.config.references import encoder_name, is_address
 from qc.config.schema import InvalidValue, Section
-from qc.config.values import Corrections, EncoderReference, Positive, QuestionsReference, Seed, Sha256, Word
+from qc.config.sources import Corrections, EncoderReference, QuestionsReference, encoder_name, is_address
+from qc.config.values import Positive, Seed, Sha256, Word
 from qc.models.parameters import TrainingConfig
 from qc.models.registry import MODELS
 
@@ -34,7 +34,7 @@ class Columns(Section):
 
 
 class FetchConfig(Section):
-    """Files that the fetch stage brings, see `qc.config.references`."""
+    """Files that the fetch stage brings, see `qc.config.sources`."""
 
     train: QuestionsReference
     test: QuestionsReference | None

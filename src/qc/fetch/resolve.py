@@ -5,7 +5,7 @@ Notable:
 - the hub is asked once for an encoder: then the record beside its files holds their hashes
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,122 +13,45 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from qc.config.references import HubReference, encoder_name, file_format, hub_reference, is_address, is_folder
-from qc.config.schema import Section
-from qc.config.sources import Pin, Sources
-from qc.errors import QcError
+from qc.config.sources import (
+    EncoderSource,
+    HubReference,
+    Sources,
+    encoder_files,
+    encoder_name,
+    file_format,
+    hub_reference,
+    is_address,
+    is_folder,
+    missing_files,
+)
+from qc.errors import QcError, listed
 from qc.fetch.fetcher import Digest, FileRequest
-from qc.fetch.hub import Address, explain_missing, find_files, read_licence
-from qc.files import CARD, ENCODER_FILES, RECORD, read_json
+from qc.fetch.http import Downloader
+from qc.fetch.hub import hub_places, list_files, read_licence
+from qc.files import CARD, CONFIG, RECORD, TOKENIZER, WEIGHTS, read_json
 
-
-class EncoderRecord(Section):
-    """Content of data/encoders/NAME/source.json.
-
-    Attributes:
-        repository: Of the hub, `owner/name`; None for a local folder.
-        revision: Its commit.
-        licence: As its source states it; None where it states none.
-        files: Size and SHA-256 of each file.
-    """
-
-    repository: str | None
-    revision: str | None
-    licence: str | None
-    files: Mapping[str, Pin]
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True)
-class QuestionFile:
+class QuestionFile(FileRequest):
     """A resolved question file.
 
     Attributes:
-        request: The file.
-        name: As in params.yaml; the last part of an address or of a path outside the project.
+        source: Its name in params.yaml; the last part of an address or of a path outside the project.
         licence: As its source states it; None where it states none.
         columns: Columns of text and labels; None for a label file.
     """
 
-    request: FileRequest
-    name: str
+    source: str
     licence: str | None
     columns: Mapping[str, str | None] | None
 
     def record(self) -> dict[str, Any]:
         """Entry of data/raw/files.json, once the file is there."""
-        target, found = self.request.target, self.request.expected.completed_from(self.request.target)
-        about = {"file": target.name, "name": self.name, "bytes": found.size, "sha256": found.value}
+        about = {"file": self.target.name, "name": self.source, **self.pin()}
         return {**about, "licence": self.licence, "columns": self.columns}
-
-
-def resolve_questions(
-    sources: Sources,
-    key: str,
-    reference: str,
-    sha256: str | None,
-    columns: Mapping[str, str | None],
-    folder: Path,
-) -> QuestionFile:
-    """Resolve a reference to a question file, which goes to `folder` under the name of its key.
-
-    Args:
-        sources: The pinned files.
-        key: Of params.yaml: `train` or `test`, below `fetch`.
-        reference: Its value.
-        sha256: The expected SHA-256, if params.yaml has one.
-        columns: Columns of text and labels in a table.
-        folder: Where the file goes.
-
-    Raises:
-        QcError: There is no such file, or its SHA-256 is another.
-    """
-    ending = file_format(reference)
-    target = folder / f"{key}{ending}"
-    columns = None if ending == ".label" else columns
-    if pinned := sources.labels.get(reference):
-        if sha256 not in (None, pinned.sha256):
-            raise QcError(
-                f"params.yaml: fetch.{key}_sha256: invalid value {sha256!r}; expected null, or what "
-                f"data/sources.yaml pins of {reference}, {pinned.sha256}"
-            )
-        request = FileRequest(target, Digest.of_pin(pinned), reference, urls=pinned.urls, packages=pinned.packages)
-        return QuestionFile(request, reference, pinned.licence, columns)
-    if is_address(reference):
-        name = PurePath(urlsplit(reference).path).name
-        expected = Digest(None, sha256 or "")  # the settings require one for an address
-        return QuestionFile(FileRequest(target, expected, name, urls=[reference]), name, None, columns)
-    if not Path(reference).is_file():
-        raise QcError(
-            f"params.yaml: fetch.{key}: {reference!r} is no label file of data/sources.yaml, and no file is there; "
-            f"expected {', '.join(sources.labels)}, or the path or address of a file of your own"
-        )
-    return _own_file(key, Path(reference), sha256, columns, target)
-
-
-def resolve_corrections(reference: str, folder: Path) -> QuestionFile:
-    """Resolve `fetch.corrections`, whose file goes to `folder`; QcError where there is no such file."""
-    if not Path(reference).is_file():
-        raise QcError(
-            f"params.yaml: fetch.corrections: {reference!r}: no such file; expected null, or the path of a table with "
-            "the columns text and label"
-        )
-    return _own_file("corrections", Path(reference), None, None, folder / f"corrections{file_format(reference)}")
-
-
-def _own_file(
-    key: str, path: Path, sha256: str | None, columns: Mapping[str, str | None] | None, target: Path
-) -> QuestionFile:
-    """Describe a file of the user's own; QcError where its SHA-256 is not the expected one."""
-    expected = Digest.of_file(path)
-    if sha256 not in (None, expected.value):
-        raise QcError(
-            f"{path}: SHA-256 {expected.value}, but params.yaml has fetch.{key}_sha256: {sha256}; put the right file "
-            "there, or its SHA-256 into params.yaml"
-        )
-    inside = not path.is_absolute() and ".." not in path.parts
-    return QuestionFile(
-        FileRequest(target, expected, path.name, paths=[path]), path.as_posix() if inside else path.name, None, columns
-    )
 
 
 @dataclass(frozen=True)
@@ -149,70 +72,139 @@ class EncoderFolder:
 
     def record(self) -> dict[str, Any]:
         """Content of data/encoders/NAME/source.json, once the files are there."""
-        found = {file.target.name: file.expected.completed_from(file.target) for file in self.requests}
         return {
             "repository": self.reference and self.reference.repository,
             "revision": self.reference and self.reference.revision,
             "licence": self.licence or read_licence(self.folder / CARD),
-            "files": {name: {"bytes": expected.size, "sha256": expected.value} for name, expected in found.items()},
+            "files": {file.target.name: file.pin() for file in self.requests},
         }
 
 
-def resolve_encoder(
-    sources: Sources, reference: str, folder: Path, mirror: Path | None, address: Address
-) -> EncoderFolder:
-    """Resolve a reference to an encoder, whose files go to `folder`.
+@dataclass(frozen=True)
+class Resolver:
+    """Resolves the references of params.yaml.
 
-    Args:
-        sources: The pinned encoders.
-        reference: As params.yaml names the encoder.
-        folder: Where its files go; named after it.
+    Attributes:
+        sources: The pinned files.
         mirror: The folder of QC_MIRROR, if it is set.
-        address: Maps (repository, file name, revision) to the hub's address of the file.
-
-    Raises:
-        QcError: There is no such encoder, or it cannot be used.
+        downloader: Asks the hub.
     """
-    name = encoder_name(reference)
-    if is_folder(reference):
-        paths = {file: Path(reference) / file for file in (*ENCODER_FILES, CARD)}
-        if missing := [file for file in ENCODER_FILES if not paths[file].is_file()]:
-            raise QcError(explain_missing(reference, missing, lambda file: (Path(reference) / file).is_file()))
-        requests = [
-            FileRequest(folder / file, Digest.of_file(path), f"{name}/{file}", paths=[path])
-            for file, path in paths.items()
-            if path.is_file()
-        ]
-        return EncoderFolder(requests, folder, None, None)
-    hub = hub_reference(reference)
-    if hub is None:
-        pinned = sources.encoder(reference)
-        hub, licence, packages = HubReference(pinned.repository, pinned.revision), pinned.licence, pinned.packages
-        expected_files = {file: Digest.of_pin(pin) for file, pin in pinned.files.items()}
-    else:
-        licence, packages = None, ()
-        places = [folder, *([mirror / name] if mirror else [])]
-        expected_files = next(_recorded(hub, places), None) or find_files(hub, address)
-    requests = [
-        FileRequest(
-            folder / file,
-            expected,
-            f"{name}/{file}",
-            urls=[address(hub.repository, file, hub.revision)],
-            packages=packages,
-        )
-        for file, expected in expected_files.items()
-    ]
-    return EncoderFolder(requests, folder, hub, licence)
+
+    sources: Sources
+    mirror: Path | None
+    downloader: Downloader
+
+    def questions(
+        self, key: str, reference: str, sha256: str | None, columns: Mapping[str, str | None] | None, folder: Path
+    ) -> QuestionFile:
+        """Resolve a reference to a question file, which goes to `folder` under the name of its key.
+
+        Args:
+            key: Of params.yaml, below `fetch`: `train`, `test` or `corrections`.
+            reference: Its value.
+            sha256: The expected SHA-256, if params.yaml has one.
+            columns: Columns of text and labels in a table.
+            folder: Where the file goes.
+
+        Raises:
+            QcError: There is no such file, or its SHA-256 is another.
+        """
+        ending = file_format(reference)
+        target, columns = folder / f"{key}{ending}", None if ending == ".label" else columns
+        if pinned := self.sources.labels.get(reference):
+            if sha256 not in (None, pinned.sha256):
+                raise QcError(
+                    f"params.yaml: fetch.{key}_sha256: invalid value {sha256!r}; expected null, or what "
+                    f"data/sources.yaml pins of {reference}, {pinned.sha256}"
+                )
+            places = [*self._mirrored(reference), *pinned.urls, *pinned.packages]
+            return QuestionFile(target, Digest.of_pin(pinned), reference, places, reference, pinned.licence, columns)
+        if is_address(reference):
+            name = PurePath(urlsplit(reference).path).name
+            expected = Digest(None, sha256 or "")  # the settings require one for an address
+            return QuestionFile(target, expected, name, [*self._mirrored(name), reference], name, None, columns)
+        path = Path(reference)
+        if not path.is_file():
+            fault = ": no such file; expected null, or the path of a table with the columns text and label"
+            if key != "corrections":
+                fault = (
+                    f" is no label file of data/sources.yaml, and no file is there; expected "
+                    f"{', '.join(self.sources.labels)}, or the path or address of a file of your own"
+                )
+            raise QcError(f"params.yaml: fetch.{key}: {reference!r}{fault}")
+        expected = Digest.of_file(path)
+        if sha256 not in (None, expected.value):
+            raise QcError(
+                f"{path}: SHA-256 {expected.value}, but params.yaml has fetch.{key}_sha256: {sha256}; put the right "
+                "file there, or its SHA-256 into params.yaml"
+            )
+        inside = not path.is_absolute() and ".." not in path.parts
+        name = path.as_posix() if inside else path.name
+        return QuestionFile(target, expected, path.name, [path], name, None, columns)
+
+    def encoder(self, reference: str, folder: Path) -> EncoderFolder:
+        """Resolve a reference to an encoder, whose files go to `folder`, named after it.
+
+        Raises:
+            QcError: There is no such encoder, or it cannot be used.
+        """
+        name = encoder_name(reference)
+        if is_folder(reference):
+            source = Path(reference)
+            files = _choose(reference, [path.name for path in source.glob("*") if path.is_file()])
+            requests = [
+                FileRequest(folder / file, Digest.of_file(source / file), f"{name}/{file}", [source / file])
+                for file in files
+            ]
+            return EncoderFolder(requests, folder, None, None)
+        if hub := hub_reference(reference):
+            licence, packages = None, ()
+            expected = self._hub_files(hub, [folder, *self._mirrored(name)])
+        elif pinned := self.sources.encoders.get(reference):
+            hub = HubReference(pinned.repository, pinned.revision)
+            licence, packages = pinned.licence, pinned.packages
+            expected = {file: Digest.of_pin(pin) for file, pin in pinned.files.items()}
+        else:
+            raise QcError(
+                f"params.yaml: fetch.encoders: invalid value {reference!r}; expected one of data/sources.yaml, "
+                f"{', '.join(self.sources.encoders)}, hub:owner/name@commit, or the path of a folder"
+            )
+        requests = []
+        for file, digest in expected.items():
+            places = [*self._mirrored(f"{name}/{file}"), *hub_places(hub, file), *packages]
+            requests.append(FileRequest(folder / file, digest, f"{name}/{file}", places))
+        return EncoderFolder(requests, folder, hub, licence)
+
+    def _mirrored(self, name: str) -> list[Path]:
+        return [self.mirror / name] if self.mirror else []
+
+    def _hub_files(self, hub: HubReference, folders: Sequence[Path]) -> dict[str, Digest]:
+        """Size and hash of an encoder's files: from a record of this very commit in one of `folders`, or by the hub."""
+        for folder in folders:
+            try:
+                record = EncoderSource.model_validate(read_json(folder / RECORD))
+            except (QcError, ValidationError):  # missing or damaged: ask the hub
+                continue
+            same = (record.repository, record.revision) == (hub.repository, hub.revision)
+            if same and record.files.keys() <= {*encoder_files(record.files), CARD}:
+                return {file: Digest.of_pin(pin) for file, pin in record.files.items()}
+        found = list_files(hub, self.downloader)
+        chosen = {file: found[file] for file in _choose(str(hub), found)}
+        for file, digest in chosen.items():
+            if len(digest.value) not in Digest.ALGORITHMS:
+                raise QcError(f"{hub}: {file}: the hub states no hash, so its bytes could not be verified")
+        return chosen
 
 
-def _recorded(reference: HubReference, folders: Sequence[Path]) -> Iterator[dict[str, Digest]]:
-    """Read the hashes of this very commit from records in these folders."""
-    for folder in folders:
-        try:
-            record = EncoderRecord.model_validate(read_json(folder / RECORD))
-        except (QcError, ValidationError):  # missing or damaged: ask the hub
-            continue
-        same = (record.repository, record.revision) == (reference.repository, reference.revision)
-        if same and set(ENCODER_FILES) <= record.files.keys() <= {*ENCODER_FILES, CARD}:
-            yield {file: Digest.of_pin(pin) for file, pin in record.files.items()}
+def _choose(encoder: str, names: Collection[str]) -> list[str]:
+    """Choose the files to take among those of a folder or repository; QcError where an encoder's are missing."""
+    if missing := missing_files(names):
+        pickles = [file for file in PICKLES if file in names]
+        if WEIGHTS in missing and pickles:
+            raise QcError(
+                f"{encoder}: its weights are there as a pickle alone ({pickles[0]}), and reading a pickle runs code "
+                f"of its author; expected an encoder with {WEIGHTS}"
+            )
+        expected = f"{CONFIG}, {TOKENIZER} and {WEIGHTS} or its shards with their index"
+        raise QcError(f"{encoder}: has no {listed(missing)}; an encoder is {expected}")
+    return [*encoder_files(names), *([CARD] if CARD in names else [])]
