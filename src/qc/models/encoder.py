@@ -227,11 +227,7 @@ class Encoder(nn.Module):
 
 
 class _Ended(Exception):
-    """A lower half got to its end."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        super().__init__()
-        self.hidden = hidden
+    """A lower half got to its end; the only argument is its output."""
 
 
 def _end(*args: Tensor | None, **kwargs: Tensor | None) -> NoReturn:
@@ -253,7 +249,7 @@ def _run(model: nn.Module, vectors: Tensor, mask: Tensor | None) -> Tensor:
     try:
         found = model(inputs_embeds=vectors, attention_mask=None if mask is None else mask.long())
     except _Ended as ended:
-        return ended.hidden
+        return ended.args[0]
     return found.last_hidden_state
 
 
