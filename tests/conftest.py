@@ -11,6 +11,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,11 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Start the fork server; the processes of xdist inherit the folder of its programs."""
     if not hasattr(config, "workerinput"):
-        server = fork_server.running(Path(tempfile.mkdtemp(prefix="qc-fork-server-")))
-        os.environ[PROGRAMS] = str(server.__enter__())
-        config.add_cleanup(lambda: server.__exit__(None, None, None))
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        folder = tempfile.TemporaryDirectory(prefix="qc-fork-server-", ignore_cleanup_errors=True)
+        programs = stack.enter_context(fork_server.running(Path(stack.enter_context(folder))))
+        os.environ[PROGRAMS] = str(programs)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

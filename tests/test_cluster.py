@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -174,7 +175,11 @@ def test_the_pods_train_one_stage_and_leave_an_experiment(ready, tmp_path):
         environment = {**mounted, **others, "JOB_COMPLETION_INDEX": str(index)}
         command = [*pod, *JOB["command"], f"cd '{work}'\n{script}"]
         with work.with_suffix(".log").open("w") as log:
-            pods.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            pods.append(process)
+    for other in pods[1:]:
+        if other.wait():  # the first would wait for it
+            os.killpg(pods[0].pid, signal.SIGKILL)
     ended, said = [each.wait() for each in pods], [work.with_suffix(".log").read_text() for work in works]
     assert ended == [0, 0], "\n".join(said)
     assert "distilbert: " in said[0]
