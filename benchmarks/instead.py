@@ -16,19 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from benchmarks.ours import Timed, load
@@ -67,7 +58,7 @@ class FineTuned(Instead):
 
     def __init__(self, folder: Path, section: TrainingConfig, classes: int) -> None:
         super().__init__()
-        self.encoder: PreTrainedModel = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+        self.encoder = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False)
         self.encoder.requires_grad_(False)
         layers = self.encoder.encoder.layer
         layers[len(layers) - section.trainable_layers :].requires_grad_(True)
@@ -86,7 +77,7 @@ class Prefixed(Instead):
 
     def __init__(self, folder: Path, section: TrainingConfig, classes: int) -> None:
         super().__init__()
-        self.encoder: PreTrainedModel = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+        self.encoder = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False)
         self.encoder.requires_grad_(False)
         layers, width = section.prefix_layers, self.encoder.config.hidden_size
         self.first = None if layers == "all" else len(self.encoder.encoder.layer) - layers  # that sees the prefix
@@ -205,7 +196,7 @@ def plain_loop(
     return Timed(0.0, seconds, accuracies)
 
 
-class _Stopwatch(TrainerCallback):
+class _Stopwatch(transformers.TrainerCallback):
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
@@ -227,9 +218,9 @@ def trainer(
     """
     stopwatch = _Stopwatch()
     train_set, valid_set = ([{"input_ids": ids, "labels": label} for ids, label in split] for split in (rows, valid))
-    tokenizer = AutoTokenizer.from_pretrained(ENCODERS / settings.train_distilbert.encoder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(ENCODERS / settings.train_distilbert.encoder)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
+        arguments = transformers.TrainingArguments(
             folder,
             num_train_epochs=config.epochs,
             per_device_train_batch_size=config.batch_size,
@@ -247,15 +238,15 @@ def trainer(
             report_to="none",
             disable_tqdm=True,
         )
-        usual = Trainer(
+        usual = transformers.Trainer(
             model=model,
             args=arguments,
             train_dataset=train_set,
             eval_dataset=valid_set or None,
-            data_collator=DataCollatorWithPadding(tokenizer),
+            data_collator=transformers.DataCollatorWithPadding(tokenizer),
             callbacks=[stopwatch],
         )
-        usual.remove_callback(PrinterCallback)
+        usual.remove_callback(transformers.PrinterCallback)
         usual.train()
     return stopwatch.seconds
 

@@ -13,6 +13,7 @@ import math
 import multiprocessing
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -175,21 +176,15 @@ def grown(name: str, settings: Settings, size: int) -> tuple[float, int, float]:
     """Train on `size` questions in a process of its own; seconds and operations of an epoch, MiB of memory."""
     settings = changed(settings, name, **ONE_TASK, epochs=3, patience=3)
     seconds = statistics.median(ours.train(name, settings, size).seconds)
-    memory = peak_memory(pick_device(settings.device))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if pick_device(settings.device).type == "cuda":
+        memory = torch.cuda.max_memory_allocated() / 2**20
     operations = []
     for epochs in (2, 3):  # what is done before the first epoch is in both
         with FlopCounterMode(display=False) as counter:
             ours.train(name, changed(settings, name, epochs=epochs), size)
         operations.append(counter.get_total_flops())
     return seconds, operations[1] - operations[0], memory
-
-
-def peak_memory(device: torch.device) -> float:
-    """MiB that this process has had resident at most; on a GPU, those of the GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def matrix_peak(precision: Precision, device: torch.device, rounds: int = 10) -> float:

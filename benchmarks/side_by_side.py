@@ -51,7 +51,7 @@ def command(folder: Path, *words: str) -> str:
 def epoch_seconds(folder: Path, stage: str, launcher: str) -> list[float]:
     """Seconds of the epochs of a stage, but the first."""
     process = subprocess.Popen(
-        [*launcher.split(), "-m", f"stages.{stage}"],
+        ["env", "PYTHONPATH=src", *launcher.split(), "-m", f"stages.{stage}"],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     moments = [time.perf_counter() for line in process.stdout if line.startswith("epoch ")]

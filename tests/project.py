@@ -142,10 +142,10 @@ class Project:
     def run(self, *command: str, status: int = 0, **env: str) -> str:
         """Run a command in the project; its output, after checking its exit status.
 
-        A program of the fork server is forked, with what it starts, unless it is given variables of its own, which
-        libraries may read while they are loaded.
+        A program of the fork server is forked, and what it starts, unless it has variables of its own, which libraries
+        may read while they are loaded. What another program starts may have other rights or limits, so it is not.
         """
-        forked = command[0] in fork_server.PROGRAMS and not env
+        forked = command[0] in (*fork_server.PROGRAMS, sys.executable) and not env
         done = subprocess.run(
             command,
             cwd=self.root,
