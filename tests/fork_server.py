@@ -93,6 +93,13 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
     max_children = 1000
     block_on_close = False
+    parent = os.getppid()
+
+    def service_actions(self) -> None:
+        """Collect ended processes, and end when pytest was killed."""
+        super().service_actions()
+        if os.getppid() != self.parent:
+            os._exit(1)
 
 
 class Handler(socketserver.StreamRequestHandler):
