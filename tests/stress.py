@@ -118,6 +118,7 @@ class Walk:
             told = (self.folder / "log").read_text()
             assert "Traceback" not in told, told
             self.mend()
+        self.project.run("dvc", "repro")
 
     def killed_queues(self) -> None:
         """Two experiments by a queue of two workers, killed; those that come to their end have the right bytes."""
