@@ -87,6 +87,12 @@ def train(name: str, settings: Settings, count: int | None = None) -> Timed:
     return Timed(first - usual, [usual, *others], [epoch.valid_accuracy for epoch in trained.curve])
 
 
+def peak_memory(process: int | str = "self") -> float:
+    """MiB that a process has had resident at most; 0 once it has ended."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
 @contextlib.contextmanager
 def phases() -> Iterator[dict[str, float]]:
     """Seconds that a training stage spends in its phases, filled in while the block runs."""

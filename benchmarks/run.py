@@ -13,7 +13,6 @@ import math
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -176,7 +175,7 @@ def grown(name: str, settings: Settings, size: int) -> tuple[float, int, float]:
     """Train on `size` questions in a process of its own; seconds and operations of an epoch, MiB of memory."""
     settings = changed(settings, name, **ONE_TASK, epochs=3, patience=3)
     seconds = statistics.median(ours.train(name, settings, size).seconds)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = ours.peak_memory()
     if pick_device(settings.device).type == "cuda":
         memory = torch.cuda.max_memory_allocated() / 2**20
     operations = []

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.ours import peak_memory
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.evaluation.tables import markdown, write_block
@@ -66,13 +67,15 @@ def lay_out(folder: Path, count: int) -> None:
 
 def measured(stage: str, folder: Path) -> dict[str, float]:
     """Run a stage; seconds, and the most MiB that its process had resident."""
-    begin = time.perf_counter()
+    begin, most = time.perf_counter(), 0.0
     environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{Path('src').resolve()}"}
     process = subprocess.Popen([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    while process.poll() is None:
+        most = max(most, peak_memory(process.pid))
+        time.sleep(0.1)
+    if process.returncode:
         raise QcError(f"stages.{stage} failed, see above; {RESULTS} stays as it was")
-    return {"seconds": time.perf_counter() - begin, "mib": usage.ru_maxrss / 1024}
+    return {"seconds": time.perf_counter() - begin, "mib": most}
 
 
 def table(results: dict[str, Any]) -> str:
