@@ -11,36 +11,25 @@ import sys
 import torch
 from tqdm import tqdm
 
-from benchmarks import instead
+from benchmarks import instead, ours
 from qc.commands.cross_validate import FOLDS
 from qc.commands.cross_validation import make_folds
 from qc.config.settings import Settings
 from qc.evaluation.tables import markdown, standard_error
-from qc.paths import ENCODERS, LABELS, Folders
-from qc.questions.labels import Labels
-from qc.runtime.device import pick_device
 from qc.stage import run
-from qc.training.data import load_training_data
-
-
-def trainer_accuracy(settings: Settings, bf16: bool) -> tuple[int, float]:
-    """Number of questions of train and validation, and the share that Trainer has right when it has not seen them."""
-    section, data = settings.train_distilbert, load_training_data("distilbert", settings, Folders())
-    folder, classes = ENCODERS / section.encoder, len(Labels.read(LABELS).classes)
-    questions, right = data.train.join(data.valid), 0.0
-    for fold in tqdm(make_folds(questions.labels, questions.groups, FOLDS, settings.seed), unit="fold", disable=None):
-        train, held_out = (instead.rows_of(instead.pack_split(data, questions.take(rows), settings)) for rows in fold)
-        torch.manual_seed(settings.seed)
-        model = instead.FineTuned(folder, section.trainable_layers, section.head_hidden_size, section.dropout, classes)
-        instead.trainer(model, train, section, folder, settings.seed, bf16, pick_device(settings.device))
-        right += instead.accuracy(model, held_out, max(len(ids) for ids, _ in held_out)) * len(held_out)
-    return len(questions), right / len(questions)
 
 
 def main(settings: Settings) -> None:
-    """Train on each fold's rest, print the accuracy."""
+    """Train on each fold's rest; print the accuracy of Trainer on the questions that were held out."""
     torch.set_num_threads(settings.threads)
-    count, accuracy = trainer_accuracy(settings, sys.argv[1] == "bf16")
+    section, data = settings.train_distilbert, ours.load("distilbert", settings)
+    questions, correct = data.train.join(data.valid), 0.0
+    for fold in tqdm(make_folds(questions, FOLDS, settings.seed), unit="fold", disable=None):
+        train, held_out = (instead.rows_of(questions.take(rows)) for rows in fold)
+        model = instead.build("distilbert", settings, data)
+        instead.trainer(model, train, section, settings, bf16=sys.argv[1] == "bf16")
+        correct += instead.accuracy(model, held_out, max(len(ids) for ids, _ in held_out)) * len(held_out)
+    count, accuracy = len(questions), correct / len(questions)
     row = [f"`Trainer`, {sys.argv[1]}", count, f"{accuracy:.4f}", f"{standard_error(accuracy, count):.4f}"]
     print(markdown(["train_distilbert", "questions", "accuracy", "standard error"], [row]))
 

@@ -1,8 +1,8 @@
 """Time and memory of tokenize, split and an epoch of scratch on ever more questions; writes benchmarks/scale.json.
 
 The questions are generated, each different from the others; run after `make run`, whose encoder has the tokenizer. Each
-stage runs as `dvc repro` runs it, a process of its own, in a folder of its own; its memory is the most that it and its
-children have resident at once, looked at ten times a second.
+stage runs as `dvc repro` runs it, a process of its own, in a folder of its own; its memory is the most that the process
+had resident at once.
 
     python -m benchmarks.scale                     10,000, 100,000 and 1,000,000 questions (about twelve minutes)
     python -m benchmarks.scale 5000 20000          other numbers
@@ -11,6 +11,7 @@ children have resident at once, looked at ten times a second.
 import os
 import random
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,16 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
+from benchmarks.ours import peak_memory
 from qc.config.settings import Settings
 from qc.errors import QcError
-from qc.evaluation.tables import write_block
+from qc.evaluation.tables import markdown, write_block
 from qc.files import TOKENIZER, read_json, write_json
 from qc.paths import ENCODERS, FILES, PARAMS, RAW, SOURCES
 from qc.stage import run
-from qc.training.precomputed import MIB
 
 RESULTS = Path("benchmarks/scale.json")
 PAGE = Path("docs/performance.md")
@@ -66,38 +66,23 @@ def lay_out(folder: Path, count: int) -> None:
 
 
 def measured(stage: str, folder: Path) -> dict[str, float]:
-    """Run a stage; seconds, and the most MiB that its processes had resident."""
-    begin, most = time.perf_counter(), 0
+    """Run a stage; seconds, and the most MiB that its process had resident."""
+    begin, most = time.perf_counter(), 0.0
     environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{Path('src').resolve()}"}
-    process = psutil.Popen([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment)
+    process = subprocess.Popen([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment)
     while process.poll() is None:
-        most = max(most, resident(process))
+        most = max(most, peak_memory(process.pid))
         time.sleep(0.1)
     if process.returncode:
         raise QcError(f"stages.{stage} failed, see above; {RESULTS} stays as it was")
-    return {"seconds": time.perf_counter() - begin, "mib": most / MIB}
-
-
-def resident(process: psutil.Process) -> int:
-    """Bytes that a process and its children have resident, what they share counted once."""
-    total = 0
-    try:
-        for each in (process, *process.children(recursive=True)):
-            total += each.memory_full_info().pss
-    except psutil.NoSuchProcess:
-        pass  # one ended while it was looked at
-    return total
+    return {"seconds": time.perf_counter() - begin, "mib": most}
 
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    rows = [
-        f"| {int(count):,} | "
-        + " | ".join(f"{found[stage]['seconds']:.1f} s, {found[stage]['mib']:,.0f} MiB" for stage in STAGES)
-        + " |"
-        for count, found in results.items()
-    ]
-    return "\n".join(["| questions | " + " | ".join(STAGES) + " |", "|---" * (len(STAGES) + 1) + "|", *rows])
+    cell = "{seconds:.1f} s, {mib:,.0f} MiB"
+    rows = [[f"{int(count):,}", *(cell.format(**each[stage]) for stage in STAGES)] for count, each in results.items()]
+    return markdown(["questions", *STAGES], rows)
 
 
 def main(_: Settings) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.scale import PAGE
 from qc.config.settings import Settings
 from qc.errors import QcError
-from qc.evaluation.tables import write_block
+from qc.evaluation.tables import markdown, write_block
 from qc.files import write_json
 from qc.models.registry import MODELS
 from qc.stage import run
@@ -51,7 +51,7 @@ def command(folder: Path, *words: str) -> str:
 def epoch_seconds(folder: Path, stage: str, launcher: str) -> list[float]:
     """Seconds of the epochs of a stage, but the first."""
     process = subprocess.Popen(
-        [*launcher.split(), "-m", f"stages.{stage}"],
+        ["env", "PYTHONPATH=src", *launcher.split(), "-m", f"stages.{stage}"],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     moments = [time.perf_counter() for line in process.stdout if line.startswith("epoch ")]
@@ -103,42 +103,33 @@ def queued(folder: Path, jobs: int) -> float:
     return seconds
 
 
-def train_all(folder: Path, together: bool) -> float:
+def train_all(folder: Path, way: str) -> float:
     """Seconds that the training stages take by `dvc repro`, side by side or one after the other."""
-    seed = time.time_ns() % 10**8  # one that was never run, or the run cache would answer
-    path = folder / "params.yaml"
-    path.write_text(re.sub(r"(?m)^seed: \d+", f"seed: {seed}", path.read_text(encoding="utf-8")), encoding="utf-8")
+    set_value(folder, "seed", time.time_ns() % 10**8)  # one that was never run, or the run cache would answer
     command(folder, "dvc", "repro", "split")
     stages = [f"train_{model}" for model in MODELS]
     begin = time.perf_counter()
-    if together:
-        with ThreadPoolExecutor(len(stages)) as pool:
-            list(pool.map(lambda stage: command(folder, "env", "GOMP_SPINCOUNT=600", *ONE_STAGE, stage), stages))
-    else:
-        for stage in stages:
-            command(folder, *ONE_STAGE, stage)
+    beside = way == "side by side"
+    words = ("env", "GOMP_SPINCOUNT=600", *ONE_STAGE) if beside else ONE_STAGE
+    with ThreadPoolExecutor(len(stages) if beside else 1) as pool:
+        list(pool.map(lambda stage: command(folder, *words, stage), stages))
     seconds = time.perf_counter() - begin
     command(folder, "git", "checkout", "--quiet", ".")
     command(folder, "dvc", "checkout")
-    print(f"training stages, {'side by side' if together else 'one after the other'}: {seconds:.1f} s", flush=True)
+    print(f"training stages, {way}: {seconds:.1f} s", flush=True)
     return seconds
 
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    ways = list(WAYS)
-    lines = [f"| seconds an epoch | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
-    lines += [
-        f"| {case} | {' | '.join(f'{found[way]:.2f}' for way in ways)} |"
-        for case, found in results["processes"].items()
-    ]
-    one, two = (results["queue"][jobs] for jobs in ("1", "2"))
-    after, beside = (results["stages"][way] for way in ("one after the other", "side by side"))
+    rows = [[case, *(f"{each[way]:.2f}" for way in WAYS)] for case, each in results["processes"].items()]
+    one, two = results["queue"].values()
+    after, beside = results["stages"].values()
     words = (
         f"Two experiments by DVC's queue: {one:.0f} s one after the other, {two:.0f} s two at a time. The three "
         f"training stages: {after:.0f} s one after the other, {beside:.0f} s side by side."
     )
-    return "\n".join([*lines, "", textwrap.fill(words, 120)])
+    return f"{markdown(['seconds an epoch', *WAYS], rows)}\n\n{textwrap.fill(words, 120)}"
 
 
 def main(_: Settings) -> None:
@@ -154,10 +145,7 @@ def main(_: Settings) -> None:
         results = {
             "processes": processes(folder),
             "queue": {str(jobs): queued(folder, jobs) for jobs in (1, 2)},
-            "stages": {
-                way: train_all(folder, together)
-                for way, together in (("one after the other", False), ("side by side", True))
-            },
+            "stages": {way: train_all(folder, way) for way in ("one after the other", "side by side")},
         }
     write_json(RESULTS, results)
     write_block(PAGE, BEGIN, END, table(results))

@@ -1,14 +1,16 @@
 """Ways to damage what a stage wrote, and what holds afterwards; the suite takes a few, `python -m tests.stress` all."""
 
 import os
+import resource
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
-from tests.conftest import Project
+from tests.project import Project
 
 # Root may write anything: what tests of permissions run goes without that power.
 AS_OTHERS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
@@ -64,6 +66,17 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "replaced by a folder": make_folder,
     "read-only": forbid_writing,
 }
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """A disk that is full: the system refuses to let a file grow past `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def allow_writing(project: Project) -> None:

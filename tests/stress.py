@@ -1,11 +1,11 @@
-"""A small pipeline killed, damaged and changed at random, with a look after each step; run by `python -m tests.stress`.
+"""Small pipelines killed, damaged and changed at random, with a look after each step: `python -m tests.stress`.
 
-    python -m tests.stress                          200 kills, every damage, 30 minutes of changes, a million inputs
-    python -m tests.stress --minutes 5 --kills 20   a shorter one
+    python -m tests.stress                 three walks side by side, 30 minutes each
+    python -m tests.stress --minutes 5     shorter ones
 
-What is looked at: what DVC says is up to date are the bytes that a run from nothing makes of the same parameters, and
-the next command is not kept from anything by what the one before left. The first fault ends a part. What came through
-is counted in docs/reproducibility.md.
+After each step the next command must not be kept from anything by what the one before left, and what DVC says is up to
+date must be the bytes that a run from nothing makes of the same parameters. The first fault ends a walk. What came
+through is counted in docs/reproducibility.md.
 """
 
 import argparse
@@ -15,37 +15,28 @@ import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import psutil
 
 from qc.evaluation.tables import write_block
-from tests.conftest import ROOT, Project, outputs
-from tests.faults import AS_OTHERS, DAMAGES, allow_writing, output_paths, refused_clearly
+from tests import fork_server
+from tests.faults import DAMAGES, output_paths
+from tests.project import PROGRAMS, Project, outputs
 
 PAGE = Path("docs/reproducibility.md")
 BEGIN, END = "<!-- written by `python -m tests.stress` -->", "<!-- end -->"
-OUTPUTS = (
-    "data/raw",
-    "data/encoders",
-    "data/tokenized",
-    "data/split",
-    "models",
-    "metrics",
-    "plots",
-    "reports",
-    "dvc.lock",
-)
-KILLS_A_RUN = 8
+OUTPUTS = [
+    "data/raw", "data/encoders", "data/tokenized", "data/split", "models", "metrics", "plots", "reports", "dvc.lock",
+]  # fmt: skip
+REPAIRED = "files that a killed DVC left half-written, and `qc doctor --fix` repaired"
 STUCK = 600  # seconds for anything that takes twenty
 CHOICES = {
     "train_scratch.epochs": (1, 2),
@@ -56,339 +47,218 @@ CHOICES = {
     "split.seed": (1, 2),
     "seed": (1, 2),
 }
-
-Outputs = dict[str, dict]
-
-
-def made(folder: Path) -> Project:
-    """A small project of its own, on which the pipeline ran once."""
-    folder.mkdir()
-    project = Project(folder)
-    project.run("dvc", "repro")
-    project.commit("first run")
-    return project
+ACTIONS = {  # how often each is chosen
+    "changed parameters": 4, "killed runs": 4, "killed queues": 1, "damaged outputs": 2, "experiments": 2, "commits": 1,
+    "goings back": 1, "collections of garbage": 1,
+}  # fmt: skip
 
 
-def state(project: Project) -> Outputs:
+class Walk:
+    """Random steps in a project of its own, on which the pipeline ran once."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        folder.mkdir()
+        self.folder, self.rng, self.count = folder, random.Random(seed), Counter()
+        self.known: dict[str, dict] = {}  # what a run from nothing makes, by the text of params.yaml
+        self.project = Project(folder)
+        self.project.run("dvc", "repro")
+        self.project.commit("first run")
+
+    def walk(self, minutes: float) -> Counter:
+        """Take steps and look at what they left until the time is over; what was counted."""
+        end = time.monotonic() + 60 * minutes
+        while time.monotonic() < end:
+            steps = self.rng.choices(list(ACTIONS), list(ACTIONS.values()), k=self.rng.randint(1, 3))
+            for step in steps:
+                getattr(self, step.replace(" ", "_"))()
+                self.count[step] += 1
+            self.project.run("dvc", "repro")
+            self.assert_whole(steps)
+            print(json.dumps(self.count), flush=True)
+        return self.count
+
+    def assert_whole(self, steps: list[str]) -> None:
+        """The bytes are right, DVC says so too, and nothing else is left."""
+        expected, state = self.from_nothing(self.project.params.read_text()), made(self.project)
+        different = sorted(name for name in state.keys() | expected.keys() if state.get(name) != expected.get(name))
+        assert not different, f"after {steps}: other bytes in {different}"
+        assert "up to date" in self.project.run("dvc", "status"), steps
+        assert self.project.repro() == [], steps
+        left = [path for path in self.project.root.rglob("*") if re.search(r"\.(tmp|part|old)$", path.name)]
+        assert not [path for path in left if not {".dvc", ".git"} & {*path.parts}], (steps, left)
+        self.count["looks that found the bytes of a run from nothing"] += 1
+
+    def from_nothing(self, params: str) -> dict:
+        """What a run without any cache makes of the project's code and these parameters."""
+        if params not in self.known:
+            shutil.rmtree(self.folder / "nothing", ignore_errors=True)
+            fresh = self.project.clone(self.folder / "nothing")
+            fresh.params.write_text(params)
+            forget(fresh)
+            fresh.run("dvc", "repro")
+            self.known[params] = made(fresh)
+        return self.known[params]
+
+    def changed_parameters(self) -> None:
+        key = self.rng.choice(list(CHOICES))
+        self.project.set(key, self.rng.choice(CHOICES[key]))
+
+    def killed_runs(self) -> None:
+        """Runs killed at any moment, one process of them or all; a third of them runs from nothing."""
+        if self.rng.random() < 1 / 3:
+            forget(self.project, ".dvc/cache", ".dvc/tmp", ".state")
+        self.project.set("train_prefix.epochs", self.rng.choice((1, 2)))
+        for _ in range(self.rng.randint(1, 4)):
+            process = self.project.start(self.folder / "log", "dvc", "repro")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(self.rng.uniform(0, 12))
+            self.kill()
+            process.wait()
+            self.wait_until_quiet()
+            told = (self.folder / "log").read_text()
+            assert "Traceback" not in told, told
+            self.mend()
+        self.project.run("dvc", "repro")
+
+    def killed_queues(self) -> None:
+        """Two experiments by a queue of two workers, killed; those that come to their end have the right bytes."""
+        shutil.rmtree(self.project.root / ".dvc/cache/runs", ignore_errors=True)  # or nothing would be left to run
+        self.commits()
+        for name, change in (("longer", "train_scratch.epochs=3"), ("shorter", "train_distilbert.epochs=1")):
+            self.project.run("dvc", "exp", "run", "--queue", "--name", name, "--set-param", change)
+        # By a process that writes to a file, since workers would keep a pipe open.
+        self.project.start(self.folder / "log", "dvc", "queue", "start", "--jobs", "2").wait()
+        for _ in range(self.rng.randint(0, 3)):
+            time.sleep(self.rng.uniform(0, 5))
+            self.kill()
+            self.mend()
+        begun = time.monotonic()
+        while self.processes() and re.search(
+            r"(Queued|Running) *$", self.project.run("dvc", "queue", "status"), re.MULTILINE
+        ):
+            assert time.monotonic() - begun < STUCK, self.project.run("dvc", "queue", "status")
+            time.sleep(0.5)
+        for process in self.processes():
+            end(process)
+        self.wait_until_quiet()
+        self.mend()
+        # As docs/reproducibility.md says: DVC keeps calling a killed task running, so it is killed by name.
+        if running := re.findall(
+            r"^[0-9a-f]{7} +(\S+) .* Running *$", self.project.run("dvc", "queue", "status"), re.MULTILINE
+        ):
+            self.project.run("dvc", "queue", "kill", *running)
+        self.project.run("dvc", "queue", "remove", "--all")
+        for ref in self.project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split():
+            name = ref.rpartition("/")[2]
+            if name in ("longer", "shorter"):
+                lock, params = (
+                    self.project.run("git", "show", f"{ref}:{path}") for path in ("dvc.lock", "params.yaml")
+                )
+                assert lock == self.from_nothing(params)["dvc.lock"]["text"], ref
+                self.count["experiments of killed queues that ended in the right bytes"] += 1
+                self.project.run("dvc", "exp", "remove", name)
+        assert self.project.run("git", "status", "--porcelain") == ""
+
+    def damaged_outputs(self) -> None:
+        self.project.run("dvc", "repro")
+        damages = [damage for name, damage in DAMAGES.items() if name != "read-only"]
+        paths = [path for paths in output_paths(self.project).values() for path in paths]
+        self.rng.choice(damages)(self.rng.choice(paths))
+
+    def experiments(self) -> None:
+        key = self.rng.choice(list(CHOICES))
+        where = self.rng.choice(([], ["--temp"]))
+        self.project.run("dvc", "exp", "run", *where, "--set-param", f"{key}={self.rng.choice(CHOICES[key])}")
+
+    def commits(self) -> None:
+        self.project.run("dvc", "repro")
+        self.project.run("git", "add", "--all")
+        self.project.run("git", "commit", "--quiet", "--allow-empty", "--message", "a step")
+
+    def goings_back(self) -> None:
+        commits = self.project.run("git", "rev-list", "HEAD").split()
+        self.project.run("git", "checkout", "--quiet", "--force", self.rng.choice(commits), "--", ".")
+        self.project.run("dvc", "checkout", "--force", "--allow-missing")
+
+    def collections_of_garbage(self) -> None:
+        self.project.run("dvc", "gc", "--workspace", "--force")
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes that run for the project, whoever started them."""
+        home, running = self.project.env["HOME"], []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.pid != os.getpid() and process.environ().get("HOME") == home:
+                    running.append(process)
+        return running
+
+    def kill(self) -> None:
+        """Kill one of the project's processes, or all of them."""
+        running = self.processes()
+        chosen = running if self.rng.random() < 0.5 else self.rng.sample(running, min(1, len(running)))
+        for process in chosen:
+            end(process)
+        self.count["kill -9 of some processes"] += bool(chosen)
+
+    def wait_until_quiet(self) -> None:
+        """Wait until no process of the project runs any more: orphans of a killed one end by themselves."""
+        begun = time.monotonic()
+        while self.processes():
+            assert time.monotonic() - begun < STUCK, self.processes()
+            time.sleep(0.1)
+
+    def mend(self) -> None:
+        """What `make run` does before it calls DVC: repair what a killed one left half-written."""
+        self.count[REPAIRED] += self.project.run("qc", "doctor", "--quick", "--fix").count(": broken, ")
+
+
+def made(project: Project) -> dict[str, dict]:
     """Every output, and the lock file."""
-    lock = (project.root / "dvc.lock").read_text() if (project.root / "dvc.lock").exists() else ""
-    return {**outputs(project), "dvc.lock": {"text": lock}}
+    return {**outputs(project), "dvc.lock": {"text": (project.root / "dvc.lock").read_text()}}
 
 
-def assert_whole(project: Project, expected: Outputs, after: str) -> None:
-    """The bytes are right, DVC says so too, and nothing else is left."""
-    found = state(project)
-    different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-    assert not different, f"after {after}: other bytes in {different}"
-    assert "up to date" in project.run("dvc", "status"), after
-    assert project.repro() == [], after
-    left = [path for path in project.root.rglob("*") if re.search(r"\.(tmp|part|old)$", path.name)]
-    assert not [path for path in left if ".dvc" not in path.parts and ".git" not in path.parts], (after, left)
-
-
-def forget(project: Project, *names: str) -> None:
-    """Remove outputs, but not what git has to say of them."""
-    for name in names:
+def forget(project: Project, *caches: str) -> None:
+    """Remove every output and caches, but not what git has to say of them."""
+    for name in (*OUTPUTS, *caches):
         path = project.root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     project.run("git", "checkout", "--quiet", "--", "*.gitignore")
 
 
-def own_processes(project: Project) -> list[psutil.Process]:
-    """All processes that run for the project, whoever started them."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get("HOME") == project.env["HOME"]:
-                found.append(process)
-    return found
+def end(process: psutil.Process) -> None:
+    """Kill a process, if it is still there."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
 
 
-def kill(project: Project, rng: random.Random) -> int:
-    """Kill one of the project's processes, or all of them; how many."""
-    processes = own_processes(project)
-    chosen = processes if rng.random() < 0.5 else rng.sample(processes, min(1, len(processes)))
-    end(chosen)
-    return len(chosen)
-
-
-def end(processes: list[psutil.Process]) -> None:
-    """Kill processes, so far as they are still there."""
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-def wait_until_quiet(project: Project) -> None:
-    """Wait until no process of the project runs any more: orphans of a killed one end by themselves."""
-    begun = time.monotonic()
-    while own_processes(project):
-        assert time.monotonic() - begun < STUCK, own_processes(project)
-        time.sleep(0.1)
-
-
-def mend(project: Project, count: Counter) -> None:
-    """What `make run` does before it calls DVC: put right what a killed one left half-written."""
-    told = project.run("qc", "doctor", "--quick", "--fix")
-    count["files that a killed DVC left half-written, and `qc doctor --fix` repaired"] += told.count(": broken, ")
-
-
-def kill_repro(folder: Path, kills: int) -> Counter:
-    """`dvc repro` from nothing, killed again and again, goes on to the bytes of an undisturbed run."""
-    rng, project, count = random.Random(1), made(folder), Counter()
-    begun = time.monotonic()
-    project.run("dvc", "repro", "--force")
-    seconds = time.monotonic() - begun
-    expected = state(project)
-    while count["kill -9 of `dvc repro`"] < kills:
-        forget(project, *OUTPUTS, ".dvc/cache", ".dvc/tmp", ".state")
-        for _ in range(KILLS_A_RUN):
-            process = project.start(folder / "log", "dvc", "repro")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(0, seconds / 2))
-            count["kill -9 of `dvc repro`"] += bool(kill(project, rng))
-            process.wait()
-            wait_until_quiet(project)
-            told = (folder / "log").read_text()
-            assert "Traceback" not in told, told
-            mend(project, count)
-        project.run("dvc", "repro")
-        assert_whole(project, expected, "kills of dvc repro")
-        count["runs of `dvc repro` that were killed and ended in the right bytes"] += 1
-        tell("kill_repro", count)
-    return count
-
-
-def tasks(project: Project) -> dict[str, str]:
-    """Status of the queue's tasks, by name of the experiment."""
-    rows = re.findall(r"^[0-9a-f]{7} +(\S+) .* (\w+) *$", project.run("dvc", "queue", "status"), re.MULTILINE)
-    return dict(rows)
-
-
-def has_work(project: Project) -> bool:
-    """Whether a task of the queue has not come to its end."""
-    return not {"Queued", "Running"}.isdisjoint(tasks(project).values())
-
-
-def kill_queue(folder: Path, kills: int) -> Counter:
-    """A queue with two workers, killed again and again: every experiment ends in the metrics of an undisturbed one."""
-    rng, project, count = random.Random(2), made(folder), Counter()
-    wanted = {"longer": "train_scratch.epochs=3", "shorter": "train_distilbert.epochs=1"}
-    for name, change in wanted.items():
-        project.run("dvc", "exp", "run", "--temp", "--name", f"undisturbed-{name}", "--set-param", change)
-    expected = {name: metrics(project, f"undisturbed-{name}") for name in wanted}
-    while count["kill -9 in a queue of two workers"] < kills:
-        shutil.rmtree(project.root / ".dvc/cache/runs", ignore_errors=True)  # or nothing would be left to run
-        missing, left = set(wanted), KILLS_A_RUN
-        while missing:
-            for name in sorted(missing):
-                project.run("dvc", "exp", "run", "--queue", "--name", name, "--set-param", wanted[name])
-            project.start(folder / "log", "dvc", "queue", "start", "--jobs", "2").wait()  # workers keep a pipe open
-            while left and has_work(project):
-                time.sleep(rng.uniform(0, 5))
-                if not own_processes(project):
-                    break
-                count["kill -9 in a queue of two workers"] += bool(kill(project, rng))
-                mend(project, count)
-                left -= 1
-            if left == 0:
-                wait_for_queue(project)
-            # As the README says: what was killed is told so, then removed, and queued again.
-            if running := [name for name, status in tasks(project).items() if status == "Running"]:
-                wait_until_quiet_or_kill(project)
-                mend(project, count)
-                project.run("dvc", "queue", "kill", *running)
-            project.run("dvc", "queue", "remove", "--all")
-            missing = {name for name in missing if name not in project.run("dvc", "exp", "list", "--name-only").split()}
-        for name in wanted:
-            assert metrics(project, name) == expected[name], name
-        project.run("dvc", "exp", "remove", *wanted)
-        assert project.run("git", "status", "--porcelain") == ""
-        assert project.repro() == []
-        count["queues that were killed and ended in the right metrics"] += 1
-        tell("kill_queue", count)
-    return count
-
-
-def wait_for_queue(project: Project) -> None:
-    """Wait until the queue has nothing to do, or nobody to do it."""
-    begun = time.monotonic()
-    while own_processes(project) and has_work(project):
-        assert time.monotonic() - begun < STUCK, tasks(project)
-        time.sleep(0.5)
-
-
-def wait_until_quiet_or_kill(project: Project) -> None:
-    """Have no worker left that could still be at what is about to be called killed."""
-    wait_for_queue(project)
-    end(own_processes(project))
-    wait_until_quiet(project)
-
-
-def metrics(project: Project, experiment: str) -> dict[str, str]:
-    """The metric files of an experiment, as they are committed."""
-    files = ("metrics/evaluate.json", "metrics/predictions.csv", "metrics/train_scratch.json", "dvc.lock")
-    return {file: project.run("git", "show", f"refs/exps/{found(project, experiment)}:{file}") for file in files}
-
-
-def found(project: Project, experiment: str) -> str:
-    """The reference of an experiment, below refs/exps."""
-    references = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
-    return next(name.removeprefix("refs/exps/") for name in references if name.endswith(f"/{experiment}"))
-
-
-def damage_all(folder: Path) -> Counter:
-    """Every output of every stage, damaged in every way."""
-    project, count = made(folder), Counter()
-    expected = state(project)
-    for name, damage in DAMAGES.items():
-        for path in [path for paths in output_paths(project).values() for path in paths]:
-            damage(path)
-            if damage is DAMAGES["read-only"]:
-                told = project.run(*AS_OTHERS, "dvc", "repro", status=255)
-                assert refused_clearly(told) and "Permission denied" in told, told
-                allow_writing(project)
-            project.run("dvc", "repro")
-            assert_whole(project, expected, f"{name}: {path.relative_to(project.root)}")
-            count[f"outputs {name}, and brought back"] += 1
-        tell("damage_all", count)
-    return count
-
-
-def walk(folder: Path, minutes: float) -> Counter:
-    """Parameters, runs, experiments, kills, damage and commits at random; then the bytes are those from nothing."""
-    rng, project, count = random.Random(3), made(folder), Counter()
-    known: dict[str, Outputs] = {}
-
-    def settled() -> None:
-        """The pipeline is brought up to date, and compared with a run from nothing."""
-        project.run("dvc", "repro")
-        key = project.params.read_text()
-        if key not in known:
-            known[key] = from_nothing(project, folder / "nothing")
-            count["runs from nothing to compare with"] += 1
-        assert_whole(project, known[key], steps[-1])
-        count["states compared with a run from nothing"] += 1
-
-    def change() -> None:
-        key = rng.choice(list(CHOICES))
-        project.set(key, rng.choice(CHOICES[key]))
-
-    def run_and_kill() -> None:
-        project.set("train_prefix.epochs", rng.choice((1, 2)))
-        process = project.start(folder / "log", "dvc", "repro")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0, 12))
-        kill(project, rng)
-        process.wait()
-        wait_until_quiet(project)
-        mend(project, count)
-        assert "Traceback" not in (folder / "log").read_text(), (folder / "log").read_text()
-
-    def damage() -> None:
-        paths = [path for paths in output_paths(project).values() for path in paths if path.exists()]
-        if paths:
-            rng.choice([each for name, each in DAMAGES.items() if name != "read-only"])(rng.choice(paths))
-
-    def experiment() -> None:
-        key = rng.choice(list(CHOICES))
-        where = rng.choice(([], ["--temp"]))
-        project.run("dvc", "exp", "run", *where, "--set-param", f"{key}={rng.choice(CHOICES[key])}")
-
-    def commit() -> None:
-        project.run("dvc", "repro")
-        project.run("git", "add", "--all")
-        project.run("git", "commit", "--quiet", "--allow-empty", "--message", "a step")
-
-    def go_back() -> None:
-        commits = project.run("git", "rev-list", "HEAD").split()
-        project.run("git", "checkout", "--quiet", "--force", rng.choice(commits), "--", ".")
-        project.run("dvc", "checkout", "--force", "--allow-missing")
-
-    def collect() -> None:
-        project.run("dvc", "gc", "--workspace", "--force")
-
-    actions: dict[str, Callable[[], None]] = {
-        "changed parameters": change, "killed runs": run_and_kill, "damaged outputs": damage,
-        "experiments": experiment, "commits": commit, "goings back": go_back, "collections of garbage": collect,
-    }  # fmt: skip
-    steps: list[str] = ["start"]
-    end = time.monotonic() + 60 * minutes
-    while time.monotonic() < end:
-        for name in rng.choices(list(actions), weights=[4, 2, 2, 2, 1, 1, 1], k=rng.randint(1, 3)):
-            steps.append(name)
-            actions[name]()
-            count[name] += 1
-        settled()
-        tell("walk", count)
-    return count
-
-
-def from_nothing(project: Project, folder: Path) -> Outputs:
-    """What a run without any cache makes of the project's code and parameters."""
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh = project.clone(folder)
-    fresh.params.write_bytes(project.params.read_bytes())
-    forget(fresh, *OUTPUTS)
-    fresh.run("dvc", "repro")
-    return state(fresh)
-
-
-def fuzz(runs: int) -> Counter:
-    """The parser under atheris."""
-    command = ["make", "--no-print-directory", "fuzz", f"RUNS={runs}"]
-    done = subprocess.run(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
-    assert done.returncode == 0, done.stdout
-    read, refused = re.findall(r"([\d,]+) read, ([\d,]+) refused", done.stdout)[-1]
-    return Counter({"inputs that the parser read": number(read), "inputs that it refused by name": number(refused)})
-
-
-def number(text: str) -> int:
-    """1,234 as a number."""
-    return int(text.replace(",", ""))
-
-
-def tell(part: str, count: Counter) -> None:
-    """Say how far a part is."""
-    print(f"{part}: {json.dumps(count)}", flush=True)
-
-
-def parts(folder: Path, asked: argparse.Namespace) -> Iterator[tuple[Callable[..., Counter], tuple]]:
-    """What there is to do, the longest first."""
-    yield walk, (folder / "walk", asked.minutes)
-    yield kill_repro, (folder / "repro", asked.kills // 2)
-    yield kill_queue, (folder / "queue", asked.kills - asked.kills // 2)
-    yield damage_all, (folder / "damage",)
-    yield fuzz, (asked.inputs,)
+def walk(folder: Path, seed: int, minutes: float) -> Counter:
+    """A walk in a folder of its own."""
+    return Walk(folder / str(seed), seed).walk(minutes)
 
 
 def main() -> None:
-    """Do all of it, three parts at a time, and write down what was counted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Take three walks at a time, and write down what was counted."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress")
-    parser.add_argument("--minutes", type=float, default=30, help="of random changes")
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--inputs", type=int, default=1_000_000, help="for the parser")
-    asked = parser.parse_args()
-    begun, count, faults = time.monotonic(), Counter(), 0
-    with tempfile.TemporaryDirectory(prefix="qc-stress-") as folder, ProcessPoolExecutor(3) as pool:
-        started = {pool.submit(part, *given): part for part, given in parts(Path(folder), asked)}
-        for future in as_completed(started):
+    parser.add_argument("--minutes", type=float, default=30, help="of each of the three walks")
+    minutes, count, faults = parser.parse_args().minutes, Counter(), 0
+    with (
+        tempfile.TemporaryDirectory(prefix="qc-stress-") as name,
+        fork_server.running(Path(name)) as programs,
+        ProcessPoolExecutor(3) as pool,
+    ):
+        os.environ[PROGRAMS] = str(programs)
+        for future in as_completed([pool.submit(walk, Path(name), seed, minutes) for seed in (1, 2, 3)]):
             if error := future.exception():
                 faults += 1
                 traceback.print_exception(error)
             else:
                 count += future.result()
-            print(f"{started[future].__name__}: {'a fault' if error else 'done'}", flush=True)
     if faults:
-        sys.exit(f"error: {faults} of {len(started)} parts met a fault, see above; {PAGE} stays as it was")
-    command = f"python -m tests.stress --minutes {asked.minutes:g} --kills {asked.kills} --inputs {asked.inputs}"
+        sys.exit(f"error: {faults} of 3 walks met a fault, see above; {PAGE} stays as it was")
     rows = [f"| {name} | {times:,} |" for name, times in sorted(count.items())]
-    table = "\n".join([f"| `{command}` | |", "|---|--:|", *rows])
-    write_block(PAGE, BEGIN, END, f"{table}\n\nNo fault, in {(time.monotonic() - begun) / 60:.0f} minutes.")
+    table = "\n".join([f"| `python -m tests.stress --minutes {minutes:g}` | |", "|---|--:|", *rows])
+    write_block(PAGE, BEGIN, END, f"{table}\n\nNo fault, in three walks side by side.")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,91 +1,68 @@
-"""The fork server: its processes are as those of their own, or are left to be that."""
+"""The fork server: its processes end as those of their own would, and are no others."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.conftest import Project
+from tests.project import PROGRAMS
 
-FORKED = "import sys; print('torch' in sys.modules)"
+FORKED = "import sys; print('torch' in sys.modules, [name for name in sys.modules if name.startswith('qc')])"
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Run a command in an empty folder as `Project.run` does; what subprocess has of it."""
+def folder(tmp_path):
+    """An empty folder, in which commands run as in a project."""
     project = object.__new__(Project)
-    project.root, project.programs, project.env = tmp_path, Project.shared_programs(), dict(os.environ)
-
-    def run(*command, **environment):
-        given = {**project.env, **project.forking(), **environment}
-        return subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, input="asked\n")
-
-    return run
+    project.root, project.programs, project.env = tmp_path, Path(os.environ[PROGRAMS]), dict(os.environ)
+    return project
 
 
-def test_a_command_is_forked_with_the_libraries_but_without_the_projects_code(run):
-    assert run("python", "-c", FORKED).stdout == "True\n"
-    assert run("python", "-c", "import sys; print([m for m in sys.modules if m.startswith('qc')])").stdout == "[]\n"
-
-
-@pytest.mark.parametrize("name", ["LC_ALL", "HF_ENDPOINT", "OMP_PROC_BIND", "MKL_CBWR", "PYTHONHASHSEED"])
-def test_what_libraries_read_while_they_are_loaded_takes_a_process_of_its_own(run, name):
-    assert run("python", "-c", FORKED, **{name: "1"}).stdout == "False\n"
+def test_a_command_is_forked_with_the_libraries_but_without_the_projects_code(folder):
+    assert folder.run("python", "-c", FORKED) == "True []\n"
 
 
 @pytest.mark.parametrize(
-    "prefix",
-    [["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))], ["sh", "-c", 'ulimit -n 500; exec "$@"', "x"]],
+    ("command", "variables"), [(["python"], {"LC_ALL": "C"}), (["sh", "-c", 'exec "$@"', "x", sys.executable], {})]
 )
-def test_other_limits_take_a_process_of_its_own(run, prefix):
-    assert run(*prefix, "python", "-c", FORKED).stdout == "False\n"
+def test_other_variables_and_programs_before_it_take_a_process_of_its_own(folder, command, variables):
+    assert folder.run(*command, "-c", FORKED, **variables) == "False []\n"
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "error"),
+    ("code", "status", "said"),
     [
         ("", 0, ""),
         ("import sys; sys.exit(3)", 3, ""),
         ("import sys; sys.exit('why')", 1, "why\n"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, ""),
+        ("import atexit; atexit.register(print, 'end')", 0, "end\n"),
+        ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL, ""),
+        ("import os; os.kill(os.getpid(), 15)", -signal.SIGTERM, ""),
     ],
 )
-def test_a_command_ends_as_its_process_ends(run, code, status, error):
-    done = run("python", "-c", code)
-    assert (done.returncode, done.stderr) == (status, error)
-    assert run("python", "-c", "1 / 0").stderr.endswith("ZeroDivisionError: division by zero\n")
+def test_a_command_ends_as_its_process_ends(folder, code, status, said):
+    assert folder.run("python", "-c", code, status=status) == said
+    assert folder.run("python", "-c", "1 / 0", status=1).endswith("ZeroDivisionError: division by zero\n")
 
 
-def test_a_command_has_its_own_arguments_folder_environment_and_files(run, tmp_path):
-    code = (
-        "import atexit, os, sys; atexit.register(print, 'end'); os.mkdir('made', 0o777); "
-        "print(sys.argv, sys.path[0] in ('', os.getcwd()), os.getcwd(), os.environ['GIVEN'], sys.stdin.read())"
-    )
-    umask = os.umask(0o027)
-    try:
-        said = run("python", "-c", code, "a", "b c", GIVEN="x").stdout
-    finally:
-        os.umask(umask)
-    assert said == f"['-c', 'a', 'b c'] True {tmp_path} x asked\n\nend\n"
-    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o750
+def test_a_command_has_its_own_arguments_folder_environment_and_input(folder):
+    code = "import os, sys; print(sys.argv, os.getcwd(), os.environ['GIVEN'], sys.stdin.read())"
+    given = {**folder.env, **folder.forking(), "GIVEN": "x"}
+    command = ["python", "-c", code, "a", "b c"]
+    done = subprocess.run(command, cwd=folder.root, env=given, input="asked", capture_output=True, text=True)
+    assert done.stdout == f"['-c', 'a', 'b c'] {folder.root} x asked\n"
 
 
-def test_a_killed_command_takes_its_process_with_it_and_a_signal_is_handed_on(tmp_path):
-    programs = Project.shared_programs()
+def test_a_killed_command_takes_its_process_with_it(folder):
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-    for number in (signal.SIGKILL, signal.SIGTERM):
-        command = subprocess.Popen([programs / "python", "-c", code], stdout=subprocess.PIPE, text=True)
-        process = psutil.Process(int(command.stdout.readline()))
-        assert process.pid != command.pid
-        assert process.cmdline()[0] == sys.executable
-        command.send_signal(number)
-        assert command.wait() == -number
-        deadline = time.monotonic() + 60
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    command = subprocess.Popen([folder.programs / "python", "-c", code], stdout=subprocess.PIPE, text=True)
+    process = psutil.Process(int(command.stdout.readline()))
+    assert process.pid != command.pid
+    command.kill()
+    assert command.wait() == -signal.SIGKILL
+    process.wait(60)

@@ -1,5 +1,4 @@
-"""bert-base-uncased and distilbert-base-uncased at full size, with random weights, through the stages that may use "
-"them."""
+"""bert-base-uncased and distilbert-base-uncased at full size, with random weights, through the stages that use them."""
 
 import pytest
 

@@ -1,6 +1,5 @@
 """`precision: portable`: one hash on processors of different makers, native and emulated."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -8,11 +7,10 @@ import sys
 import pytest
 import torch
 
-from qc.config.schema import read_yaml
-from qc.config.settings import Settings
 from qc.errors import QcError
+from qc.models.registry import MODELS
 from qc.runtime.device import pick_precision
-from tests.conftest import ROOT, outputs
+from tests.conftest import outputs
 
 OTHERS = ("Haswell", "EPYC")  # Intel's and AMD's, with AVX2 and without AVX-512
 MADE = ("models/", "metrics/", "plots/", "reports/")
@@ -34,13 +32,12 @@ def portable(finished, tmp_path_factory):
 
 
 def trained(project, root, *before):
-    """Hashes of the operations, and of every output, on a processor."""
+    """Hashes of every output, on a processor."""
     copied = project.copy(root)
     command = [*before, sys.executable, "-m", "tests.portable"]
     done = subprocess.run(command, cwd=copied.root, env=copied.env, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    made = {path: about for path, about in outputs(copied).items() if path.startswith(MADE)}
-    return json.loads(done.stdout.splitlines()[0]), made
+    return {path: about for path, about in outputs(copied).items() if path.startswith(MADE)}
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +47,10 @@ def native(portable, tmp_path_factory):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("processor", OTHERS)
-def test_operations_models_and_scores_are_the_same_on_processors_of_other_makers(portable, native, processor, tmp_path):
-    operations, made = trained(portable, tmp_path / "project", *emulated(processor))
-    assert [name for name, digest in native[0].items() if operations[name] != digest] == []
-    assert {f"models/{name}/model.safetensors" for name in ("scratch", "prefix", "distilbert")} <= made.keys()
-    assert [path for path, about in native[1].items() if made.get(path) != about] == []
+def test_models_and_scores_are_the_same_on_processors_of_other_makers(portable, native, processor, tmp_path):
+    made = trained(portable, tmp_path / "project", *emulated(processor))
+    assert {f"models/{name}/model.safetensors" for name in MODELS} <= made.keys()
+    assert [path for path, about in native.items() if made.get(path) != about] == []
 
 
 @pytest.mark.soak
@@ -64,9 +60,8 @@ def test_without_it_the_bits_are_those_of_the_processor(portable, native, tmp_pa
         pytest.skip("this processor has no AVX-512, so it may well do what an older one does")
     plain = portable.copy(tmp_path / "plain")
     plain.set("precision", "fp32")
-    operations, made = trained(plain, tmp_path / "project")
-    assert operations["linear"] != native[0]["linear"]
-    assert made["models/scratch/model.safetensors"] != native[1]["models/scratch/model.safetensors"]
+    weights = "models/scratch/model.safetensors"
+    assert trained(plain, tmp_path / "project")[weights] != native[weights]
 
 
 def test_it_is_refused_on_a_gpu_and_without_avx2(restored, monkeypatch):
@@ -78,16 +73,12 @@ def test_it_is_refused_on_a_gpu_and_without_avx2(restored, monkeypatch):
         pick_precision("portable", torch.device("cpu"))
 
 
-def test_it_is_fp32_and_reaches_every_stage_that_computes(here):
+def test_it_is_fp32_and_reaches_every_stage_that_computes(restored):
     assert pick_precision("portable", torch.device("cpu")) == "fp32"
-    assert read_yaml(Settings, ROOT / "params.yaml", "params.yaml").precision == "auto"
-    command = [sys.executable, "-c", PRINTS]
+    restored.set("device", "cpu")
     for precision, told in (("portable", "AVX2 COMPATIBLE"), ("fp32", "None")):
-        text = (here / "params.yaml").read_text().replace("device: auto", "device: cpu")
-        (here / "params.yaml").write_text(text.replace("precision: auto", f"precision: {precision}"))
-        done = subprocess.run(command, cwd=here, text=True, capture_output=True, check=True)
-        assert told in done.stdout
-        subprocess.run(["git", "checkout", "--quiet", "params.yaml"], cwd=here, check=True)
+        restored.set("precision", precision)
+        assert told in restored.run(sys.executable, "-c", PRINTS)
 
 
 PRINTS = """

@@ -16,10 +16,10 @@ from qc.inference.weights import read_weights
 from qc.runtime.launch import Launch, read_launch
 from qc.runtime.process_group import local_device, local_threads, process_group
 from tests.conftest import Project, free_port, in_soak, outputs
+from tests.project import TRAINING
 
 TORCHRUN = "torchrun --standalone --nproc-per-node="
 TWO = f"{TORCHRUN}2".split()
-TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
 
 
 @pytest.fixture(scope="module")
@@ -175,9 +175,9 @@ def test_one_of_several_processes_ends_without_tearing_the_interpreter_down(proj
     assert done.stdout == ("begun\ntorn down\n" if processes == 1 else "begun\n")
 
 
-def test_a_state_of_one_process_is_not_gone_on_with_by_two(project):
+def test_a_checkpoint_of_one_process_is_not_resumed_by_two(project):
     project.set("train_scratch.epochs", 60)
-    project.leave_a_state("train_scratch")
+    project.leave_a_checkpoint("train_scratch")
     assert "resuming" not in project.run(*TWO, "-m", "stages.train_scratch")
 
 
@@ -199,7 +199,7 @@ def test_a_launchers_variables_count_only_together_and_for_several(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [{"RANK": "x"}, {"RANK": "4"}, {"LOCAL_RANK": "2"}, {"RANK": "-1"}])
-def test_a_launchers_impossible_variables_are_refused(monkeypatch, wrong):
+def test_a_launchers_invalid_variables_are_refused(monkeypatch, wrong):
     for name, value in {**TORCHRUNS, **wrong}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(QcError, match=r"environment: invalid value RANK=.*"):

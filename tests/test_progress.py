@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 
@@ -11,25 +10,27 @@ import pytest
 from tests.conftest import outputs
 
 LIVE = "dvclive/train_scratch"
+TRAINING = (sys.executable, "-m", "stages.train_scratch")
 
 
 @pytest.fixture
-def running(restored):
+def running(restored, tmp_path):
     """A stage with very many epochs, some of which are over."""
     restored.set("train_scratch.epochs", 100_000)
     restored.set("train_scratch.patience", 100_000)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stages.train_scratch"], cwd=restored.root, env=restored.env,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = restored.start(tmp_path / "log", *TRAINING)
     metrics = restored.root / LIVE / "metrics.json"
-    while process.poll() is None and not (metrics.is_file() and '"step": 3' in metrics.read_text()):
-        time.sleep(0.05)
-    assert process.poll() is None
+    wait_until(process, lambda: metrics.is_file() and '"step": 3' in metrics.read_text())
     yield process
-    if process.poll() is None:
-        process.kill()
-        process.wait()
+    process.kill()
+    process.wait()
+
+
+def wait_until(process, reached):
+    """Wait until a running process has come so far."""
+    while not reached():
+        assert process.poll() is None
+        time.sleep(0.05)
 
 
 def pause(process, path):
@@ -60,20 +61,15 @@ def test_dvc_shows_a_run_while_it_runs_and_nothing_of_it_after(running, restored
     assert restored.run("git", "status", "--porcelain") == " M params.yaml\n"
 
 
-def test_a_run_that_goes_on_shows_its_earlier_epochs_too(running, restored):
+def test_a_run_that_goes_on_shows_its_earlier_epochs_too(running, restored, tmp_path):
     left = pause(running, restored.root / LIVE / "metrics.json")["step"]
     running.kill()
     running.wait()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stages.train_scratch"], cwd=restored.root, env=restored.env, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    curve, log = restored.root / LIVE / "plots/metrics/valid_accuracy.tsv", tmp_path / "second"
+    process = restored.start(log, *TRAINING)
     try:
-        assert any("resuming train_scratch from epoch" in line for line in process.stdout)
-        curve = restored.root / LIVE / "plots/metrics/valid_accuracy.tsv"
-        while process.poll() is None and not (curve.is_file() and len(curve.read_text().splitlines()) > left + 2):
-            time.sleep(0.05)
-        assert process.poll() is None
+        wait_until(process, lambda: "resuming train_scratch from epoch" in log.read_text())
+        wait_until(process, lambda: curve.is_file() and len(curve.read_text().splitlines()) > left + 2)
     finally:
         process.kill()
         process.wait()

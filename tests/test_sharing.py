@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
@@ -13,6 +11,8 @@ import yaml
 from qc import load
 from qc.errors import QcError
 from tests.conftest import free_port, outputs, pin
+from tests.faults import flip
+from tests.loopback import wait_for
 
 BUCKET = "storage"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -35,11 +35,7 @@ def s3(tmp_path, restored):
     with (tmp_path / "server.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
-            for _ in range(100):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.2)
+            wait_for(port)
             make = "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1]).create_bucket(Bucket=sys.argv[2])"
             restored.run(sys.executable, "-c", make, url, BUCKET, **KEYS)
             yield url
@@ -48,18 +44,12 @@ def s3(tmp_path, restored):
             server.wait()
 
 
-def add_folder(project, tmp_path):
-    project.push_to(tmp_path / "remote")
-    project.run("git", "commit", "--quiet", "--all", "--message", "a remote")
-
-
 @pytest.fixture
 def shared(restored, tmp_path):
-    """The finished project with a folder remote that holds its outputs, and its second clone; the commit is undone."""
-    head = restored.run("git", "rev-parse", "HEAD").strip()
-    add_folder(restored, tmp_path)
-    yield clone(restored, tmp_path / "clone")
-    restored.run("git", "reset", "--quiet", "--hard", head)
+    """A clone of the finished project, which has a folder remote that holds its outputs."""
+    restored.push_to(tmp_path / "remote")
+    restored.commit("a remote")
+    return clone(restored, tmp_path / "clone")
 
 
 def test_a_second_clone_pulls_and_runs_nothing(shared, finished):
@@ -76,7 +66,7 @@ def test_a_teammates_change_reruns_only_what_it_must(shared):
 
 
 @pytest.mark.soak
-def test_results_of_a_teammates_change_come_back_without_training(shared, finished):
+def test_results_of_a_teammates_change_come_back_without_training(shared, restored):
     shared.run("dvc", "pull")
     shared.set("train_prefix.learning_rate", 0.02)
     shared.repro()
@@ -84,31 +74,27 @@ def test_results_of_a_teammates_change_come_back_without_training(shared, finish
     shared.run("git", "config", "user.name", "teammate")
     shared.commit("another rate")
     shared.run("dvc", "push")
-    finished.run("git", "pull", "--quiet", str(shared.root))
-    finished.run("dvc", "pull", "--force")
-    assert finished.repro() == []
-    assert pin(finished.root / WEIGHTS) == pin(shared.root / WEIGHTS)
+    restored.run("git", "pull", "--quiet", str(shared.root))
+    restored.run("dvc", "pull", "--force")
+    assert restored.repro() == []
+    assert pin(restored.root / WEIGHTS) == pin(shared.root / WEIGHTS)
 
 
 @pytest.mark.soak
 def test_an_s3_remote_serves_a_second_clone(s3, restored, tmp_path):
-    head = restored.run("git", "rev-parse", "HEAD").strip()
     restored.run("dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/qc")
     restored.run("dvc", "remote", "modify", "storage", "endpointurl", s3)
     restored.run("dvc", "push", **KEYS)
-    restored.run("git", "commit", "--quiet", "--all", "--message", "a remote")
-    try:
-        other = clone(restored, tmp_path / "clone", **KEYS)
-        config = (other.root / ".dvc/config").read_text()
-        assert "s3://" in config
-        assert not any(name.lower() in config.lower() for name in ("access_key", "secret"))
-        other.run("dvc", "pull")
-        assert other.repro() == []
-        assert outputs(other) == outputs(restored)
-        other.set("train_scratch.epochs", 1)
-        assert other.repro() == ["train_scratch", "evaluate"]
-    finally:
-        restored.run("git", "reset", "--quiet", "--hard", head)
+    restored.commit("a remote")
+    other = clone(restored, tmp_path / "clone", **KEYS)
+    config = (other.root / ".dvc/config").read_text()
+    assert "s3://" in config
+    assert not any(name.lower() in config.lower() for name in ("access_key", "secret"))
+    other.run("dvc", "pull")
+    assert other.repro() == []
+    assert outputs(other) == outputs(restored)
+    other.set("train_scratch.epochs", 1)
+    assert other.repro() == ["train_scratch", "evaluate"]
 
 
 def cached(project, stage, path):
@@ -123,12 +109,10 @@ def cached(project, stage, path):
 
 
 def flip_a_bit(path):
-    """What a failing disk does: a bit changes, nothing else."""
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    """What a failing disk does to a file of the cache, though nobody may write it."""
     mode = path.stat().st_mode
     path.chmod(0o644)
-    path.write_bytes(content)
+    flip(path)
     path.chmod(mode)
 
 
