@@ -99,7 +99,9 @@ def check_texts(texts: Iterable[str]) -> list[str]:
     """List texts; QcError where one is empty or not a text, or `texts` is no one-dimensional collection."""
     several = isinstance(texts, Iterable) and not isinstance(texts, (str, bytes, Mapping))
     if not several or getattr(texts, "ndim", 1) != 1:
-        raise QcError(f"texts: invalid value {texts!r:.80}; expected a list of texts, such as ['Who wrote Hamlet ?']")
+        raise QcError(
+            f"texts: a {type(texts).__name__}; expected a list of texts, such as predict(['Who wrote Hamlet ?'])"
+        )
     checked = list(texts)
     for number, text in enumerate(checked, start=1):
         if fault := fault_of_text(text):

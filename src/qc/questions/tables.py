@@ -10,8 +10,8 @@ from datasets import Dataset
 from tokenizers import Tokenizer
 
 from qc.errors import QcError, listed
-from qc.questions.reader import LabelledQuestion
 from qc.questions.labels import Labels
+from qc.questions.reader import LabelledQuestion
 from qc.questions.text import model_text
 from qc.questions.tokenizers import Vocabulary, token_ids
 
