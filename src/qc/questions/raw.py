@@ -60,7 +60,7 @@ def apply_corrections(path: Path, name: str, questions: Iterable[LabelledQuestio
     with path.open("rb") as file:
         for line, row in read_questions(file, path.suffix, CORRECTION_COLUMNS, name, "the format of corrections"):
             label = unescape_formula(row.coarse)
-            earlier, where = rows.setdefault(_key(row.text), (label, line))
+            earlier, where = rows.setdefault(normalize_text(unescape_formula(row.text)), (label, line))
             if earlier != label:
                 raise QcError(
                     f"{name}:{line}: label {label!r}; expected {earlier!r}, which line {where} gives the same text; "
@@ -69,7 +69,7 @@ def apply_corrections(path: Path, name: str, questions: Iterable[LabelledQuestio
     unused, classes = dict(rows), set()
     for question in questions:
         classes.add(question.coarse)
-        key = _key(question.text)
+        key = normalize_text(question.text)
         unused.pop(key, None)
         label = rows[key][0] if key in rows else question.coarse
         yield question if label == question.coarse else LabelledQuestion(label, "", question.text)
@@ -78,10 +78,6 @@ def apply_corrections(path: Path, name: str, questions: Iterable[LabelledQuestio
     for label, line in rows.values():
         if label not in classes:
             raise QcError(f"{name}:{line}: label {label!r}; expected a class of fetch.train: {listed(sorted(classes))}")
-
-
-def _key(text: str) -> str:
-    return normalize_text(unescape_formula(text))
 
 
 def _named(folder: Path, about: Mapping[str, Any]) -> str:
