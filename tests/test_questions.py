@@ -219,16 +219,6 @@ def test_a_bad_object_is_refused_with_file_and_line(line, told):
     assert found.endswith("1 such line(s) to correct: 2")
 
 
-@given(st.binary(), st.sampled_from([".label", ".csv", ".tsv", ".jsonl", ".txt"]))
-def test_no_bytes_do_anything_but_be_read_or_refused(content, ending):
-    try:
-        questions = read(content, ending)
-    except QcError as error:
-        assert str(error).startswith(f"x{ending}:")
-    else:
-        assert all((question.coarse or ending == ".txt") and question.text.strip() for question in questions)
-
-
 @pytest.mark.parametrize(
     ("content", "encoding", "text"),
     [

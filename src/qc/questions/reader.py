@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from qc.errors import QcError
+from qc.errors import QcError, printable
 from qc.questions.text import fault_of_label, fault_of_text, is_empty, normalize_label
 
 BLOCK = 1 << 20  # bytes that are decoded at a time
@@ -195,7 +195,9 @@ def _table(
 def _place(column: str, header: list[str], where: str, named_by: str) -> int:
     if header.count(column) != 1:
         found = "two or more columns" if column in header else "no column"
-        raise QcError(f"{where}: {found} {column!r}, which {named_by} names; columns are: {', '.join(header)}")
+        raise QcError(
+            f"{where}: {found} {column!r}, which {named_by} names; columns are: {printable(', '.join(header))}"
+        )
     return header.index(column)
 
 
@@ -210,7 +212,7 @@ def _json_row(line: str, named: Mapping[str, str], named_by: str) -> Row:
     for column in named.values():
         if keys.count(column) != 1:
             number = "two or more" if column in keys else "no"
-            return f"{number} {column!r}, which {named_by} names; keys are: {', '.join(keys)}"
+            return f"{number} {column!r}, which {named_by} names; keys are: {printable(', '.join(keys))}"
     fields = dict(found)
     return {use: fields[column] for use, column in named.items()}
 
