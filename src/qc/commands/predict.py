@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -112,15 +112,15 @@ def given(arguments: Namespace) -> list[str]:
 
 
 @contextmanager
-def choose_texts(arguments: Namespace) -> Iterator[tuple[Callable[[int], str], Numbered, int]]:
-    """Choose where the texts come from: a name for each number, the texts, and how many there are."""
+def choose_texts(arguments: Namespace) -> Iterator[tuple[str, Numbered, int]]:
+    """Choose where the texts come from: what stands before a number in messages, the texts, and how many there are."""
     named, file = given(arguments), arguments.file
     if arguments.texts and file:
         raise QcError("TEXT and --file: expected one of them")
     if named:
         if arguments.column or arguments.format or arguments.skip_empty:
             raise QcError("--column, --format and --skip-empty: expected a file or standard input, found TEXT")
-        yield (lambda number: f"text {number}"), enumerate(check_texts(named), start=1), len(named)
+        yield "text ", enumerate(check_texts(named), start=1), len(named)
         return
     file = None if file is None or str(file) == STANDARD_INPUT else file
     name = str(file or "standard input")
@@ -138,7 +138,7 @@ def choose_texts(arguments: Namespace) -> Iterator[tuple[Callable[[int], str], N
             return ((number, question.text) for number, question in found)
 
         total = sum(1 for _ in texts())
-        yield (lambda number: f"{name}:{number}"), texts(), total
+        yield f"{name}:", texts(), total
 
 
 @contextmanager
@@ -176,9 +176,7 @@ def calibrate(predictor: Predictor, folder: Path) -> None:
     predictor.temperature = fitted or 1.0
 
 
-def classify(
-    predictor: Predictor, texts: Iterable[tuple[int, str]], total: int | None, where: Callable[[int], str]
-) -> Iterator[tuple[int, Prediction]]:
+def classify(predictor: Predictor, texts: Numbered, total: int, where: str) -> Iterator[tuple[int, Prediction]]:
     """Classify numbered texts, some at a time; warns of those that were cut, and shows progress on a terminal."""
     texts = iter(texts)
     hidden = not sys.stderr.isatty() or sys.stdout.isatty()  # answers on the terminal are progress enough
@@ -188,7 +186,7 @@ def classify(
             for number, found in zip(numbers, predictor.predict(content), strict=True):
                 if found.truncated:
                     longest = predictor.trained.max_length
-                    print(f"warning: {where(number)} is longer than {longest} tokens, and was cut", file=sys.stderr)
+                    print(f"warning: {where}{number} is longer than {longest} tokens, and was cut", file=sys.stderr)
                 yield number, found
             bar.update(len(chunk))
 
