@@ -5,8 +5,8 @@
 
 Notable:
 - nothing is downloaded: model and encoder are folders
-- a process that has loaded a model must not be forked: PyTorch's threads do not survive `os.fork()`, and `predict` waits
-  for them for ever in the child; load the model in each worker process, or start the workers by `spawn`
+- a process that has loaded a model must not be forked: PyTorch's threads do not survive `os.fork()`, and `predict`
+  waits for them for ever in the child; load the model in each worker process, or start the workers by `spawn`
 """
 
 from collections.abc import Iterable, Mapping, Sequence
