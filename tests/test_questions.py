@@ -76,11 +76,10 @@ def test_every_file_of_lines_is_read_as_it_was_written(texts, end):
 
 
 # Python splits lines at some of these, spreadsheets run formulas, and CSV gives a meaning to quotes and line ends.
-ODD = st.text(st.sampled_from("\r\n\t\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\",';=+-@ a\ufeff"), min_size=1)
-ODD_TEXTS, ODD_LABELS = ODD | TEXTS.filter(lambda text: "\0" not in text), ODD | LABELS  # pandas ends a text at a NUL
+ODD = st.text(st.sampled_from("\0\r\n\t\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\",';=+-@ a\ufeff"), min_size=1)
 
 
-@given(st.lists(st.tuples(ODD_TEXTS, ODD_LABELS), min_size=1), st.booleans())
+@given(st.lists(st.tuples(ODD | TEXTS, ODD | LABELS), min_size=1), st.booleans())
 def test_what_is_written_as_csv_every_reader_reads(tmp_path_factory, rows, inert):
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     write_csv(path, ["text", "label"], rows, inert)
