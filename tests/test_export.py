@@ -69,7 +69,7 @@ def test_matrices_of_the_int8_export_are_signed(exported):
     graph = onnx.load(exported / "distilbert" / INT8).graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     matrices = [types[node.input[1]] for node in graph.node if node.op_type == "MatMulInteger"]
-    assert len(matrices) > 5
+    assert matrices
     assert set(matrices) == {onnx.TensorProto.INT8}
 
 
