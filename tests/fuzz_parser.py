@@ -1,4 +1,4 @@
-"""The parser of questions under atheris, which looks for bytes that reach code no bytes before them reached.
+"""The reader of questions under atheris, which looks for bytes that reach code no bytes before them reached.
 
     python -m tests.fuzz_parser 1000000     so many runs; needs `pip install atheris`
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["qc.questions.formats", "csv", "json"]):
-    from qc.questions.formats import parse_questions
+with atheris.instrument_imports(include=["qc.questions.reader", "csv", "json"]):
+    from qc.questions.reader import read_questions
 
 from qc.errors import QcError
 
@@ -32,7 +32,7 @@ def run(data: bytes, seen: Counter) -> None:
     ending = ENDINGS[data[0] % len(ENDINGS)]
     content = (HEADERS.get(ending, b"") if data[0] & 4 else b"") + data[1:]
     try:
-        questions = list(parse_questions(io.BytesIO(content), ending, COLUMNS, f"x{ending}"))
+        questions = [found for _, found in read_questions(io.BytesIO(content), ending, COLUMNS, f"x{ending}")]
     except QcError as error:
         assert str(error).startswith(f"x{ending}:"), error
         seen["refused"] += 1

@@ -4,13 +4,18 @@ import math
 
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qc.errors import QcError
 from qc.files import read_csv, read_json, write_csv
-from qc.questions.corrections import Corrections
-from qc.questions.formats import LabelledQuestion
+from qc.questions.raw import apply_corrections
+from qc.questions.reader import LabelledQuestion
+from qc.questions.text import normalize_label, normalize_text
 from tests.conftest import STAGES, label_lines, outputs, pin
+from tests.test_questions import LABELS, TEXTS
 
+FORMULAS = st.sampled_from(["=1+1 ?", "-5 degrees ?", "'tis what ?", "@home ?", "'-1", "-1", "+", "@x", "''=x"])
 PATH = "data/own/corrections.csv"
 
 
@@ -120,16 +125,25 @@ def test_a_table_without_the_two_columns_is_refused(restored):
 
 
 def apply(path, *questions):
-    return list(Corrections(path, path.name).apply(questions))
+    return list(apply_corrections(path, path.name, questions))
 
 
-def test_a_text_that_was_written_for_spreadsheets_is_found(tmp_path):
-    texts = ["=1+1 ?", "-5 degrees ?", "'tis what ?", " @home ?"]
-    write_csv(tmp_path / "c.csv", ["text", "label"], [[text, "b"] for text in texts], inert=True)
-    found = apply(
-        tmp_path / "c.csv", *(LabelledQuestion("a", "x", text) for text in texts), LabelledQuestion("b", "x", "no ?")
+@given(
+    st.lists(
+        st.tuples(TEXTS | FORMULAS, LABELS | FORMULAS),
+        min_size=1,
+        unique_by=lambda row: normalize_text(row[0]),
     )
-    assert found == [*(LabelledQuestion("b", "", text) for text in texts), LabelledQuestion("b", "x", "no ?")]
+)
+def test_what_qc_labels_wrote_is_taken_back_text_and_label(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("corrections") / "c.csv"
+    rows = [(text, normalize_label(label)) for text, label in rows]
+    write_csv(path, ["text", "label"], rows, inert=True)
+    given = [LabelledQuestion("other", "x", text) for text, _ in rows]
+    given += [LabelledQuestion(label, "x", f"a question {label}") for _, label in rows]
+    assert apply(path, *given) == [
+        *(LabelledQuestion(label, "", text) for text, label in rows), *given[len(rows):]
+    ]  # fmt: skip
 
 
 def test_every_question_of_the_same_text_is_corrected_and_a_right_one_keeps_its_fine_label(tmp_path):

@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from qc.questions.parquet import read_table
 from tokenizers import Tokenizer
 
 from qc import load
@@ -16,7 +18,6 @@ from qc.inference.logits import predict
 from qc.inference.model_folder import TrainedModel
 from qc.inference.predictor import Predictor
 from qc.models.scratch import ScratchClassifier
-from qc.questions.parquet import read_table
 from qc.questions.tokenizers import Vocabulary, load_tokenizer
 from tests.conftest import label_lines
 from tests.test_training import SIZES
@@ -62,6 +63,14 @@ def test_one_question_alone_runs_too(here, exported):
 def test_an_export_is_one_file_with_its_tokenizer_and_configuration(exported):
     assert {path.name for path in (exported / "prefix").iterdir()} == {MODEL, "config.json", "tokenizer.json"}
     assert {path.name for path in (exported / "distilbert").iterdir()} == {MODEL, INT8, "config.json", "tokenizer.json"}
+
+
+def test_matrices_of_the_int8_export_are_signed(exported):
+    graph = onnx.load(exported / "distilbert" / INT8).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    matrices = [types[node.input[1]] for node in graph.node if node.op_type == "MatMulInteger"]
+    assert matrices
+    assert set(matrices) == {onnx.TensorProto.INT8}
 
 
 def test_what_eight_bits_cost_is_told(here, tmp_path, capsys):
@@ -137,9 +146,11 @@ def test_an_export_over_another_replaces_its_own_files_alone(here, tmp_path, cap
     assert main(["export", "--model", "prefix", "--out", str(folder), "--int8"]) == 0
     (folder / "notes.txt").write_text("mine")
     (folder / "sub").mkdir()
+    (folder / "sub" / INT8).write_text("mine too")
     assert main(["export", "--model", "scratch", "--out", str(folder)]) == 0
     assert {path.name for path in folder.iterdir()} == {MODEL, "config.json", "tokenizer.json", "notes.txt", "sub"}
     assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "sub" / INT8).read_text() == "mine too"
     assert json.loads((folder / "config.json").read_text())["add_special_tokens"] is False
     assert list(tmp_path.iterdir()) == [folder]
 

@@ -22,7 +22,7 @@ from qc.config.sources import Sources
 from qc.errors import QcError
 from qc.fetch.packages import Archives, PackageFailed
 from qc.inference.predictor import load
-from qc.inference.texts import read_texts
+from qc.questions.reader import read_questions
 from tests.conftest import ROOT
 
 PARAMS = (ROOT / "params.yaml").read_bytes()
@@ -155,29 +155,33 @@ def test_a_preset_is_laid_over_or_refused_and_params_stay(which, tmp_path, monke
     check()
 
 
-JSON_LINES = '{"text": "Who wrote Hamlet ?"}\n{"text": "Où ?", "id": 3}\n'.encode()
-TEXT_LINES = "Who wrote Hamlet ?\nOù ?\n".encode()
+JSON_LINES = '{"text": "Who wrote Hamlet ?", "label": "a"}\n{"text": "Où ?", "label": 3}\n'.encode()
+WELL_FORMED = {
+    ".label": "HUM:ind Who wrote Hamlet ?\nLOC:other Où ?\n".encode(),
+    ".csv": 'text,label\n"Who wrote ""Hamlet"" ?",a\nOù ?,b\n'.encode(),
+    ".tsv": "text\tlabel\nWho wrote Hamlet ?\ta\nOù ?\tb\n".encode(),
+    ".jsonl": JSON_LINES,
+    ".txt": "Who wrote Hamlet ?\nOù ?\n".encode(),
+}
 NASTY_JSON = [b"[" * 100_000, b"9" * 5000, b'{"text": ' * 5000, b'{"text": "\\ud800"}', b'"text"', b'{"text": null}']
-QUESTIONS = st.binary() | damaged(JSON_LINES) | damaged(TEXT_LINES) | st.sampled_from(NASTY_JSON)
 
 
-@pytest.mark.parametrize("name", ["x.jsonl", "x.txt"])
-def test_questions_are_read_or_refused_by_line(name, tmp_path):
-    path = tmp_path / name
+@pytest.mark.parametrize("ending", WELL_FORMED)
+def test_questions_are_read_or_refused_by_line(ending):
+    columns = {"text": "text", "label": "label"}
 
     @many
-    @given(QUESTIONS)
+    @given(st.binary() | damaged(WELL_FORMED[ending]) | st.sampled_from(NASTY_JSON))
     def check(content):
         begin()
-        path.write_bytes(content)
         try:
-            found = list(read_texts(path))
+            found = list(read_questions(io.BytesIO(content), ending, columns, "x"))
         except QcError as error:
-            refused_well(str(error).encode("unicode_escape").decode(), str(path))
+            refused_well(str(error).encode("unicode_escape").decode(), "x:")
         else:
             assert found
-            assert all(question.strip() for _, question in found)
-            assert [number for number, _ in found] == list(range(1, len(found) + 1))
+            assert all(question.text.strip() and (question.coarse or ending == ".txt") for _, question in found)
+            assert [number for number, _ in found] == sorted({number for number, _ in found})
 
     check()
 
@@ -186,7 +190,12 @@ def test_every_question_that_is_read_is_answered(here, tmp_path, capsys):
     path = tmp_path / "x.jsonl"
 
     @some
-    @given(QUESTIONS | st.text().map(lambda text: json.dumps({"text": text}).encode()))
+    @given(
+        st.binary()
+        | damaged(JSON_LINES)
+        | st.sampled_from(NASTY_JSON)
+        | st.text().map(lambda text: json.dumps({"text": text}).encode())
+    )
     def check(content):
         begin()
         path.write_bytes(content)
@@ -195,7 +204,9 @@ def test_every_question_that_is_read_is_answered(here, tmp_path, capsys):
         if status:
             assert (status, said.out) == (2, "")
         else:
-            assert len([json.loads(line) for line in said.out.split("\n")[:-1]]) == len(list(read_texts(path)))
+            questions = read_questions(io.BytesIO(content), ".jsonl", {"text": "text"}, "x")
+            answers = [json.loads(line) for line in said.out.split("\n")[:-1]]
+            assert [(each["line"], each["text"]) for each in answers] == [(line, each.text) for line, each in questions]
 
     check()
 

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.utils.sha import git_hash
+from qc.questions.parquet import read_table
 from transformers import AutoModel
 
 from qc.config.schema import parse_yaml
@@ -26,7 +27,6 @@ from qc.errors import QcError
 from qc.fetch.http import Downloader
 from qc.fetch.hub import hub_headers, list_files
 from qc.files import read_json
-from qc.questions.parquet import read_table
 from stages.fetch import main
 from tests.conftest import ROOT, VOCABULARY, label_lines, pin, serving, write_encoder
 

@@ -5,25 +5,27 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
 from qc import load
 from qc.__main__ import main
+from qc.commands import predict as predict_command
 from qc.commands.predict import as_text
 from qc.errors import QcError
 from qc.files import read_csv, read_json, write_json
 from qc.inference.logits import predict
 from qc.inference.model_folder import read_config, write_config
 from qc.inference.predictor import Prediction
-from qc.inference.texts import read_texts
-from qc.questions.formats import parse_questions
+from qc.questions.reader import read_questions
 from tests.conftest import CLASSES, write_record
 from tests.faults import make_folder
 
@@ -70,7 +72,7 @@ def test_probabilities_sum_to_one_and_do_not_depend_on_the_company(here):
     for text, found in zip(texts, together, strict=True):
         [alone] = predictor.predict([text])
         assert sum(found.probabilities.values()) == pytest.approx(1)
-        assert alone.label == found.label
+        assert alone.label == found.label == max(found.probabilities, key=found.probabilities.get)
         assert list(alone.probabilities.values()) == pytest.approx(list(found.probabilities.values()), abs=1e-5)
     assert predictor.predict([]) == []
 
@@ -79,6 +81,35 @@ def test_questions_are_lower_cased_as_in_training(here):
     predictor = load(here / "models/scratch")
     [lower], [upper] = predictor.predict(["who is the king"]), predictor.predict(["WHO is the King"])
     assert lower.probabilities == upper.probabilities
+
+
+def test_any_collection_of_texts_is_classified(here):
+    predictor, texts = load(here / "models/scratch"), ["who is it ?", "where ?"]
+    expected = predictor.predict(texts)
+    for each in ((text for text in texts), tuple(texts), np.array(texts), pandas.Series(texts, index=[7, 3])):
+        found = predictor.predict(each)
+        assert [(row.text, type(row.text), row.label) for row in found] == [(x.text, str, x.label) for x in expected]
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        ("Hamlet", r"texts: a str; expected a list of texts, such as predict\(\['Who wrote Hamlet \?'\]\)"),
+        (b"Hamlet", "texts: a bytes; expected a list"),
+        (None, "texts: a NoneType; expected a list"),
+        (np.array("Hamlet"), "texts: a ndarray; expected a list"),
+        (pandas.DataFrame({"text": ["who ?"]}), "texts: a DataFrame; expected a list"),
+        ({"text": "who ?"}, "texts: a dict; expected a list"),
+        (["who ?", None], "^text 2 is None, expected a text; correct it, or leave it out$"),
+        (pandas.Series(["who ?", "why ?", None]), "^text 3 is (None|nan), expected a text"),
+        (["who ?", float("nan")], "^text 2 is nan, expected a text"),
+        (["who ?", "\t"], "^text 2 is empty"),
+        (["who \ud800 ?"], "^text 1 holds half a character"),
+    ],
+)
+def test_what_is_no_collection_of_texts_is_refused(here, texts, told):
+    with pytest.raises(QcError, match=told):
+        load(here / "models/scratch").predict(texts)
 
 
 def test_a_line_a_question(here, capsys):
@@ -94,26 +125,22 @@ def test_json_lines_hold_text_label_and_probabilities(here, capsys):
     [line] = said(capsys, "who is it ?", "--json")
     found = json.loads(line)
     assert list(found) == ["text", "label", "probabilities"]
+    assert list(found["probabilities"]) == sorted(CLASSES)
     assert found["label"] == max(found["probabilities"], key=found["probabilities"].get)
+    [line] = said(capsys, "who is it ?", "--json", "--top", 2)
+    ranked = sorted(found["probabilities"].items(), key=lambda each: -each[1])
+    assert list(json.loads(line)["probabilities"].items()) == ranked[:2]
 
 
 def test_a_file_and_standard_input_hold_a_question_a_line(here, capsys, tmp_path, monkeypatch):
     questions = ["who is it ?", 'where is the "dog" ?', "why — ünïcode ?"]
-    plain, objects = tmp_path / "questions.txt", tmp_path / "questions.jsonl"
-    plain.write_text("\n".join(questions) + "\n", encoding="utf-8")
-    objects.write_text("".join(json.dumps({"text": text, "id": 1}) + "\n" for text in questions))
+    path = tmp_path / "questions.txt"
+    path.write_text("\n".join(questions) + "\n", encoding="utf-8")
     expected = said(capsys, *questions)
     assert len(expected) == 3
-    assert said(capsys, "--file", plain) == expected
-    assert said(capsys, "--file", objects) == expected
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\r\n".join(questions).encode())))
-    assert said(capsys) == expected
-
-
-def test_a_dash_means_standard_input(here, capsys, monkeypatch):
-    expected = said(capsys, "who is it ?")
-    for arguments in (["-"], ["--file", "-"]):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"who is it ?\n")))
+    assert said(capsys, "--file", path) == expected
+    for arguments in ([], ["-"], ["--file", "-"]):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\r\n".join(questions).encode())))
         assert said(capsys, *arguments) == expected
 
 
@@ -124,10 +151,8 @@ def test_what_training_takes_is_taken_and_every_question_has_one_line(here, caps
     path = tmp_path / "questions.jsonl"
     content = "".join(json.dumps({"text": text, "label": "HUM"}) + "\n" for text in ODD)
     path.write_text(content)
-    learned = [
-        q.text for q in parse_questions(io.BytesIO(content.encode()), ".jsonl", {"text": "text", "label": "label"}, "x")
-    ]
-    assert learned == ODD
+    learned = read_questions(io.BytesIO(content.encode()), ".jsonl", {"text": "text", "label": "label"}, "x")
+    assert [question.text for _, question in learned] == ODD
     for arguments in (ODD, ["--file", path]):
         lines = said(capsys, *arguments)
         assert len(lines) == len(ODD)
@@ -138,20 +163,28 @@ def test_what_training_takes_is_taken_and_every_question_has_one_line(here, caps
     assert [each.text for each in found] == ODD
 
 
-def test_a_label_that_holds_a_line_end_is_one_line(here):
+def test_a_label_is_one_line_and_is_never_taken_for_an_abstention(here):
     assert as_text(Prediction("who ?", "a\nb", {"a\nb": 1.0}, False), "a\nb", 1) == r"a\nb 1.000  who ?"
+    found = Prediction("who ?", "?", {"?": 0.75, "a": 0.25}, False)
+    assert as_text(found, "?", 2) == '"?" 0.750  a 0.250  who ?'
+    assert as_text(found, None, 1) == '?  "?" 0.750  who ?'
 
 
-@pytest.mark.parametrize("name", ["asked.txt", "asked.jsonl"])
-def test_a_byte_order_mark_is_no_part_of_a_question(here, capsys, tmp_path, name):
-    text = "who is it ?" if name == "asked.txt" else json.dumps({"text": "who is it ?"})
-    (tmp_path / name).write_text(text, encoding="utf-8-sig")
-    assert said(capsys, "--file", tmp_path / name) == said(capsys, "who is it ?")
-
-
-def test_a_label_file_is_not_taken_for_a_list_of_questions(here, capsys, tmp_path):
-    (tmp_path / "train.label").write_text("HUM:ind who is it ?\n")
-    assert "train.label: holds labels, too" in refused(capsys, "--file", tmp_path / "train.label")
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("x.txt", ["who is it ?", "where ?"]),
+        ("x.csv", ["text,id", "who is it ?,1", "where ?,2"]),
+        ("x.jsonl", ['{"text": "who is it ?"}', '{"text": "where ?"}']),
+        ("x.label", ["HUM:ind who is it ?", "LOC:city where ?"]),
+    ],
+)
+def test_lines_end_as_on_any_system_and_a_mark_of_utf8_is_no_text(here, capsys, tmp_path, name, lines, end):
+    (tmp_path / name).write_text(end.join([*lines, ""]), encoding="utf-8-sig", newline="")
+    found = [json.loads(line) for line in said(capsys, "--file", tmp_path / name, "--json")]
+    first = len(lines) - 1
+    assert [(row["line"], row["text"]) for row in found] == [(first, "who is it ?"), (first + 1, "where ?")]
 
 
 @pytest.mark.parametrize("ending", [".csv", ".tsv"])
@@ -165,47 +198,67 @@ def test_a_column_of_a_table_is_classified(here, capsys, tmp_path, ending):
     found = [json.loads(line) for line in said(capsys, "--file", path, "--column", "message", "--json")]
     assert [each.pop("line") for each in found] == [2, 3, 5]
     assert found == expected
-    assert (
-        "asked" + ending + ":1: --column: invalid value 'text'; expected a column that is there once; columns are:"
-        in (refused(capsys, "--file", path))
-    )
+    told = refused(capsys, "--file", path)
+    assert f"asked{ending}:1: no column 'text', which --column names; columns are: id, message" in told
     path.write_text(path.read_text(encoding="utf-8-sig") + "4\n")
-    assert f"asked{ending}:6: 1 fields; expected 2" in refused(capsys, "--file", path, "--column", "message")
+    assert f"asked{ending}:6: 1 fields, 2 columns; 1 such" in refused(capsys, "--file", path, "--column", "message")
 
 
-def test_answers_are_a_table_if_asked(here, capsys, tmp_path):
-    path = tmp_path / "asked.txt"
-    path.write_text('who is "it", and why ?\nwhere ?\n')
-    rows = list(csv.DictReader(said(capsys, "--file", path, "--csv")))
+def test_standard_input_is_read_in_the_format_that_is_named(here, capsys, monkeypatch):
+    expected = said(capsys, "who is it ?", "where ?")
+    for form, content in {
+        "csv": "id,q\n1,who is it ?\n2,where ?\n",
+        "jsonl": '{"q": "who is it ?"}\n{"q": "where ?"}\n',
+        "tsv": "q\tid\nwho is it ?\t1\nwhere ?\t2\n",
+    }.items():
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+        assert said(capsys, "--file", "-", "--column", "q", "--format", form) == expected
+
+
+def test_answers_are_a_table_that_a_spreadsheet_may_open(here, capsys, tmp_path):
+    path, texts = tmp_path / "asked.jsonl", ['who is "it", and why ?', "=1+1 ?", "who\ris\nit ?"]
+    path.write_text("".join(f"{json.dumps({'text': text})}\n" for text in texts))
     expected = [json.loads(line) for line in said(capsys, "--file", path, "--json")]
-    assert [(row["line"], row["text"], row["label"]) for row in rows] == [
-        (str(each["line"]), each["text"], each["label"]) for each in expected
-    ]
-    for row, each in zip(rows, expected, strict=True):
-        assert float(row["probability"]) == pytest.approx(max(each["probabilities"].values()), abs=1e-6)
+    for options, shown in ([], ["'=1+1 ?"]), (["--raw"], ["=1+1 ?"]):
+        assert main(["predict", "--file", str(path), "--csv", *options]) == 0
+        table = io.StringIO(capsys.readouterr().out, newline="")
+        rows = list(csv.DictReader(table))
+        assert [row["text"] for row in rows] == [texts[0], *shown, texts[2]]
+        assert [(row["line"], row["label"]) for row in rows] == [
+            (str(each["line"]), each["label"]) for each in expected
+        ]
+        for row, each in zip(rows, expected, strict=True):
+            assert float(row["probability"]) == pytest.approx(max(each["probabilities"].values()), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("asked.txt", "\nwho is it ?\n \n\nwhere ?\n\n"),
-        ("asked.csv", "text\nwho is it ?\n\n \nwhere ?\n"),
-        ("asked.jsonl", '\n{"text": "who is it ?"}\n\n{"text": ""}\n{"text": "where ?"}\n'),
-    ],
-)
-def test_empty_lines_are_left_out_if_asked_and_the_others_keep_their_numbers(here, capsys, tmp_path, name, content):
-    path = tmp_path / name
-    path.write_text(content)
-    refused(capsys, "--file", path)
+def test_empty_lines_are_left_out_if_asked_and_the_others_keep_their_numbers(here, capsys, tmp_path):
+    path = tmp_path / "asked.txt"
+    path.write_text("\nwho is it ?\n \n\nwhere ?\n\n")
+    assert "asked.txt:1: text is empty; 4 such line(s) to correct: 1, 3, 4, 6" in refused(capsys, "--file", path)
     found = [json.loads(line) for line in said(capsys, "--file", path, "--skip-empty", "--json")]
     assert [(each["line"], each["text"]) for each in found] == [(2, "who is it ?"), (5, "where ?")]
 
 
-def test_a_file_is_read_as_a_stream_and_an_invalid_line_is_refused_before_the_first_answer(here, capsys, tmp_path):
+@pytest.mark.parametrize("bad", [b"\xff\n", b"\n"])
+def test_an_invalid_line_is_refused_before_the_first_answer(here, capsys, tmp_path, monkeypatch, bad):
     path = tmp_path / "asked.txt"
-    path.write_bytes(b"who is it ?\n" * 10_000 + b"\xff\n")
-    assert next(read_texts(path)) == (1, "who is it ?")
-    assert "asked.txt:10001: byte 1 is 0xff" in refused(capsys, "--file", path)
+    path.write_bytes(b"who is it ?\n" * 10_000 + bad)
+    assert "asked.txt:10001: " in refused(capsys, "--file", path)
+    with path.open() as standard_input:
+        monkeypatch.setattr(sys, "stdin", standard_input)
+        assert "standard input:10001: " in refused(capsys, "-")
+
+
+@pytest.mark.parametrize(
+    ("closed", "told"), [("<&-", "standard input is closed; give texts"), (">&-", "standard output is closed; send it")]
+)
+def test_closed_streams_are_named(here, closed, told):
+    command = f"{sys.executable} -m qc predict - {closed}"
+    done = subprocess.run(
+        command, shell=True, input="", capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "src"}
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {told}")
 
 
 def test_a_pipe_is_read_once(here, capsys, tmp_path):
@@ -217,28 +270,40 @@ def test_a_pipe_is_read_once(here, capsys, tmp_path):
     writer.join()
 
 
-def test_a_question_of_which_the_model_is_unsure_is_answered_with_a_question_mark(copied, capsys):
+@pytest.mark.parametrize("temperature", [2.5, None])
+def test_a_question_of_which_the_model_is_unsure_is_not_answered(here, capsys, monkeypatch, temperature):
     texts = ["who is it ?", "where ?", "the dog"]
-    scores = read_json(Path("reports/test.json"))
-    scores["scratch"]["calibrated"]["temperature"] = 2.5
-    write_json(Path("reports/test.json"), scores)
-    asked = [*texts, "--model", "scratch", "--json", "--min-confidence"]
-    found = [json.loads(line) for line in said(capsys, *asked, 0)]
-    predictor = load("models/scratch")
-    plain = predictor.predict(texts)
+    asked = [*texts, "--model", "scratch", "--min-confidence"]
+    plain, loaded = load("models/scratch").predict(texts), predict_command.load
+
+    def with_temperature(*arguments):
+        predictor = loaded(*arguments)
+        object.__setattr__(predictor.trained, "temperature", temperature)
+        return predictor
+
+    monkeypatch.setattr(predict_command, "load", with_temperature)
+    assert main(["predict", *asked, "0", "--json"]) == 0
+    printed = capsys.readouterr()
+    warned = "warning: models/scratch: probabilities are not calibrated, since validation had too few mistakes"
+    assert printed.err.startswith(warned) if temperature is None else not printed.err
+    found = [json.loads(line) for line in printed.out.splitlines()]
     for each, other in zip(found, plain, strict=True):
-        assert each["label"] == other.label
-        logits = np.log(list(other.probabilities.values())) / 2.5
+        assert (each["label"], each["abstained"]) == (other.label, False)
+        logits = np.log(list(other.probabilities.values())) / (temperature or 1)
         expected = np.exp(logits) / np.exp(logits).sum()
         assert list(each["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-5)
-    confidences = sorted(max(each["probabilities"].values()) for each in found)
-    least = (confidences[0] + confidences[1]) / 2
-    labels = [json.loads(line)["label"] for line in said(capsys, *asked, least)]
-    assert labels.count("?") == 1
-    assert labels == [each["label"] if max(each["probabilities"].values()) >= least else "?" for each in found]
-    [line] = said(capsys, "the dog", "--model", "scratch", "--min-confidence", 1)
-    assert line.startswith("?  ")
-    assert "--min-confidence: invalid value 1.5" in refused(capsys, "who ?", "--min-confidence", 1.5)
+    confidences = [max(each["probabilities"].values()) for each in found]
+    least = np.mean(sorted(confidences)[:2])
+    expected = [
+        each.label if confidence >= least else None for each, confidence in zip(plain, confidences, strict=True)
+    ]
+    assert expected.count(None) == 1
+    found = [json.loads(line) for line in said(capsys, *asked, least, "--json")]
+    assert [(each["label"], each["abstained"]) for each in found] == [(label, label is None) for label in expected]
+    table = csv.DictReader(said(capsys, *asked, least, "--csv"))
+    assert [row["label"] for row in table] == [label or "" for label in expected]
+    lines = said(capsys, *asked, least)
+    assert [line.startswith("?  ") for line in lines] == [label is None for label in expected]
 
 
 def test_from_a_subfolder_it_is_said_where_to_run_it(here, capsys, monkeypatch):
@@ -265,37 +330,32 @@ def test_a_long_question_is_cut_with_a_warning(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("arguments", "told"),
     [
-        (b"who is it ?\n\nwhere ?\n", "asked.txt:2: is empty"),
-        (b"who\nis \xff it\n", "asked.txt:2: byte 4 is 0xff, which is not UTF-8"),
-        (bytes(range(256)), "asked.txt:2: byte 118 is 0x80, which is not UTF-8"),
-        (b"", "asked.txt: no text"),
+        (["who ?", " "], "text 2 is empty"),
+        (["who\udcff ?"], "text 1 holds"),
+        (["who ?", "--top", 0], "--top: invalid value 0"),
+        (["who ?", "--top", 2, "--csv"], "--top and --csv: expected one of them"),
+        (["who ?", "--raw"], "--raw: expected --csv"),
+        (["who ?", "--min-confidence", 1.5], "--min-confidence: invalid value 1.5"),
+        (["who ?", "--file", "x"], "TEXT and --file: expected one of them"),
+        (["who ?", "--column", "x"], "--column, --format and --skip-empty: expected a file or standard input"),
+        (["who ?", "--skip-empty"], "--column, --format and --skip-empty: expected a file or standard input"),
+        (["--file", "-", "--column", "x"], "--column: invalid value 'x'; expected a .csv, .tsv or .jsonl file, or one"),
+        (["--file", "x.txt", "--column", "x"], "--column: invalid value 'x'; expected a .csv"),
+        (["--file", "none.txt"], "none.txt: cannot be read: No such file"),
+        (["--file", "src"], "src: cannot be read: Is a directory"),
     ],
 )
-def test_what_is_no_question_is_refused_by_line(here, capsys, tmp_path, content, told):
-    path = tmp_path / "asked.txt"
-    path.write_bytes(content)
-    assert told in refused(capsys, "--file", path)
+def test_bad_arguments_are_refused(here, capsys, arguments, told):
+    assert told in refused(capsys, *arguments)
 
 
-@pytest.mark.parametrize(
-    ("line", "told"), [("{", "1: not JSON"), ("[1]", "1: expected an object"), ('{"text": 1}', "1: expected an object")]
-)
-def test_a_broken_object_is_refused_by_line(here, capsys, tmp_path, line, told):
-    path = tmp_path / "asked.jsonl"
-    path.write_text(line)
-    assert f"asked.jsonl:{told}" in refused(capsys, "--file", path)
-
-
-def test_bad_arguments_are_refused(here, capsys, tmp_path):
-    assert "text 2: is empty" in refused(capsys, "who ?", " ")
-    assert "--top: invalid value 0" in refused(capsys, "who ?", "--top", 0)
-    assert "TEXT and --file: expected one of them" in refused(capsys, "who ?", "--file", "x")
-    assert "No such file" in refused(capsys, "--file", tmp_path / "none.txt")
-    assert "text 1: holds" in refused(capsys, "who\udcff ?")
-    with pytest.raises(QcError, match="text 2 is empty"):
-        load(here / "models/prefix").predict(["who ?", "\t"])
+def test_a_model_is_named_or_given_by_its_folder(here, capsys, tmp_path, monkeypatch):
+    expected = said(capsys, "who ?", "--model", "prefix")
+    assert said(capsys, "who ?", "--model", "models/prefix/") == expected
+    monkeypatch.chdir(tmp_path)
+    assert said(capsys, "who ?", "--model", here / "models/prefix") == expected
 
 
 def test_a_missing_or_foreign_model_is_refused(copied, capsys):
@@ -340,11 +400,6 @@ def test_a_model_that_was_given_the_answer_is_refused(copied, capsys):
     config["vocabulary"]["include_fine_label"] = True
     write_config(folder, config)
     assert "trained with the fine label" in refused(capsys, "who ?", "--model", "prefix")
-
-
-def test_labels_follow_the_probabilities(here):
-    for found in load(here / "models/prefix").predict([f"{word} is it" for word in CLASSES.values()]):
-        assert found.label == list(found.probabilities)[int(np.argmax(list(found.probabilities.values())))]
 
 
 LONG = "where is the river of the house " * 3

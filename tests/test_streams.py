@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pyarrow
 import pytest
+from qc.questions.parquet import read_chosen, read_pieces, write_table
 
 from benchmarks import scale
 from qc.errors import QcError
 from qc.inference.batches import pack
-from qc.questions.formats import LabelledQuestion
-from qc.questions.parquet import read_chosen, read_pieces, write_table
+from qc.questions.reader import LabelledQuestion
 from qc.questions.tables import question_tables, take_inventory
 from qc.split.groups import COLUMNS, TokenizedQuestions, group_questions, sample_groups
 from tests.conftest import ROOT, label_lines

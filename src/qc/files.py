@@ -15,7 +15,8 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TextIO
 
 from qc.errors import QcError, reason
 
@@ -24,7 +25,8 @@ ENCODER_FILES = (CONFIG, WEIGHTS, TOKENIZER)  # the files of a pretrained encode
 RECORD = "source.json"  # beside them: what they are and where they are from
 
 DIGITS = 6
-FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the start of one
+FORMULA = re.compile(r"'*\s*[=+\-@]")  # the start of one, in a spreadsheet, behind any number of our apostrophes
+CRLF = "\r\n"
 LONGEST_TEXT = 10_000  # characters of a text in a CSV file
 TEMPORARY = r"\.(.+)\.(\d+)\.tmp(?:\.old)?"  # final name, and number of the process that writes
 
@@ -68,34 +70,6 @@ def new_folder(path: Path) -> Iterator[Path]:
                 path.rename(old)
             temporary.rename(path)
             shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def replaced_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Give an empty folder for some of these files; they move to `folder` when the block ends without an error.
-
-    Others of `names` are removed from `folder` then; its other files stay.
-
-    Raises:
-        QcError: They could not be written; what was there stays.
-    """
-    with write_errors(folder):
-        temporary = _temporary(folder)
-        try:
-            temporary.mkdir()
-            yield temporary
-            for written in temporary.iterdir():
-                written.chmod(0o644)
-                _flush(written)
-            folder.mkdir(exist_ok=True)
-            for name in names:
-                if (temporary / name).exists():
-                    (temporary / name).replace(folder / name)
-                else:
-                    (folder / name).unlink(missing_ok=True)
-            _flush(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -149,31 +123,36 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], inert: bool = False) -> None:
-    """Write rows as CSV with a header, floats rounded.
+def csv_writer(file: TextIO) -> Any:
+    """Make a writer of CSV rows whose lines end in LF.
 
-    Args:
-        path: The file.
-        header: Names of the columns.
-        rows: Values of each row.
-        inert: Put an apostrophe before texts that a spreadsheet would run as a formula.
+    Python before 3.11.9 and 3.12.3 quotes a lone CR only where it is part of the line end, so rows are made with CRLF.
     """
+    lines = SimpleNamespace(write=lambda row: file.write(f"{row.removesuffix(CRLF)}\n"))
+    return csv.writer(lines, lineterminator=CRLF)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], inert: bool = False) -> None:
+    """Write rows as CSV with a header, floats rounded; `inert` passes every value through `escape_formula`."""
     with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_writer(file)
         writer.writerow(header)
-        writer.writerows(
-            [_escape_formula(round_floats(value)) if inert else round_floats(value) for value in row] for row in rows
-        )
+        for row in rows:
+            values = [round_floats(value) for value in row]
+            writer.writerow(map(escape_formula, values) if inert else values)
 
 
-def _escape_formula(value: Any) -> Any:
-    """Put an apostrophe before a text that a spreadsheet would run as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(FORMULA) else value
+def escape_formula(value: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula.
+
+    A text that already has such apostrophes gets one more, so that `unescape_formula` restores every text.
+    """
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def unescape_formula(text: str) -> str:
-    """Take off the apostrophe that `write_csv` put before a text."""
-    return text[1:] if text.startswith("'") and text[1:].lstrip().startswith(FORMULA) else text
+    """Remove the apostrophe of `escape_formula`."""
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
 
 
 def truncate_text(text: str) -> str:
@@ -192,9 +171,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise QcError(f"{path}: cannot be read: {reason(error)}; `dvc repro` makes it anew") from None
+        raise QcError(f"{path}: cannot be read: {reason(error)}; run `dvc repro` to recreate it") from None
     except ValueError as error:
-        raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None
+        raise QcError(f"{path}: cannot be read: {error}; run `dvc repro` to recreate it") from None
 
 
 def parse_json(text: str) -> dict[str, Any]:
@@ -231,4 +210,4 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
-        raise QcError(f"{path}: cannot be read: {error}; `dvc repro` makes it anew") from None
+        raise QcError(f"{path}: cannot be read: {error}; run `dvc repro` to recreate it") from None

@@ -9,6 +9,7 @@ compared with PyTorch's on the validation split.
 
 import contextlib
 import logging
+import shutil
 import time
 import warnings
 from argparse import ArgumentParser, Namespace
@@ -23,19 +24,18 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from qc.commands.predict import model_folder
 from qc.errors import QcError
 from qc.evaluation.metrics import evaluate_accuracy
-from qc.files import CONFIG, TOKENIZER, replaced_files, write_json
+from qc.files import CONFIG, TOKENIZER, new_folder, write_json
 from qc.inference.batches import PackedDataset, bucket_by_length
 from qc.inference.logits import evaluation_batch, predict
 from qc.inference.predictor import Predictor, load
-from qc.paths import EXPORT, MODELS, SPLIT
+from qc.paths import EXPORT, SPLIT
 from qc.questions.tables import VALID, QuestionTable
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
 FILES = (MODEL, INT8, CONFIG, TOKENIZER)  # files of an export; others in its folder stay
-
-
 TOLERANCE = 1e-4  # of a logit
 
 
@@ -137,7 +137,7 @@ def onnx_logits(session: onnxruntime.InferenceSession, questions: PackedDataset)
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("--model", required=True, help="a trained model, such as distilbert")
+    parser.add_argument("--model", required=True, help="a trained model: its name, such as distilbert, or its folder")
     parser.add_argument("--int8", action="store_true", help="write one with 8-bit matrices too, and say what it costs")
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, help="default: export/MODEL; an earlier export is replaced"
@@ -146,15 +146,21 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Export, compare with PyTorch on the validation split, print size and speed; the exit status."""
-    predictor = load(MODELS / arguments.model)
-    folder = arguments.out or EXPORT / arguments.model
+    model = model_folder(arguments.model)
+    predictor = load(model)
+    folder = arguments.out or EXPORT / model.name
     if folder.exists() and not (folder.is_dir() and ((folder / MODEL).is_file() or not any(folder.iterdir()))):
         raise QcError(f"{folder}: exists and is no export; name another folder with --out")
     valid = QuestionTable.read(SPLIT / predictor.trained.vocabulary.tokenizer / VALID, "label", "input_ids")
     questions = predictor.trained.pack(valid.input_ids, valid.labels)
-    with replaced_files(folder, FILES) as temporary:  # an earlier export stays if this one fails
+    with new_folder(folder.resolve()) as temporary:  # an earlier export stays if this one fails
         export_onnx(predictor, temporary, arguments.int8)
         compare(predictor, questions, temporary, arguments.int8)
+        if folder.exists():
+            replaced = {str(folder): FILES}
+            shutil.copytree(
+                folder, temporary, symlinks=True, dirs_exist_ok=True, ignore=lambda place, _: replaced.get(place, ())
+            )
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     return 0
 

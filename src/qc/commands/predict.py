@@ -1,108 +1,182 @@
-"""Classify texts with a trained model: those given, or those of a file, or of standard input, one a line.
+"""Classify texts with a trained model: those given, or those of a file or of standard input.
 
 qc predict "Who wrote Hamlet ?"
 qc predict --file questions.txt --json --top 3
 qc predict --file tickets.csv --column message --csv > answers.csv
+zcat tickets.jsonl.gz | qc predict - --format jsonl --column message --csv > answers.csv
 
-A file is read twice: once to refuse an invalid line before anything is printed, and once to classify it, some thousand
-texts at a time. So it may be larger than memory.
+Input is read twice: once to refuse an invalid line before anything is printed, and once to classify it, some thousand
+texts at a time. So it may be larger than memory. Standard input and pipes are read to their end first, into a temporary
+file.
 """
 
-import csv
 import json
+import shutil
 import sys
+import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
-from qc.errors import QcError, from_the_top
-from qc.files import read_json
-from qc.inference.predictor import Prediction, Predictor, load
-from qc.inference.texts import Numbered, checked, read_texts
+from qc.errors import QcError, from_the_top, reason
+from qc.files import csv_writer, escape_formula, read_json
+from qc.inference.predictor import Prediction, Predictor, check_texts, load
 from qc.paths import MODELS, REPORTS
+from qc.questions.reader import read_questions
 
 CHUNK = 2048  # texts that are classified at a time
 STANDARD_INPUT = "-"
-UNSURE = "?"  # label of a prediction below --min-confidence
+UNSURE = "?"  # what is printed in the place of a class below --min-confidence
 COLUMNS = ["line", "text", "label", "probability"]
+FORMATS = ("txt", "csv", "tsv", "jsonl", "label")
+Numbered = Iterable[tuple[int, str]]  # a text and the number of its line, from 1
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text, in quotes; - for standard input")
     parser.add_argument(
-        "--file", type=Path, help="a file with a text a line, or .csv, .tsv or .jsonl; - for standard input"
+        "--file", type=Path, help="a file with a text a line, or .csv, .tsv, .jsonl or .label; - for standard input"
     )
+    parser.add_argument("--format", choices=FORMATS, help="format of the file; default: by its extension, else txt")
+    parser.add_argument("--column", metavar="NAME", help="column, or key of jsonl, with the text; default: text")
+    parser.add_argument("--skip-empty", action="store_true", help="leave out empty texts, rather than refuse them")
     parser.add_argument(
-        "--column", default="text", metavar="NAME", help="column, or key of .jsonl, with the text; default: text"
+        "--model", help="a trained model: its name, or its folder with a slash; default: the best on validation"
     )
-    parser.add_argument("--skip-empty", action="store_true", help="leave out empty lines, rather than refuse them")
-    parser.add_argument("--model", help="a trained model; default: the best on validation")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="an object a line: text, label, probabilities")
     form.add_argument("--csv", action="store_true", help=f"a table: {', '.join(COLUMNS)}")
-    parser.add_argument("--top", type=int, default=1, metavar="K", help="show the K most probable classes")
+    parser.add_argument(
+        "--raw", action="store_true", help="in --csv, no apostrophe before what a spreadsheet would run as a formula"
+    )
+    parser.add_argument(
+        "--top", type=int, metavar="K", help="show the K most probable classes; default: 1, with --json all"
+    )
     parser.add_argument(
         "--min-confidence",
         type=float,
         metavar="P",
-        help=f"answer {UNSURE} below this probability, 0 to 1; probabilities are then calibrated on validation",
+        help=f"abstain below this probability, 0 to 1: {UNSURE}, with --json null, with --csv an empty label; "
+        "probabilities are then calibrated on validation",
     )
 
 
 def run(arguments: Namespace) -> int:
     """Print a line a text; the exit status."""
-    if arguments.top < 1:
-        raise QcError(f"--top: invalid value {arguments.top}; expected 1 or more")
-    least = arguments.min_confidence
+    if sys.stdout is None:
+        raise QcError("standard output is closed; send it to a file: qc predict ... > answers.txt")
+    top, least = arguments.top, arguments.min_confidence
+    if top is not None and top < 1:
+        raise QcError(f"--top: invalid value {top}; expected 1 or more")
     if least is not None and not 0 <= least <= 1:
         raise QcError(f"--min-confidence: invalid value {least}; expected 0 to 1")
-    where, texts, total = choose_texts(arguments)
-    model = arguments.model or best_model()
-    predictor = load(MODELS / model)
-    if least is not None:
-        predictor.temperature = read_temperature(model)
-    if arguments.csv:
-        table = csv.writer(sys.stdout, lineterminator="\n")
-        table.writerow(COLUMNS)
-    for line, found in classify(predictor, texts, total, where):
-        confidence = found.probabilities[found.label]
-        label = found.label if least is None or confidence >= least else UNSURE
-        if arguments.json:
-            print(as_json(found, label, None if given_by_hand(arguments) else line))
-        elif arguments.csv:
-            table.writerow([line, found.text, label, f"{confidence:.6f}"])
-        else:
-            print(as_text(found, label, arguments.top))
+    if arguments.csv and top is not None:
+        raise QcError("--top and --csv: expected one of them; --json shows the K most probable classes")
+    if arguments.raw and not arguments.csv:
+        raise QcError("--raw: expected --csv with it")
+    with choose_texts(arguments) as (where, texts, total):
+        folder = model_folder(arguments.model or best_model())
+        predictor = load(folder)
+        if least is not None:
+            calibrate(predictor, folder)
+        if arguments.csv:
+            table = csv_writer(sys.stdout)
+            table.writerow(COLUMNS)
+        for line, found in classify(predictor, texts, total, where):
+            confidence = found.probabilities[found.label]
+            label = found.label if least is None or confidence >= least else None
+            if arguments.json:
+                content = {} if given(arguments) else {"line": line}
+                content |= {"text": found.text, "label": label}
+                content |= {} if least is None else {"abstained": label is None}
+                probabilities = ranked(found, top) if top else found.probabilities.items()
+                content["probabilities"] = {name: round(probability, 6) for name, probability in probabilities}
+                print(json.dumps(content, ensure_ascii="utf" not in (sys.stdout.encoding or "").lower()))
+            elif arguments.csv:
+                row = [line, found.text, label, f"{confidence:.6f}"]
+                table.writerow(row if arguments.raw else map(escape_formula, row))
+            else:
+                print(as_text(found, label, top or 1))
     return 0
 
 
-def given_by_hand(arguments: Namespace) -> bool:
-    """Whether the texts are arguments, rather than lines of a file or of standard input."""
-    return arguments.texts not in ([], [STANDARD_INPUT])
+def given(arguments: Namespace) -> list[str]:
+    """The texts that are arguments, rather than lines of a file or of standard input."""
+    return [] if arguments.texts == [STANDARD_INPUT] else arguments.texts
 
 
-def choose_texts(arguments: Namespace) -> tuple[Callable[[int], str], Numbered, int | None]:
-    """Choose where the texts come from: a name for each number, the texts, and how many there are, if known."""
-    named, file = arguments.texts, arguments.file
-    if named and file:
+@contextmanager
+def choose_texts(arguments: Namespace) -> Iterator[tuple[str, Numbered, int]]:
+    """Choose where the texts come from: what stands before a number in messages, the texts, and how many there are."""
+    named, file = given(arguments), arguments.file
+    if arguments.texts and file:
         raise QcError("TEXT and --file: expected one of them")
-    if given_by_hand(arguments):
-        texts = [(number, checked(text, f"text {number}")) for number, text in enumerate(named, start=1)]
-        return (lambda number: f"text {number}"), iter(texts), len(texts)
-    if file is None or str(file) == STANDARD_INPUT:
-        return (lambda number: f"line {number}"), read_texts(None, skip_empty=arguments.skip_empty), None
-    options = (file, arguments.column, arguments.skip_empty)
-    total = sum(1 for _ in read_texts(*options)) if file.is_file() or not file.exists() else None  # no pipe, read once
-    return (lambda number: f"{file}:{number}"), read_texts(*options), total
+    if named:
+        if arguments.column or arguments.format or arguments.skip_empty:
+            raise QcError("--column, --format and --skip-empty: expected a file or standard input, found TEXT")
+        yield "text ", enumerate(check_texts(named), start=1), len(named)
+        return
+    file = None if file is None or str(file) == STANDARD_INPUT else file
+    name = str(file or "standard input")
+    ending = f".{arguments.format}" if arguments.format else file.suffix.lower() if file else ""
+    if arguments.column and ending not in (".csv", ".tsv", ".jsonl"):
+        raise QcError(
+            f"--column: invalid value {arguments.column!r}; expected a .csv, .tsv or .jsonl file, or one of these as "
+            "--format"
+        )
+    with _opened(file, name) as stream:
+
+        def texts() -> Numbered:
+            columns = {"text": arguments.column or "text"}
+            found = read_questions(stream, ending, columns, name, "--column", arguments.skip_empty)
+            return ((number, question.text) for number, question in found)
+
+        total = sum(1 for _ in texts())
+        yield f"{name}:", texts(), total
 
 
-def classify(
-    predictor: Predictor, texts: Iterable[tuple[int, str]], total: int | None, where: Callable[[int], str]
-) -> Iterator[tuple[int, Prediction]]:
+@contextmanager
+def _opened(file: Path | None, name: str) -> Iterator[BinaryIO]:
+    """Open a file, or standard input, to be read twice: what cannot be is copied to a temporary file."""
+    if file is None and sys.stdin is None:
+        raise QcError("standard input is closed; give texts, or a file with --file")
+    doing = "read"
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(file.open("rb")) if file else sys.stdin.buffer
+            if not (file and stream.seekable()):
+                doing = f"copied to {tempfile.gettempdir()}"
+                source, stream = stream, stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(source, stream)
+        except OSError as error:
+            raise QcError(f"{name}: cannot be {doing}: {reason(error)}{from_the_top()}") from None
+        yield stream
+
+
+def model_folder(model: str) -> Path:
+    """Folder of a model that is named, or given as a path with a slash."""
+    return Path(model) if "/" in model else MODELS / model
+
+
+def calibrate(predictor: Predictor, folder: Path) -> None:
+    """Divide logits by the temperature in the model's folder; warn where none was fitted."""
+    fitted = getattr(predictor.trained, "temperature", None)
+    if fitted is None:
+        print(
+            f"warning: {folder}: probabilities are not calibrated, since validation had too few mistakes to fit a "
+            "temperature",
+            file=sys.stderr,
+        )
+    predictor.temperature = fitted or 1.0
+
+
+def classify(predictor: Predictor, texts: Numbered, total: int, where: str) -> Iterator[tuple[int, Prediction]]:
     """Classify numbered texts, some at a time; warns of those that were cut, and shows progress on a terminal."""
     texts = iter(texts)
     hidden = not sys.stderr.isatty() or sys.stdout.isatty()  # answers on the terminal are progress enough
@@ -112,7 +186,7 @@ def classify(
             for number, found in zip(numbers, predictor.predict(content), strict=True):
                 if found.truncated:
                     longest = predictor.trained.max_length
-                    print(f"warning: {where(number)} is longer than {longest} tokens, and was cut", file=sys.stderr)
+                    print(f"warning: {where}{number} is longer than {longest} tokens, and was cut", file=sys.stderr)
                 yield number, found
             bar.update(len(chunk))
 
@@ -128,25 +202,14 @@ def best_model() -> str:
     return max(found, key=lambda name: (found[name]["accuracy"], -found[name]["loss"]))
 
 
-def read_temperature(model: str) -> float:
-    """Read the softmax temperature of a model, which the evaluate stage fitted on validation."""
-    scores = read_json(REPORTS / "test.json")
-    if model not in scores:
-        raise QcError(f"{REPORTS / 'test.json'}: no temperature of {model}; `dvc repro` fits it")
-    return scores[model]["calibrated"]["temperature"]
-
-
-def as_text(found: Prediction, label: str, top: int) -> str:
-    """Format a prediction as one line: the most probable classes, and the text."""
-    ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])[:top]
-    unsure = [] if label == found.label else [label]
-    line = "  ".join([*unsure, *(f"{name} {probability:.3f}" for name, probability in ranked), found.text])
+def as_text(found: Prediction, label: str | None, top: int) -> str:
+    """Format a prediction as one line: the most probable classes, and the text; None for an abstention."""
+    names = [(f'"{name}"' if name == UNSURE else name, value) for name, value in ranked(found, top)]
+    unsure = [UNSURE] if label is None else []
+    line = "  ".join([*unsure, *(f"{name} {probability:.3f}" for name, probability in names), found.text])
     return "".join(each if each.isprintable() or each == "\t" else ascii(each)[1:-1] for each in line)
 
 
-def as_json(found: Prediction, label: str, line: int | None) -> str:
-    """Format a prediction as a JSON object on one line; texts of a file have the number of their line."""
-    probabilities = {name: round(probability, 6) for name, probability in found.probabilities.items()}
-    content = {} if line is None else {"line": line}
-    content |= {"text": found.text, "label": label, "probabilities": probabilities}
-    return json.dumps(content, ensure_ascii="utf" not in (sys.stdout.encoding or "").lower())
+def ranked(found: Prediction, top: int) -> list[tuple[str, float]]:
+    """The most probable classes with their probabilities."""
+    return sorted(found.probabilities.items(), key=lambda item: -item[1])[:top]

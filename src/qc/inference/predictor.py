@@ -5,9 +5,11 @@
 
 Notable:
 - nothing is downloaded: model and encoder are folders
+- a process that has loaded a model must not be forked: PyTorch's threads do not survive `os.fork()`, and `predict`
+  waits for them for ever in the child; load the model in each worker process, or start the workers by `spawn`
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +50,7 @@ class Predictor:
         device: `auto`, `cpu` or `cuda`.
 
     Attributes:
-        temperature: Softmax temperature, 1 unless it is set; the evaluate stage fits one on validation.
+        temperature: Softmax temperature; `trained.temperature`, if it is set here, calibrates the probabilities.
     """
 
     temperature = 1.0
@@ -68,17 +70,15 @@ class Predictor:
         vocabulary = self.trained.vocabulary
         return token_ids(self.tokenizer, [model_text(text, vocabulary.lowercase) for text in texts], vocabulary)
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """Classify texts, in their order.
+    def predict(self, texts: Iterable[str]) -> list[Prediction]:
+        """Classify the texts of a list, generator, array or column, in their order.
 
         Raises:
-            QcError: A text is empty or malformed.
+            QcError: `texts` is a single text, or one of them is empty or not a text.
         """
+        texts = check_texts(texts)
         if not texts:
             return []
-        for number, text in enumerate(texts, start=1):
-            if fault := fault_of_text(text):
-                raise QcError(f"text {number} {fault}; give it some words, or leave it out")
         ids = self.tokenize(texts)
         longest = self.trained.max_length + sum(self.trained.vocabulary.special_counts)
         questions = self.trained.pack(ids, [0] * len(ids)).to(self.device)
@@ -94,6 +94,20 @@ class Predictor:
         ]
 
 
+def check_texts(texts: Iterable[str]) -> list[str]:
+    """List texts; QcError where one is empty or not a text, or `texts` is no one-dimensional collection."""
+    several = isinstance(texts, Iterable) and not isinstance(texts, (str, bytes, Mapping))
+    if not several or getattr(texts, "ndim", 1) != 1:
+        raise QcError(
+            f"texts: a {type(texts).__name__}; expected a list of texts, such as predict(['Who wrote Hamlet ?'])"
+        )
+    checked = list(texts)
+    for number, text in enumerate(checked, start=1):
+        if fault := fault_of_text(text):
+            raise QcError(f"text {number} {fault}; correct it, or leave it out")
+    return list(map(str, checked))  # plain ones, of NumPy's
+
+
 def load(folder: str | Path, encoders: str | Path | None = None, device: str = "auto") -> Predictor:
     """Load a trained model.
 
@@ -103,7 +117,8 @@ def load(folder: str | Path, encoders: str | Path | None = None, device: str = "
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        QcError: The model or its encoder is missing, broken, or not the one that it was trained on.
+        QcError: The device is absent; the model or its encoder is missing, broken, or not the one that it was trained
+            on.
     """
     folder = Path(folder)
     encoders = folder.resolve().parent.parent / "data/encoders" if encoders is None else Path(encoders)

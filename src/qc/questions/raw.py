@@ -1,36 +1,39 @@
-"""The question files in data/raw, as files.json describes them."""
+"""The question files in data/raw, as files.json describes them.
 
-from collections.abc import Iterator, Mapping
+Corrections are a table of texts and right labels that is applied to the questions of train. A text is matched as texts
+are compared everywhere (`normalize_text`), so case and spaces do not matter. Every row must match a question and name a
+class that the train file has: a row that does nothing would go unnoticed. The apostrophe that our CSV files have before
+a formula is removed from both columns.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from qc.questions.corrections import Corrections
-from qc.questions.encodings import label_encoding
-from qc.questions.formats import LabelledQuestion, parse_questions
+from qc.errors import QcError, listed
+from qc.files import unescape_formula
+from qc.questions.reader import LabelledQuestion, label_encoding, read_questions
+from qc.questions.text import normalize_text
 
 ENCODINGS = {"ascii": "ASCII", "utf-8-sig": "UTF-8", "cp1252": "latin-1 (Windows-1252)"}
-PARTITIONS = ("train", "test")
+CORRECTION_COLUMNS = {"text": "text", "label": "label"}
 
 Files = Mapping[str, Mapping[str, Any]]  # content of files.json
 
 
 def read_raw(folder: Path, files: Files) -> Iterator[tuple[str, LabelledQuestion]]:
     """Read partition (`train` or `test`) and question from every file; those of train with the corrections applied."""
-    for partition in (name for name in PARTITIONS if name in files):
+    for partition in (name for name in ("train", "test") if name in files):
         about = files[partition]
         path = folder / about["file"]
         with path.open("rb") as file:
-            questions = parse_questions(file, path.suffix, about["columns"], _named(folder, about))
+            numbered = read_questions(file, path.suffix, about["columns"], _named(folder, about))
+            questions = (question for _, question in numbered)
             if partition == "train" and "corrections" in files:
                 given = files["corrections"]
-                questions = Corrections(folder / given["file"], _named(folder, given)).apply(questions)
+                questions = apply_corrections(folder / given["file"], _named(folder, given), questions)
             for question in questions:
                 yield partition, question
-
-
-def _named(folder: Path, about: Mapping[str, Any]) -> str:
-    """Name the file that the user can correct."""
-    return about["name"] if Path(about["name"]).is_file() else str(folder / about["file"])
 
 
 def report_encodings(folder: Path, files: Files) -> Iterator[str]:
@@ -39,3 +42,44 @@ def report_encodings(folder: Path, files: Files) -> Iterator[str]:
         if about["file"].endswith(".label"):
             with (folder / about["file"]).open("rb") as file:
                 yield f"{about['name']}: read as {ENCODINGS[label_encoding(file)]}"
+
+
+def apply_corrections(path: Path, name: str, questions: Iterable[LabelledQuestion]) -> Iterator[LabelledQuestion]:
+    """Give questions the labels of a file of corrections; a changed question has no fine label.
+
+    Args:
+        path: The file, `.csv` or `.tsv`, with the columns text and label; others are left alone.
+        name: Its name in messages.
+        questions: The questions of train.
+
+    Raises:
+        QcError: A row is invalid, or two rows have the same text and different labels; at the end, where a row matches
+            no question, or names a class that no question had.
+    """
+    rows: dict[str, tuple[str, int]] = {}  # by text: the label and the line that says so
+    with path.open("rb") as file:
+        for line, row in read_questions(file, path.suffix, CORRECTION_COLUMNS, name, "the format of corrections"):
+            label = unescape_formula(row.coarse)
+            earlier, where = rows.setdefault(normalize_text(unescape_formula(row.text)), (label, line))
+            if earlier != label:
+                raise QcError(
+                    f"{name}:{line}: label {label!r}; expected {earlier!r}, which line {where} gives the same text; "
+                    "remove one of the two"
+                )
+    unused, classes = dict(rows), set()
+    for question in questions:
+        classes.add(question.coarse)
+        key = normalize_text(question.text)
+        unused.pop(key, None)
+        label = rows[key][0] if key in rows else question.coarse
+        yield question if label == question.coarse else LabelledQuestion(label, "", question.text)
+    for _, line in unused.values():
+        raise QcError(f"{name}:{line}: no question of fetch.train has this text; correct or remove the row")
+    for label, line in rows.values():
+        if label not in classes:
+            raise QcError(f"{name}:{line}: label {label!r}; expected a class of fetch.train: {listed(sorted(classes))}")
+
+
+def _named(folder: Path, about: Mapping[str, Any]) -> str:
+    """Name the file that the user can correct."""
+    return about["name"] if Path(about["name"]).is_file() else str(folder / about["file"])

@@ -1,6 +1,8 @@
 """Text and labels: what is valid, what counts as equal, and how a model sees a text."""
 
 import unicodedata
+from collections.abc import Iterable
+from itertools import combinations, groupby
 
 LONGEST_LABEL = 200  # characters; a longer one is a text in the wrong column
 
@@ -18,9 +20,22 @@ def normalize_label(label: str) -> str:
     return unicodedata.normalize("NFC", " ".join(strip_invisible(label).split()))
 
 
-def fault_of_text(text: str) -> str | None:
+def case_twins(classes: Iterable[str]) -> list[tuple[str, str]]:
+    """Pair the class names that differ in letter case alone, such as `Loc` and `loc`."""
+    alike = groupby(sorted(classes, key=lambda name: (name.casefold(), name)), key=str.casefold)
+    return [pair for _, names in alike for pair in combinations(names, 2)]
+
+
+def is_empty(text: str) -> bool:
+    """Whether a text has no visible character."""
+    return not strip_invisible(text).strip()
+
+
+def fault_of_text(text: object) -> str | None:
     """Say why a text is invalid; None for a valid one."""
-    if not strip_invisible(text).strip():
+    if not isinstance(text, str):
+        return f"is {text!r:.80}, expected a text"
+    if is_empty(text):
         return "is empty"
     if any("\ud800" <= character <= "\udfff" for character in text):
         return "holds half a character (a lone surrogate)"

@@ -15,8 +15,8 @@ from datasets import ClassLabel, Dataset, Features, List, Value, disable_progres
 from tokenizers import Tokenizer
 
 from qc.errors import QcError, listed
-from qc.questions.formats import LabelledQuestion
 from qc.questions.labels import UNKNOWN, Labels, join_fine
+from qc.questions.reader import LabelledQuestion
 from qc.questions.text import model_text
 from qc.questions.tokenizers import Vocabulary, token_ids
 
