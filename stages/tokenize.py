@@ -5,6 +5,7 @@ all questions with their classes and token ids, special tokens included; and NAM
 tokenizer.
 """
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def main(settings: Settings) -> None:
     from qc.files import new_folder, read_json, write_json
     from qc.questions.raw import read_raw, report_encodings
     from qc.questions.tables import QUESTIONS, VOCABULARY
+    from qc.questions.text import case_twins
     from qc.questions.tokenized import question_table, take_inventory, write_tokenized
     from qc.questions.tokenizers import Vocabulary, load_tokenizer
 
@@ -27,6 +29,10 @@ def main(settings: Settings) -> None:
     for line in report_encodings(RAW, files):
         print(line)
     inventory = take_inventory(read_raw(RAW, files))
+    for one, other in case_twins(inventory.labels.classes):
+        print(
+            f"warning: classes {one!r} and {other!r} differ in letter case alone, and are two classes", file=sys.stderr
+        )
     if config.include_fine_label and inventory.without_fine:
         raise QcError(
             "params.yaml: tokenize.include_fine_label: invalid value True; expected false, since "

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from qc.errors import QcError, reason
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
-ENCODER_FILES = (CONFIG, WEIGHTS, TOKENIZER)  # the files of a pretrained encoder
+WEIGHTS_INDEX = f"{WEIGHTS}.index.json"  # of weights in several files
 RECORD = "source.json"  # beside them: what they are and where they are from
 
 DIGITS = 6
@@ -211,3 +211,21 @@ def read_csv(path: Path) -> list[dict[str, str]]:
             return list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
         raise QcError(f"{path}: cannot be read: {error}; run `dvc repro` to recreate it") from None
+
+
+def encoder_files(names: Sequence[str] | Mapping[str, object]) -> list[str]:
+    """Choose an encoder's files among those of a folder or repository; some of them may be missing there.
+
+    Weights are `model.safetensors`, or else its index and the shards, named `model-00001-of-00003.safetensors`.
+    """
+    weights = [WEIGHTS]
+    if WEIGHTS not in names and WEIGHTS_INDEX in names:
+        found = filter(None, (re.fullmatch(r"model-\d{5}-of-(\d{5})\.safetensors", name) for name in names))
+        count = next((int(shard[1]) for shard in found), 1)
+        weights = [WEIGHTS_INDEX, *(f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1))]
+    return [CONFIG, *weights, TOKENIZER]
+
+
+def missing_files(names: Sequence[str] | Mapping[str, object]) -> list[str]:
+    """The files of an encoder that a folder or repository lacks."""
+    return [name for name in encoder_files(names) if name not in names]

@@ -166,7 +166,7 @@ def model_folder(model: str) -> Path:
 
 def calibrate(predictor: Predictor, folder: Path) -> None:
     """Divide logits by the temperature in the model's folder; warn where none was fitted."""
-    fitted = getattr(predictor.trained, "temperature", None)
+    fitted = predictor.trained.temperature
     if fitted is None:
         print(
             f"warning: {folder}: probabilities are not calibrated, since validation had too few mistakes to fit a "

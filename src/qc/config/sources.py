@@ -19,11 +19,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from qc.config.schema import InvalidValue, Section
 from qc.config.values import NAME, Name, Sha256
-from qc.files import CONFIG, TOKENIZER, WEIGHTS
+from qc.files import missing_files
 
 TABLES = (".csv", ".tsv")
 FORMATS = (".label", *TABLES, ".jsonl")
-WEIGHTS_INDEX = f"{WEIGHTS}.index.json"  # of weights in several files
 _HUB = re.compile(rf"hub:(?P<repository>{NAME}/(?P<name>{NAME}))@(?P<revision>[0-9a-f]{{40}})")
 
 Line = Annotated[int, Field(ge=1)]
@@ -126,24 +125,6 @@ class Sources(Section):
 
     labels: Mapping[str, LabelSource]
     encoders: Mapping[str, EncoderSource]
-
-
-def encoder_files(names: Sequence[str] | Mapping[str, object]) -> list[str]:
-    """Choose an encoder's files among those of a folder or repository; some of them may be missing there.
-
-    Weights are `model.safetensors`, or else its index and the shards, named `model-00001-of-00003.safetensors`.
-    """
-    weights = [WEIGHTS]
-    if WEIGHTS not in names and WEIGHTS_INDEX in names:
-        found = filter(None, (re.fullmatch(r"model-\d{5}-of-(\d{5})\.safetensors", name) for name in names))
-        count = next((int(shard[1]) for shard in found), 1)
-        weights = [WEIGHTS_INDEX, *(f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1))]
-    return [CONFIG, *weights, TOKENIZER]
-
-
-def missing_files(names: Sequence[str] | Mapping[str, object]) -> list[str]:
-    """The files of an encoder that a folder or repository lacks."""
-    return [name for name in encoder_files(names) if name not in names]
 
 
 @dataclass(frozen=True)

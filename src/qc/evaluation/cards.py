@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from qc.evaluation.tables import markdown, temperature_text
-from qc.files import RECORD, WEIGHTS, file_sha256, new_folder, read_json, round_floats
+from qc.files import RECORD, WEIGHTS, WEIGHTS_INDEX, file_sha256, new_folder, read_json, round_floats
 from qc.inference.model_folder import read_config
 from qc.models.registry import MODELS
 
@@ -89,7 +89,12 @@ def write_cards(
                 config=config,
                 metrics=read_json(reports / f"train_{name}.json"),
                 encoder=encoder,
-                weights=encoder and config["files"][f"{config['encoder']}/{WEIGHTS}"],
+                weights=encoder
+                and next(
+                    config["files"][f"{config['encoder']}/{file}"]
+                    for file in (WEIGHTS, WEIGHTS_INDEX)
+                    if f"{config['encoder']}/{file}" in config["files"]
+                ),
                 scores=scores[name],
                 temperature=temperature_text(scores[name]["calibrated"]["temperature"]),
                 select_by=training["select_by"],

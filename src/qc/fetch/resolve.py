@@ -17,19 +17,17 @@ from qc.config.sources import (
     EncoderSource,
     HubReference,
     Sources,
-    encoder_files,
     encoder_name,
     file_format,
     hub_reference,
     is_address,
     is_folder,
-    missing_files,
 )
 from qc.errors import QcError, listed
 from qc.fetch.fetcher import Digest, FileRequest
 from qc.fetch.http import Downloader
 from qc.fetch.hub import hub_places, list_files, read_licence
-from qc.files import CARD, CONFIG, RECORD, TOKENIZER, WEIGHTS, read_json
+from qc.files import CARD, CONFIG, RECORD, TOKENIZER, WEIGHTS, encoder_files, missing_files, read_json
 
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 

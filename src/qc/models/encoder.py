@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from qc.errors import QcError, explain, printable
-from qc.files import CONFIG, WEIGHTS, read_json
+from qc.files import CONFIG, missing_files, read_json
 from qc.models.common import Classifier, Dropout, attention, attention_bias
 
 UpperLayers = int | Literal["all"]
@@ -308,7 +308,7 @@ def load_encoder(folder: Path, upper_layers: UpperLayers = 0, setting: str = "up
     """Build the pretrained encoder in `folder`, in fp32 and evaluation mode.
 
     Args:
-        folder: Holds config.json and model.safetensors.
+        folder: Holds config.json and the weights, as one file or as shards with their index.
         upper_layers: Number of its last layers that `upper` runs, or `all`, see `Encoder`.
         setting: The params.yaml key that sets it, for messages.
 
@@ -316,8 +316,8 @@ def load_encoder(folder: Path, upper_layers: UpperLayers = 0, setting: str = "up
         QcError: Its files are missing or broken, or it is no encoder that this pipeline can use.
     """
     published = read_json(folder / CONFIG)
-    if not (folder / WEIGHTS).is_file():
-        raise QcError(f"{folder / WEIGHTS}: no such file; `dvc checkout` or the fetch stage restores it")
+    for name in missing_files([path.name for path in folder.iterdir()]):
+        raise QcError(f"{folder / name}: no such file; `dvc checkout` or `dvc repro` restores it")
     # Imported here: it takes two seconds, and the model from scratch needs no encoder.
     from transformers import AutoModel
     from transformers.utils import logging
@@ -336,7 +336,9 @@ def load_encoder(folder: Path, upper_layers: UpperLayers = 0, setting: str = "up
                 output_loading_info=True,
             )
     except (OSError, SafetensorError) as error:
-        raise QcError(f"{folder / WEIGHTS}: cannot be read: {error}; the fetch stage restores it") from None
+        raise QcError(
+            f"{folder}: the weights cannot be read: {error}; `dvc checkout` or `dvc repro` restores them"
+        ) from None
     except Exception as error:  # every family raises its own errors
         if explain(error):  # such as no memory
             raise
@@ -344,7 +346,7 @@ def load_encoder(folder: Path, upper_layers: UpperLayers = 0, setting: str = "up
     missing = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise QcError(
-            f"{folder / WEIGHTS}: no weights for {', '.join(missing[:3])} ({len(missing)} missing in all); take an "
+            f"{folder}: no weights for {', '.join(missing[:3])} ({len(missing)} missing in all); take an "
             "encoder whose config.json and weights belong together"
         )
     for parameter in model.parameters():

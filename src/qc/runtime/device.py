@@ -24,12 +24,14 @@ def pick_device(name: str) -> torch.device:
     """Choose the device: `auto` is cuda where present, else cpu.
 
     Raises:
-        QcError: cuda is asked for and absent.
+        QcError: The name is unknown, or cuda is absent.
     """
+    if name not in ("auto", "cpu", "cuda"):
+        raise QcError(f"device: invalid value {name!r}; expected auto, cpu or cuda")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise QcError("params.yaml: device: invalid value 'cuda', PyTorch finds no GPU here; expected auto or cpu")
+        raise QcError("device: invalid value 'cuda', PyTorch finds no GPU here; expected auto or cpu")
     return local_device(name)
 
 
@@ -81,7 +83,7 @@ def deterministic_attention(device: torch.device) -> AbstractContextManager:
 
 
 def describe_processor(device: torch.device) -> dict[str, Any]:
-    """What of a processor, and of the software below PyTorch, decides the bits of a result."""
+    """Describe what in processor and drivers affects the numbers."""
     if device.type == "cpu":
         return dict(torch.cpu.get_capabilities())
     import pynvml

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qc.errors import QcError, reason
-from qc.files import CONFIG, TOKENIZER, WEIGHTS, file_sha256
+from qc.files import TOKENIZER, encoder_files, file_sha256
 from qc.models.registry import MODELS
 from qc.questions.labels import Labels
 from qc.questions.tables import TRAIN, VALID, VOCABULARY, QuestionTable
@@ -58,7 +58,8 @@ def load_training_data(name: str, settings: "Settings", folders: "Folders") -> T
     if encoder:
         prefix = model_class.prefix_positions(config)
         _check_encoder(encoder, vocabulary, name, prefix, config.tokens_kept(settings.max_length))
-        files |= {f"{encoder_folder.name}/{file}": _sha256(encoder_folder / file) for file in (CONFIG, WEIGHTS)}
+        names = [file for file in encoder_files([path.name for path in encoder_folder.iterdir()]) if file != TOKENIZER]
+        files |= {f"{encoder_folder.name}/{file}": _sha256(encoder_folder / file) for file in names}
     return TrainingData(
         train=train,
         valid=valid,
