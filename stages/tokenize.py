@@ -30,9 +30,7 @@ def main(settings: Settings) -> None:
         print(line)
     inventory = take_inventory(read_raw(RAW, files))
     for one, other in case_twins(inventory.labels.classes):
-        print(
-            f"warning: classes {one!r} and {other!r} differ in letter case alone, and are two classes", file=sys.stderr
-        )
+        print(f"warning: {one!r} and {other!r} are two classes, though letter case alone differs", file=sys.stderr)
     if config.include_fine_label and inventory.without_fine:
         raise QcError(
             "params.yaml: tokenize.include_fine_label: invalid value True; expected false, since "

@@ -145,7 +145,8 @@ SHARED = {
     "fetch": {"fetch"},
     "tokenize": {"fetch.encoders", "tokenize"},
     "split": {
-        "max_length", "precision", "split", "train_distilbert.encoder", "train_prefix.encoder", "train_scratch.tokenizer",
+        "max_length", "precision", "split",
+        "train_distilbert.encoder", "train_prefix.encoder", "train_scratch.tokenizer",
         *(f"{stage}.max_length" for stage in TRAINING),
     },
     "evaluate": {"class_weights", "device", "precision", "seed", "threads", *TRAINING},

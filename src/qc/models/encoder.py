@@ -336,9 +336,7 @@ def load_encoder(folder: Path, upper_layers: UpperLayers = 0, setting: str = "up
                 output_loading_info=True,
             )
     except (OSError, SafetensorError) as error:
-        raise QcError(
-            f"{folder}: the weights cannot be read: {error}; `dvc checkout` or `dvc repro` restores them"
-        ) from None
+        raise QcError(f"{folder}: weights cannot be read: {error}; `dvc checkout` restores them") from None
     except Exception as error:  # every family raises its own errors
         if explain(error):  # such as no memory
             raise
