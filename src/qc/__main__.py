@@ -40,13 +40,13 @@ COMMANDS = {
     "check": Command("compare the metrics with those of a git revision", "a second"),
     "preset": Command("list presets, or apply one to params.yaml", "a second"),
     "report": Command("write the last run as one HTML page", "seconds"),
-    "experiments": Command("list experiments: what changed, validation and test accuracy", "seconds"),
-    "seeds": Command("run the pipeline with several training seeds", "about 10 minutes", resumes=True),
-    "cross-validate": Command("score settings of a model by cross-validation", "2 to 20 minutes"),
+    "experiments": Command("list experiments: their changes and accuracies", "seconds"),
+    "seeds": Command("run the pipeline with some training seeds", "about 10 minutes", resumes=True),
+    "cross-validate": Command("cross-validate settings of a model", "2 to 20 minutes"),
     "labels": Command("name the labels of the data that look wrong", "3 minutes"),
     "sweep": Command("search the parameters of the models", "about an hour", "sweep", resumes=True),
-    "verify": Command("run the last commit from nothing and compare every byte", "about 6 minutes"),
-    "doctor": Command("check settings, environment, DVC's files and its cache", "seconds"),
+    "verify": Command("rerun the last commit and compare every byte", "about 6 minutes"),
+    "doctor": Command("check settings, environment, DVC's files and cache", "seconds"),
     "update-readme": Command("write the tables of the last run into README.md", "a second"),
 }
 
@@ -95,7 +95,7 @@ def parse_name(arguments: Sequence[str]) -> str:
         description="Everything besides running the pipeline, which `dvc repro` does.",
         epilog="commands:\n"
         + "\n".join(f"  {name:<{width}}  {command.summary} ({command.time})" for name, command in COMMANDS.items())
-        + "\n\n`qc COMMAND --help` describes a command. Exit status 2 is an error, reported in one line.",
+        + "\n\n`qc COMMAND --help` describes a command. Exit status 2: an error, in one line.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)

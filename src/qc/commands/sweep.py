@@ -96,7 +96,7 @@ def run(arguments: Namespace) -> int:
     settings, names, questions = load_settings(), {}, 0
     for model in SPACES:  # all, before any training: the key names the code that is loaded by then
         data = load_training_data(model, settings, Folders())
-        key = json.dumps(run_key(model, data, settings, pick_device(settings.device)), sort_keys=True)
+        key = json.dumps([SPACES[model], run_key(model, data, settings, pick_device(settings.device))], sort_keys=True)
         names[model] = f"{model}, {arguments.seeds} seeds, {hashlib.sha256(key.encode()).hexdigest()}"
         questions = len(data.valid)
     for model in arguments.models or SPACES:
