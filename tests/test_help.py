@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from qc.__main__ import COMMANDS, main, parser_of
+from qc.__main__ import COMMANDS, main, parse_arguments
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,7 +24,7 @@ def module_of(name):
 
 
 def parse(*arguments):
-    return parser_of(arguments[0], module_of(arguments[0])).parse_intermixed_args(arguments[1:])
+    return parse_arguments(arguments[0], module_of(arguments[0]), arguments[1:])
 
 
 def test_help_lists_every_command_with_its_time_on_any_screen(capsys):

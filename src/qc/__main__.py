@@ -59,9 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = parse_name(given)
     try:
         module = importlib.import_module(f"qc.commands.{name.replace('-', '_')}")
-        parser = parser_of(name, module)
-        # options may stand between positional arguments; after `--`, which that way of parsing loses, there are none
-        parsed = (parser.parse_args if "--" in given else parser.parse_intermixed_args)(given[1:])
+        parsed = parse_arguments(name, module, given[1:])
         if elsewhere := from_the_top():
             raise QcError(f"{Path.cwd()}: a subfolder of the project{elsewhere}")
         if arguments is None:
@@ -102,8 +100,8 @@ def parse_name(arguments: Sequence[str]) -> str:
     return parser.parse_args(arguments[:1]).command
 
 
-def parser_of(name: str, module: ModuleType) -> argparse.ArgumentParser:
-    """Build the parser of a command."""
+def parse_arguments(name: str, module: ModuleType, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments of a command; options may stand between the others, and end at `--`."""
     command = COMMANDS[name]
     parser = argparse.ArgumentParser(
         prog=f"qc {name}",
@@ -111,7 +109,7 @@ def parser_of(name: str, module: ModuleType) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    return parser
+    return (parser.parse_args if "--" in arguments else parser.parse_intermixed_args)(arguments)  # which loses the --
 
 
 def check_place() -> None:
