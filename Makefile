@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 RUN := pipeline,export,sweep
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+unexport PYTHONSAFEPATH PYTHONOPTIMIZE  # stages are found in this folder; transformers reads docstrings
 
 .PHONY: help run test soak lint bench lock clean check-tools browser qemu
 
@@ -70,12 +71,18 @@ browser: | $(STAMP)
 qemu: | $(STAMP)
 	@$(call need,qemu-user,qemu-x86_64,emulate other processors)
 
+# the environment of a moved or copied folder names the old one in all of its programs
+HERE = grep -qsF '$(CURDIR)/$(BIN)/' $(BIN)/pip
+ifneq ($(shell $(HERE) && echo here),here)
+.PHONY: $(STAMP)
+endif
+
 $(STAMP): $(LOCKS) pyproject.toml | check-tools
 	@exec 9<requirements.txt; $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
 		for file in $^; do test $(STAMP) -nt $$file || old=$$file; done; \
-		if test -z "$$old"; then exit; fi; `# another make did it` \
+		if test -z "$$old" && $(HERE); then exit; fi; `# another make did it` \
 		echo "setting up $(VENV) from $(LOCKS) (about two minutes the first time)" \
-		&& { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } \
+		&& { $(HERE) || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }; } \
 		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check $(foreach file,$(LOCKS),--requirement $(file)) \
 		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . \
 		&& touch $(STAMP) && echo "$(VENV) is ready"

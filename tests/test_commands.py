@@ -55,14 +55,32 @@ def test_a_missing_venv_module_is_named_in_one_line(tmp_path):
     assert "python3-venv" in line
 
 
-def with_environment(tmp_path):
-    """A clone whose environment is up to date, and empty."""
-    folder = clone(tmp_path)
-    stamp = folder / ".venv/.ready"
+def with_environment(folder, of=None):
+    """A clone whose environment is up to date, and empty; set up in the folder `of`, if that is another."""
+    clone(folder)
     (folder / ".venv/bin").mkdir(parents=True)
+    script(folder / ".venv/bin/pip", f"exec {of or folder}/.venv/bin/python")
+    stamp = folder / ".venv/.ready"
     stamp.touch()
     os.utime(stamp, (2**31, 2**31))
     return folder
+
+
+def recording_python(folder, log):
+    """A Python whose venv and pip only write to a log what they were called with."""
+    return script(
+        folder / "python",
+        f"""case "$*" in
+            "-m venv"*)
+                echo venv >> {log}
+                mkdir -p .venv/bin
+                printf '#!/bin/sh\\necho "$*" >> {log}\\n' > .venv/bin/python
+                printf '#!/bin/sh\\n' > .venv/bin/ruff
+                echo "#!$PWD/.venv/bin/python" > .venv/bin/pip
+                chmod +x .venv/bin/*;;
+            *) exec {sys.executable} "$@";;
+        esac""",
+    )
 
 
 def test_an_up_to_date_environment_is_not_touched(tmp_path):
@@ -77,7 +95,7 @@ def test_a_browser_that_cannot_be_installed_is_named_in_one_line(tmp_path):
     folder = with_environment(tmp_path)
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("git", "id"):
+    for name in ("git", "grep", "id"):
         (tools / name).symlink_to(shutil.which(name))
     for name in ("apt-get", "sudo"):
         script(tools / name, "exit 1")
@@ -87,26 +105,26 @@ def test_a_browser_that_cannot_be_installed_is_named_in_one_line(tmp_path):
 
 
 def test_two_makes_at_once_set_up_one_environment(tmp_path):
-    folder = clone(tmp_path)
-    log = tmp_path / "log"
-    python = script(
-        tmp_path / "python",
-        f"""case "$*" in
-            "-m venv"*)
-                echo venv >> {log}
-                mkdir -p .venv/bin
-                printf '#!/bin/sh\\necho "$*" >> {log}\\n' > .venv/bin/python
-                printf '#!/bin/sh\\n' > .venv/bin/ruff
-                chmod +x .venv/bin/*;;
-            *) exec {sys.executable} "$@";;
-        esac""",
-    )
+    folder, log = clone(tmp_path), tmp_path / "log"
+    python = recording_python(tmp_path, log)
     with ThreadPoolExecutor() as pool:
         done = list(pool.map(lambda _: make(folder, "lint", f"PYTHON={python}"), range(4)))
     assert [each.returncode for each in done] == [0] * 4, done
     assert sum("is ready" in each.stdout for each in done) == 1
     assert log.read_text().splitlines()[0] == "venv"
     assert len(log.read_text().splitlines()) == 3  # and two calls of pip
+
+
+def test_the_environment_of_a_moved_or_copied_folder_is_set_up_again(tmp_path):
+    folder, log = tmp_path / "moved to", tmp_path / "log"
+    folder.mkdir()
+    with_environment(folder, of=tmp_path / "project")
+    (folder / ".venv/left").touch()
+    python = recording_python(tmp_path, log)
+    assert "setting up .venv" in make(folder, "lint", f"PYTHON={python}").stdout
+    assert log.read_text().splitlines()[0] == "venv"
+    assert not (folder / ".venv/left").exists()
+    assert "setting up" not in make(folder, "lint", f"PYTHON={python}").stdout
 
 
 PIP = """

@@ -6,7 +6,6 @@ One output of each stage here, all of them in tests/stress.py.
 import pytest
 from dvc.lock import make_lock
 
-from qc.commands import doctor
 from tests.conftest import in_soak, outputs
 from tests.faults import AS_OTHERS, DAMAGES, allow_writing, forbid_writing, output_paths, refused_clearly
 
@@ -59,7 +58,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(restored, tmp_path):
         ("dvc.lock", "'./dvc.lock' validation failed", "git's version restored"),
     ],
 )
-def test_a_file_that_a_killed_dvc_left_empty_is_put_right_before_a_run(restored, name, says, done):
+def test_a_file_that_a_killed_dvc_left_empty_is_repaired_before_a_run(restored, name, says, done):
     path = restored.root / name
     assert "DVC's files: ok" in restored.run("qc", "doctor", "--quick")
     before = path.read_text()
@@ -72,7 +71,7 @@ def test_a_file_that_a_killed_dvc_left_empty_is_put_right_before_a_run(restored,
     assert path.read_text() == before
 
 
-def test_a_dvc_lock_that_git_does_not_know_is_made_anew(restored, tmp_path):
+def test_a_dvc_lock_that_git_does_not_know_is_removed(restored, tmp_path):
     project = restored.clone(tmp_path / "clone")
     project.run("git", "rm", "--quiet", "--cached", "dvc.lock")
     (project.root / "dvc.lock").write_text("schema: '2.0'\nstages:\n  fetch:\n    cmd")
@@ -87,12 +86,11 @@ def test_a_conflict_in_dvc_lock_is_left_to_whoever_merges(restored):
     assert path.read_text() == conflict
 
 
-@pytest.mark.parametrize("path", doctor.GUARDS)
-def test_a_file_that_dvc_is_writing_is_left_alone(restored, monkeypatch, path):
-    monkeypatch.chdir(restored.root)
-    before = path.read_text()
-    with make_lock(doctor.GUARDS[path]):
+@pytest.mark.parametrize(("name", "lock"), [(".dvc/tmp/rwlock", ".dvc/tmp/rwlock.lock"), ("dvc.lock", ".dvc/tmp/lock")])
+def test_a_file_that_dvc_is_writing_is_left_alone(restored, name, lock):
+    path = restored.root / name
+    with make_lock(str(restored.root / lock)):
         path.write_text("")
-        assert list(doctor.check_dvc_files()) == []
+        assert "DVC's files: ok" in restored.run("qc", "doctor", "--quick", "--fix")
         assert path.read_text() == ""
-        path.write_text(before)
+    assert f"{name}: broken" in restored.run("qc", "doctor", "--quick", status=1)

@@ -1,13 +1,17 @@
 """What users of `dvc exp` do daily, each for real."""
 
+import csv
 import json
 import re
+import statistics
+import sys
 import time
 
 import pytest
 
-from qc.commands.sweep_report import TrialResult, choose
+from qc.commands.sweep import SPACES, Trial, choose, rank
 from qc.files import read_json
+from tests.conftest import STAGES
 
 STALLED = 300  # seconds without a change of the queue, after which its workers are taken for dead
 
@@ -59,7 +63,8 @@ def test_two_workers_run_a_grid_and_retrain_only_what_it_changes(queue):
     lengths = set()
     for name, data in found.items():
         log = queue.run("dvc", "queue", "logs", name)
-        assert re.findall(r"Running stage '(\w+)'", log) == ["settings", "train_prefix", "evaluate"]
+        ran = re.findall(r"Running stage '(\w+)'", log)
+        assert [stage for stage in ran if stage in STAGES] == ["train_prefix", "evaluate"]
         lengths.add(data["params"]["params.yaml"]["data"]["train_prefix"]["prefix_length"])
         metrics = {path: content["data"] for path, content in data["metrics"].items()}
         assert metrics["metrics/train_prefix.json"].keys() == {"valid_accuracy"}
@@ -91,31 +96,105 @@ def test_an_experiment_is_compared_applied_branched_and_saved(queue):
     queue.run("git", "branch", "--quiet", "-D", "kept")
 
 
-def test_a_sweep_chooses_by_validation_alone_and_goes_on_where_it_was(queue):
-    (queue.root / "data/split/test.parquet").unlink()  # not read
-    said = queue.run("qc", "sweep", "--trials", "1", "--seeds", "1")
-    page = (queue.root / "docs/sweep.md").read_text()
-    for model in ("scratch", "prefix", "distilbert"):
-        valid = read_json(queue.root / f"reports/train_{model}.json")["valid"]
-        assert f"{model}, trial 0: {valid['accuracy']:.3f} of validation" in said  # the first trial is params.yaml's
-    assert page.count("| 1. (params.yaml) |") == 3
-    assert "<svg" in (queue.root / "docs/sweep.svg").read_text()
-    queue.run("git", "checkout", "--quiet", "docs")
+def test_experiments_are_listed_by_their_mean_validation_accuracy(queue):
+    """The record is changed and saved, rather than trained."""
+    names = ("scratch", "prefix", "distilbert")
+    values = {"high": (0.5, 0.5, 0.6), "one-is-best": (0.9, 0.2, 0.1), "low": (0.1, 0.1, 0.1)}
+    for name, accuracies in values.items():
+        for model, accuracy in zip(names, accuracies, strict=True):
+            (queue.root / f"metrics/train_{model}.json").write_text(json.dumps({"valid_accuracy": accuracy}))
+        queue.set("train_prefix.prefix_length", len(name))
+        queue.run("dvc", "exp", "save", "--name", name)
+    (queue.root / "metrics/train_prefix.json").unlink()  # the workspace has no score of one model
 
-    more = queue.run("qc", "sweep", "scratch", "--trials", "2", "--seeds", "1")
-    assert re.findall(r"scratch, trial (\d+): ", more) == ["1"]
-    assert "**transformer from scratch**, 2 trials" in more
+    rows = list(csv.DictReader(queue.run("qc", "experiments", "--format", "csv").splitlines()))
+    order = [row["experiment"] for row in rows]
+    assert [name for name in order if name in values] == ["high", "one-is-best", "low"]
+    assert order[-1] == "workspace"
+    row = rows[order.index("one-is-best")]
+    assert [row[f"{model} valid"] for model in names] == ["0.900", "0.200", "0.100"]
+    assert row["changed"] == "train_prefix.prefix_length=11"
+    text = queue.run("qc", "experiments", "--by", "scratch").splitlines()
+    assert text[1].startswith("one-is-best ")
+    assert "--num: invalid value 0; expected 1 or more" in queue.run("qc", "experiments", "--num", "0", status=2)
+
+
+def trials(said):
+    """The trials that a sweep printed: number, and the accuracy of each seed."""
+    found = re.findall(r"trial (\d+) of \d+: accuracy ([\d. ]+):", said)
+    return {int(number): [float(accuracy) for accuracy in each.split()] for number, each in found}
+
+
+def test_a_sweep_begins_with_params_yaml_reads_no_test_split_and_goes_on_where_it_was(queue):
+    (queue.root / "data/split/test.parquet").unlink()
+    said = queue.run("qc", "sweep", "--trials", "1", "--seeds", "1")
+    for model in SPACES:
+        valid = read_json(queue.root / f"reports/train_{model}.json")["valid"]
+        assert f"{model}, trial 1 of 1: accuracy {valid['accuracy']:.3f}: " in said
+    assert said.count("1. params.yaml") == said.count("chosen: the values of params.yaml") == 3
+
+    more = queue.run("qc", "sweep", "distilbert", "--trials", "2", "--seeds", "1")  # the first is of the search above
+    assert list(trials(more)) == [2]
+    assert "fine-tuned encoder: 2 trials" in more
     queue.set("train_scratch.epochs", 1)  # another search: what was found with two epochs says nothing of one
-    again = queue.run("qc", "sweep", "scratch", "--trials", "1", "--seeds", "2")
-    assert "scratch, trial 0: " in again
-    assert "of validation, 2 seeds" in again
+    assert list(trials(queue.run("qc", "sweep", "scratch", "--trials", "1", "--seeds", "1"))) == [1]
     assert queue.run("git", "status", "--porcelain") == " M params.yaml\n"
     assert "invalid value other; expected models of scratch" in queue.run("qc", "sweep", "other", status=2)
     assert "--trials: invalid value 0; expected 1 or more" in queue.run("qc", "sweep", "--trials", "0", status=2)
 
 
+def test_a_trial_below_the_median_gets_no_further_seed_and_the_best_is_a_command(queue):
+    queue.set("train_scratch.epochs", 4)
+    said = queue.run("qc", "sweep", "scratch", "--trials", "10", "--seeds", "2")
+    found = trials(said)
+    assert list(found) == list(range(1, 11))
+    whole = []  # accuracies of the first seed of the trials that got both
+    for accuracies in found.values():
+        pruned = len(whole) >= 3 and accuracies[0] < statistics.median(whole)
+        assert len(accuracies) == (1 if pruned else 2), found
+        if not pruned:
+            whole.append(accuracies[0])
+    assert 3 < len(whole) < 10, "no trial was pruned, or all of them"
+    assert f"transformer from scratch: 10 trials, {10 - len(whole)} of them pruned" in said
+    ranked = sorted((statistics.mean(each) for each in found.values() if len(each) == 2), reverse=True)
+    shown = [float(row.split()[-4]) for row in said.splitlines() if re.match(r"\d+\. ", row)]
+    assert shown[:4] == pytest.approx(ranked[:4], abs=0.001)
+    [chosen] = re.findall(r"^chosen: dvc exp run (.*)$", said, re.M)
+    assert "-S train_scratch." in chosen
+
+
+def test_a_killed_sweep_goes_on_and_a_damaged_file_is_named(queue, tmp_path):
+    sweep = [sys.executable, "-m", "qc", "sweep", "scratch", "--seeds", "1", "--trials"]
+    for number in (1, 2, 4):
+        process = queue.start(tmp_path / "log", *sweep, "99")
+        while f"trial {number} of " not in (tmp_path / "log").read_text():
+            assert process.poll() is None, (tmp_path / "log").read_text()
+        process.kill()
+        process.wait()
+    said = queue.run(*sweep, "4")
+    assert trials(said) == {}  # all four are of the killed ones
+    assert "chosen: " in said
+    storage = queue.root / ".state/sweep.db"
+    storage.write_bytes(storage.read_bytes()[:-30])
+    [line] = queue.run(*sweep, "4", status=2).splitlines()
+    assert line.startswith("error: .state/sweep.db: ")
+    assert line.endswith("if the file is damaged, remove it, and the search begins again")
+
+
+def test_a_prefix_of_length_null_and_a_null_learning_rate_are_values_to_begin_with(queue):
+    queue.set("train_prefix.prefix_length", "null")
+    queue.set("train_prefix.head_learning_rate", "null")
+    said = queue.run("qc", "sweep", "prefix", "--trials", "1", "--seeds", "1")
+    assert "'prefix_length': None, 'learning_rate': 0.015, 'head_learning_rate': 0.015" in said
+
+
 @pytest.mark.parametrize(("of_params", "of_other", "chosen"), [(0.80, 0.82, 0), (0.80, 0.84, 1), (0.82, 0.80, 0)])
 def test_the_sweep_leaves_the_defaults_unless_they_are_worse_by_more_than_a_standard_error(of_params, of_other, chosen):
-    trials = [TrialResult(n, {}, [score, score], [1.0, 1.0]) for n, score in enumerate((of_params, of_other))]
-    trials.append(TrialResult(2, {}, [0.99], [0.1]))  # pruned: it says nothing
-    assert choose(trials, 200).number == chosen  # a standard error of 200 is 0.026 or so
+    found = [Trial({}, [score, score], [1.0, 1.0]) for score in (of_params, of_other)]
+    found.append(Trial({}, [0.99], [0.1]))  # pruned: it says nothing
+    assert choose(found, 200) is found[chosen]  # a standard error of 200 is 0.026 or so
+
+
+def test_of_trials_with_the_same_accuracy_the_one_of_lower_loss_is_better():
+    found = [Trial({}, [0.8, 0.9], [loss, loss]) for loss in (0.5, 0.3, 0.4)]
+    assert [each.losses[0] for each in rank(found)] == [0.3, 0.4, 0.5]

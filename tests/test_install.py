@@ -53,9 +53,9 @@ def test_the_base_predicts_and_says_what_the_rest_needs(installed, finished):
     assert run(installed / "qc", "predict", "who is it", "--json", **here) == expected
     script = "from qc import load; print(load('models/distilbert').predict(['who is it'])[0].label)"
     assert run(installed / "python", "-c", script, **here).strip()
-    assert "qc export needs onnx; install it: pip install 'qc[export]'" in run(
+    assert "qc export needs onnx; at the top of the project: pip install '.[export]'" in run(
         installed / "qc", "export", "--model", "prefix", status=2, **here
     )
-    assert "pip install 'qc[pipeline]'" in run(installed / "qc", "check", status=2, **here)
+    assert "pip install '.[pipeline]'" in run(installed / "qc", "check", status=2, **here)
     for name in ("dvc", "datasets", "pyarrow", "sklearn", "matplotlib", "optuna", "onnx"):
         run(installed / "python", "-c", f"import {name}", status=1, **here)

@@ -6,12 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests import fork_server
 from tests.conftest import ROOT, STAGES, outputs
 from tests.faults import AS_OTHERS, refused_clearly
 
@@ -88,11 +86,47 @@ def test_an_experiment_needs_no_git_identity(copied):
     assert "nobodys" in copied.run("dvc", "exp", "list", "--name-only")
 
 
-def test_a_copy_without_git_says_what_to_do(copied):
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("doctor --quick", 1, "environment: this folder is no git repository"),
+        ("doctor", 1, "cache and outputs: "),
+        ("experiments", 2, "error: "),
+        ("verify", 2, "error: the last commit is what is verified, and git finds none here"),
+        ("seeds 1 2", 2, "error: `dvc exp list --name-only` failed, see above"),
+    ],
+)
+def test_a_copy_without_git_says_what_to_do(copied, command, status, said):
     shutil.rmtree(copied.root / ".git")
-    told = copied.run("qc", "doctor", "--quick", status=1, GIT_CEILING_DIRECTORIES=str(copied.root.parent))
-    assert "environment: this folder is no git repository" in told
-    assert "git init && git add --all && git commit" in told
+    printed = copied.run("qc", *command.split(), status=status, GIT_CEILING_DIRECTORIES=str(copied.root.parent))
+    assert said in printed
+    assert "Traceback" not in printed
+    if command.startswith("doctor"):
+        assert "git init && git add --all && git commit" in printed
+    copied.run("git", "init", "--quiet")  # without a commit
+    if command in ("experiments", "verify"):
+        assert "Traceback" not in copied.run("qc", command, status=2)
+
+
+def test_python_without_docstrings_is_refused_in_one_line(copied):
+    said = copied.run(sys.executable, "-OO", "-m", "stages.train_prefix", status=1)
+    assert said == (
+        "error: transformers needs docstrings, which PYTHONOPTIMIZE=2 and python -OO remove; unset it, or use 1\n"
+    )
+
+
+def test_the_table_of_the_readme_is_whole_or_as_it_was_on_a_full_disk(copied):
+    readme = copied.root / "README.md"
+    scores = {"accuracy": 0.5, "valid_accuracy": 0.5}
+    names = ("scratch", "prefix", "distilbert")
+    (copied.root / "reports/seeds.json").write_text(json.dumps({seed: dict.fromkeys(names, scores) for seed in "12"}))
+    before = readme.read_text()
+    shell = f"ulimit -f 4; exec {sys.executable} -m qc update-readme"  # 2 or 4 KiB, by the shell
+    said = copied.run("sh", "-c", shell, status=2)
+    assert said.startswith("error: README.md: cannot be written: File too large; what was there stays")
+    assert readme.read_text() == before
+    assert "README.md: written" in copied.run("qc", "update-readme")
+    assert "over seeds 1, 2" in readme.read_text()
 
 
 def test_without_a_network_all_that_is_cached_comes_back_and_changes_are_trained(copied, expected):
@@ -132,12 +166,10 @@ def run_on_a_full_disk(place):
         while True:
             file.write(bytes(4096))
     needed, aside = Path("data/encoders/tiny-bert/tokenizer.json"), Path("tokenizer.json")
-    with tempfile.TemporaryDirectory() as folder, fork_server.running(Path(folder)) as programs:
-        os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
-        needed.rename(aside)  # for fetch to bring
-        told = {"fetch": said("python", "-m", "stages.fetch")}
-        aside.rename(needed)
-        told |= {stage: said("python", "-m", f"stages.{stage}") for stage in STAGES[1:]}
+    needed.rename(aside)  # for fetch to bring
+    told = {"fetch": said("python", "-m", "stages.fetch")}
+    aside.rename(needed)
+    told |= {stage: said("python", "-m", f"stages.{stage}") for stage in STAGES[1:]}
     filler.unlink()
     left = {str(path) for path in Path().rglob("*")} - before
     left = sorted(path for path in left if "__pycache__" not in path and not path.startswith(".state"))

@@ -1,11 +1,14 @@
 """Two runs from nothing give the same bytes, and so does a portable one elsewhere; a difference would be seen."""
 
 import re
-from argparse import Namespace
+import signal
+import sys
 
+import psutil
 import pytest
 
-from qc.commands.verify import compare_outputs, read_record, run
+from qc.__main__ import main
+from qc.commands.verify import compare_outputs, read_record
 from qc.errors import QcError
 
 
@@ -17,12 +20,15 @@ def test_two_runs_from_nothing_end_in_the_same_bytes(project):
     models = [f"models/{name}/model.safetensors" for name in ("scratch", "prefix", "distilbert")]
     assert same >= {"dvc.lock", "data/raw/train.label", "metrics/evaluate.json", "metrics/predictions.csv", *models}
     assert "DIFFERENT" not in output
-    assert f"two runs, {len(same)} outputs, the same bytes" in output
+    assert (
+        f"{len(same)} outputs, the same bytes in two runs of the same commit\ndvc.lock of the commit agrees" in output
+    )
 
 
-def test_a_difference_or_a_missing_output_is_shown():
-    lines, different = compare_outputs({"a": "1" * 64, "b": "2" * 64, "c": "3" * 64}, {"a": "1" * 64, "b": "4" * 64})
-    assert different == 2
+def test_a_difference_or_a_missing_output_is_shown(capsys):
+    with pytest.raises(QcError, match="2 of 3 outputs differ between two runs"):
+        compare_outputs({"a": "1" * 64, "b": "2" * 64, "c": "3" * 64}, {"a": "1" * 64, "b": "4" * 64}, "two runs")
+    lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["same", "DIFFERENT", "DIFFERENT"]
     assert "333333333333 / missing" in lines[2]
 
@@ -40,7 +46,7 @@ def test_a_portable_run_is_recorded_and_compared_with_the_record(project):
     wrong = recorded["metrics/predictions.csv"]
     record.write_text(record.read_text().replace(wrong, "0" * 64))
     output = project.run("qc", "verify", "--portable", status=2)
-    assert f"error: 1 of {len(recorded)} outputs are not those of docs/portable.sha256" in output
+    assert f"error: 1 of {len(recorded)} outputs differ between a run here and docs/portable.sha256" in output
     assert "DIFFERENT" in next(line for line in output.splitlines() if line.startswith("metrics/predictions.csv"))
 
 
@@ -51,6 +57,23 @@ def test_the_committed_portable_record_has_every_model_and_score():
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in recorded.values())
 
 
-def test_a_record_is_written_of_a_portable_run_alone():
-    with pytest.raises(QcError, match="--record: expected beside --portable"):
-        run(Namespace(portable=False, record=True))
+def test_a_record_is_written_of_a_portable_run_alone(capsys):
+    assert main(["verify", "--record"]) == 2
+    assert "--record: expected beside --portable" in capsys.readouterr().err
+
+
+@pytest.mark.soak
+def test_a_stopped_run_leaves_no_process_and_no_folder(project, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    log = tmp_path / "log"
+    process = project.start(log, sys.executable, "-m", "qc", "verify", TMPDIR=str(tmp_path / "tmp"))
+    while "trainable parameters" not in log.read_text():  # a stage that trains
+        assert process.poll() is None, log.read_text()
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert not psutil.wait_procs(started, timeout=60)[1]
+    assert list((tmp_path / "tmp").iterdir()) == []
+    said = log.read_text()
+    assert "stopped by SIGTERM\n" in said  # nothing of it is kept, so nothing can go on
+    assert "Traceback" not in said

@@ -1,4 +1,4 @@
-"""The command `qc`, also `python -m qc`; run from the top of the repository.
+"""The command `qc`, run from the top of the repository; not installed, it is `PYTHONPATH=src python -m qc`.
 
 The module of a command, and the libraries that it needs, are imported only when the command is given.
 """
@@ -10,8 +10,10 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
-from qc.errors import escape_unprintable, explain
+from qc.errors import QcError, escape_unprintable, explain, from_the_top
 from qc.runtime.startup import handle_signals, set_environment
 
 
@@ -22,12 +24,14 @@ class Command:
     Attributes:
         summary: What it does.
         time: What it costs on 2 CPU cores with the default data.
-        extra: The extra of `pip install qc[...]` that it needs; empty for none.
+        extra: The extra of pyproject.toml that it needs; empty for none.
+        resumes: Whether the same command continues a stopped one.
     """
 
     summary: str
     time: str
     extra: str = "pipeline"
+    resumes: bool = False
 
 
 COMMANDS = {
@@ -36,27 +40,31 @@ COMMANDS = {
     "check": Command("compare the metrics with those of a git revision", "a second"),
     "preset": Command("list presets, or apply one to params.yaml", "a second"),
     "report": Command("write the last run as one HTML page", "seconds"),
-    "experiments": Command("list experiments: what changed, validation and test accuracy", "seconds"),
-    "seeds": Command("run the pipeline with several training seeds", "about 10 minutes"),
-    "cross-validate": Command("score settings of a model by cross-validation", "2 to 20 minutes"),
+    "experiments": Command("list experiments: their changes and accuracies", "seconds"),
+    "seeds": Command("run the pipeline with some training seeds", "about 10 minutes", resumes=True),
+    "cross-validate": Command("cross-validate settings of a model", "2 to 20 minutes"),
     "labels": Command("name the labels of the data that look wrong", "3 minutes"),
-    "sweep": Command("search the parameters of the models", "about an hour", "sweep"),
-    "verify": Command("run the last commit from nothing and compare every byte", "about 6 minutes"),
-    "doctor": Command("check settings, environment, DVC's files and its cache", "seconds"),
+    "sweep": Command("search the parameters of the models", "about an hour", "sweep", resumes=True),
+    "verify": Command("rerun the last commit and compare every byte", "about 6 minutes"),
+    "doctor": Command("check settings, environment, DVC's files and cache", "seconds"),
     "update-readme": Command("write the tables of the last run into README.md", "a second"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     escape_unprintable()
     set_environment()
-    name = arguments[0] if arguments else ""
+    name = parse_name(given)
     try:
-        module = importlib.import_module(f"qc.commands.{name.replace('-', '_')}") if name in COMMANDS else None
-        parsed = _parser(name, module).parse_args(arguments)
-        handle_signals()
+        module = importlib.import_module(f"qc.commands.{name.replace('-', '_')}")
+        parsed = parse_arguments(name, module, given[1:])
+        if elsewhere := from_the_top():
+            raise QcError(f"{Path.cwd()}: a subfolder of the project{elsewhere}")
+        if arguments is None:
+            check_place()
+        handle_signals(COMMANDS[name].resumes)
         status = module.run(parsed)
         sys.stdout.flush()
         return status
@@ -65,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except ModuleNotFoundError as error:
         extra = COMMANDS[name].extra
-        print(f"error: qc {name} needs {error.name}; install it: pip install 'qc[{extra}]'", file=sys.stderr)
+        wanted = f"'.[{extra}]'" if extra else "."
+        print(f"error: qc {name} needs {error.name}; at the top of the project: pip install {wanted}", file=sys.stderr)
         return 2
     except Exception as error:
         message = explain(error)
@@ -75,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser(chosen: str, module: object) -> argparse.ArgumentParser:
-    """Build the parser; only the chosen command has its arguments."""
+def parse_name(arguments: Sequence[str]) -> str:
+    """Parse the name of the command; print the list of commands for --help."""
     width = max(map(len, COMMANDS))
     parser = argparse.ArgumentParser(
         prog="qc",
@@ -84,18 +93,34 @@ def _parser(chosen: str, module: object) -> argparse.ArgumentParser:
         description="Everything besides running the pipeline, which `dvc repro` does.",
         epilog="commands:\n"
         + "\n".join(f"  {name:<{width}}  {command.summary} ({command.time})" for name, command in COMMANDS.items())
-        + "\n\n`qc COMMAND --help` describes a command. Exit status 2 is an error, reported in one line.",
+        + "\n\n`qc COMMAND --help` describes a command. Exit status 2: an error, in one line.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
-    for name, command in COMMANDS.items():
-        description = f"{module.__doc__}\nTakes {command.time}." if name == chosen else command.summary
-        sub = commands.add_parser(
-            name, prog=f"qc {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        if name == chosen:
-            module.add_arguments(sub)
-    return parser
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments[:1]).command
+
+
+def parse_arguments(name: str, module: ModuleType, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments of a command; options may stand between the others, and end at `--`."""
+    command = COMMANDS[name]
+    parser = argparse.ArgumentParser(
+        prog=f"qc {name}",
+        description=f"{module.__doc__ or command.summary}\nTakes {command.time}.",  # python -OO has no docstrings
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return (parser.parse_args if "--" in arguments else parser.parse_intermixed_args)(arguments)  # which loses the --
+
+
+def check_place() -> None:
+    """Refuse to run the code of one checkout on another, as the environment of a copied project would."""
+    code = Path(__file__).resolve().parents[2]
+    if code.samefile(".") or not all((folder / "dvc.yaml").is_file() for folder in (code, Path())):
+        return
+    raise QcError(
+        f"this `qc` is the code of {code}, not that of the project here; `make run` sets up an environment here, and "
+        "`PYTHONPATH=src python -m qc` runs the code here without one"
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from qc.config.sources import Sources
 from qc.errors import QcError, escape_unprintable, explain
 from qc.paths import PARAMS, SOURCES, Folders
 from qc.runtime.launch import read_launch
-from qc.runtime.startup import check_address_space, handle_signals, set_environment, set_portable_arithmetic
+from qc.runtime.startup import check_process, handle_signals, set_environment, set_portable_arithmetic
 
 
 def load_settings() -> Settings:
@@ -38,7 +38,7 @@ def run(main: Callable[[Settings], None]) -> None:
     handle_signals()
     escape_unprintable()
     try:
-        check_address_space()
+        check_process()
         settings = load_settings()
         if settings.precision == "portable":
             set_portable_arithmetic()

@@ -18,10 +18,11 @@ import shutil
 import subprocess
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from dvc.exceptions import DvcException
 from dvc.lock import LockError, make_lock
 from dvc.repo import Repo
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
@@ -29,28 +30,17 @@ from dvc.utils.serialize import ParseError, parse_yaml
 from tqdm import tqdm
 from voluptuous import Invalid
 
-from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.paths import LOCK, PARAMS
 from qc.runtime.launch import read_launch
+from qc.runtime.startup import check_process
 from qc.stage import load_settings, load_sources
 
 RWLOCK = Path(".dvc/tmp/rwlock")
 GUARDS = {RWLOCK: ".dvc/tmp/rwlock.lock", LOCK: ".dvc/tmp/lock"}  # held by a process that may write the file
-CONFLICT = "<<<<<<< "
 
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is wrong.
-
-    Attributes:
-        message: What is wrong, and the remedy.
-        fix: Repairs it and returns a message; None where only the user can.
-    """
-
-    message: str
-    fix: Callable[[], str] | None = None
+# What is wrong, with the remedy; and what repairs it and says so, None where only the user can.
+Problem = tuple[str, Callable[[], str] | None]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -66,49 +56,47 @@ def run(arguments: Namespace) -> int:
         checks["cache and outputs"] = check_bytes
     left = 0
     for name, check in checks.items():
+        answers = []
         try:
-            problems = list(check())
-        except QcError as error:
-            problems = [Problem(str(error))]
-        for problem in problems:
-            if arguments.fix and problem.fix:
-                print(f"{name}: {problem.message}; {problem.fix()}")
-            else:
-                left += 1
-                remedy = "; `qc doctor --fix` repairs it" if problem.fix else ""
-                print(f"{name}: {problem.message}{remedy}")
-        if not problems:
-            print(f"{name}: ok")
+            for message, fix in check():
+                if arguments.fix and fix:
+                    answers.append(f"{message}; {fix()}")
+                else:
+                    left += 1
+                    answers.append(f"{message}; `qc doctor --fix` repairs it" if fix else message)
+        except (QcError, DvcException) as error:
+            left += 1
+            answers.append(str(error))
+        print("\n".join(f"{name}: {answer}" for answer in answers or ["ok"]), flush=True)
     return 1 if left else 0
 
 
 def check_settings() -> Iterator[Problem]:
-    """Check params.yaml and data/sources.yaml."""
+    """Check params.yaml, data/sources.yaml, and that the program which starts training is installed."""
     load_sources()
-    yield from check_launcher(load_settings())
-
-
-def check_launcher(settings: Settings) -> Iterator[Problem]:
-    """Check that the program which starts training is installed."""
-    program = next((word for word in settings.launcher.split() if "=" not in word), "")  # after any NAME=value
+    launcher = load_settings().launcher
+    program = next((word for word in launcher.split() if "=" not in word), "")  # after any NAME=value
     if shutil.which(program) is None:
-        yield Problem(
-            f"{PARAMS}: launcher: invalid value {settings.launcher!r}, there is no {program} here; expected python, "
-            "torchrun ..., accelerate launch ..., or another command that is installed"
+        yield (
+            f"{PARAMS}: launcher: invalid value {launcher!r}, there is no {program} here; expected python, "
+            "torchrun ..., accelerate launch ..., or another command that is installed",
+            None,
         )
 
 
 def check_environment() -> Iterator[Problem]:
-    """Check git, the folder of QC_MIRROR, and the variables of a launcher."""
+    """Check git, Python, the folder of QC_MIRROR, and the variables of a launcher."""
     if subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True).returncode:
-        yield Problem(
+        yield (
             "this folder is no git repository, or git does not trust it (see `git status`), and DVC needs one; get the "
-            "project by `git clone`, or make a repository of this copy: git init && git add --all && git commit"
+            "project by `git clone`, or make a repository of this copy: git init && git add --all && git commit",
+            None,
         )
     mirror = os.environ.get("QC_MIRROR")
     if mirror and not Path(mirror).is_dir():
-        yield Problem(f"QC_MIRROR: {mirror} is no folder; correct the variable, or unset it")
+        yield f"QC_MIRROR: {mirror} is no folder; correct the variable, or unset it", None
     read_launch()
+    check_process()
 
 
 def check_dvc_files() -> Iterator[Problem]:
@@ -118,7 +106,7 @@ def check_dvc_files() -> Iterator[Problem]:
             Path(guard).parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(LockError), make_lock(guard):  # a process that writes it now holds the lock
                 if is_broken(path):
-                    yield Problem(f"{path}: broken, DVC was killed while it wrote this file", partial(repair, path))
+                    yield f"{path}: broken, DVC was killed while it wrote this file", partial(repair, path)
 
 
 def is_broken(path: Path) -> bool:
@@ -127,7 +115,7 @@ def is_broken(path: Path) -> bool:
         text = path.read_text(encoding="utf-8")
         if path == RWLOCK:
             json.loads(text)
-        elif CONFLICT not in text:
+        elif "<<<<<<< " not in text:
             COMPILED_LOCKFILE_SCHEMA(parse_yaml(text, str(path)))
     except FileNotFoundError:
         return False
@@ -139,53 +127,38 @@ def is_broken(path: Path) -> bool:
 def repair(path: Path) -> str:
     """Replace a broken dvc.lock by git's version; remove any other broken file."""
     path.unlink()
-    if path == LOCK:
-        done = subprocess.run(["git", "checkout", "--quiet", "--", path], stderr=subprocess.DEVNULL)
-        if done.returncode == 0:
-            return "git's version restored"
-    return "removed"
+    restore = ["git", "checkout", "--quiet", "--", path]
+    restored = path == LOCK and subprocess.run(restore, stderr=subprocess.DEVNULL).returncode == 0
+    return "git's version restored" if restored else "removed"
 
 
 def check_bytes() -> Iterator[Problem]:
-    """Compare every object of DVC's cache, and every output, with its hash."""
+    """Compare every output, and every object of DVC's cache, with its hash; missing files are left to DVC."""
     with Repo() as repo:
-        for path in damaged_outputs(repo):
-            yield Problem(f"{path}: its bytes are not those of dvc.lock", partial(touch, repo, path))
-        for name in damaged_objects(repo):
-            yield Problem(f"object {name} of the cache is damaged", partial(remove, repo, name))
+        for output in repo.index.outs:
+            found = output.get_obj() if output.use_cache else None
+            files = [] if found is None else found if found.hash_info.isdir else [((), None, found.hash_info)]
+            for key, _, expected in files:
+                path = Path(output.fs_path, *key)
+                if path.is_file() and file_md5(path) != expected.value:
+                    shown = path.relative_to(repo.root_dir)
+                    yield f"{shown}: its bytes are not those of {LOCK}", partial(touch, path)
+        objects = repo.cache.local
+        for name in tqdm(sorted(objects.all()), desc="cache", unit="object", leave=False, disable=None):
+            if file_md5(Path(objects.oid_to_path(name))) != name.removesuffix(".dir"):
+                yield f"object {name} of the cache is damaged", partial(remove, objects, name)
 
 
-def touch(repo: Repo, path: Path) -> str:
+def touch(path: Path) -> str:
     """Change the time of a file, so that DVC reads it again."""
-    Path(repo.root_dir, path).touch()
+    path.touch()
     return "`dvc checkout`, `dvc pull` or `dvc repro` restores it"
 
 
-def remove(repo: Repo, name: str) -> str:
+def remove(objects: Any, name: str) -> str:
     """Remove an object from DVC's cache."""
-    repo.cache.local.delete(name)
+    objects.delete(name)
     return "removed; `dvc pull` or `dvc repro` restores it"
-
-
-def damaged_objects(repo: Repo) -> Iterator[str]:
-    """Names of the objects in the cache whose bytes do not have the hash of their name."""
-    objects = repo.cache.local
-    for name in tqdm(sorted(objects.all()), desc="cache", unit="object", leave=False, disable=None):
-        if file_md5(Path(objects.oid_to_path(name))) != name.removesuffix(".dir"):
-            yield name
-
-
-def damaged_outputs(repo: Repo) -> Iterator[Path]:
-    """Files of the outputs whose bytes do not have the hash in dvc.lock; missing files are left to DVC."""
-    for output in repo.index.outs:
-        found = output.get_obj() if output.use_cache else None
-        if found is None:
-            continue
-        files = found if found.hash_info.isdir else [((), None, found.hash_info)]
-        for key, _, expected in files:
-            path = Path(output.fs_path, *key)
-            if path.is_file() and file_md5(path) != expected.value:
-                yield path.relative_to(repo.root_dir)
 
 
 def file_md5(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""List the experiments of a commit: what each changed, and its validation and test accuracy of every model.
+"""List the experiments of a commit: validation and test accuracy of every model, and what each changed.
 
 The best comes first, by the mean validation accuracy of the models, or by that of one model with --by. Test accuracy
 is shown, and sorts nothing. `dvc exp show` has a column for every parameter and metric instead.
@@ -7,11 +7,12 @@ is shown, and sorts nothing. `dvc exp show` has a column for every parameter and
 import csv
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.serialize import ExpState
 from dvc.utils.flatten import flatten
@@ -22,28 +23,7 @@ from qc.models.registry import MODELS
 from qc.paths import METRICS, PARAMS
 
 FORMATS = {"text": "plain", "markdown": "github", "csv": ""}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table.
-
-    Attributes:
-        name: Name of the experiment, `workspace`, or the branch or commit that it started from.
-        changed: Values of params.yaml that differ from those of that commit, by dotted key.
-        valid: Validation accuracy of each model that has been trained.
-        test: Test accuracy of each model that has been evaluated.
-    """
-
-    name: str
-    changed: Mapping[str, Any]
-    valid: Mapping[str, float]
-    test: Mapping[str, float]
-
-    def score(self, model: str | None) -> float:
-        """Validation accuracy of a model, or the mean of all; -1 where it is missing."""
-        found = [self.valid.get(name, -1.0) for name in ([model] if model else MODELS)]
-        return mean(found) if min(found) >= 0 else -1.0
+SCORES = {"valid": ("train_{}.json", "valid_accuracy"), "test": ("test_{}.json", "accuracy")}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -57,48 +37,58 @@ def run(arguments: Namespace) -> int:
     """Print the table; the exit status."""
     if arguments.num < 1:
         raise QcError(f"--num: invalid value {arguments.num}; expected 1 or more")
-    rows = sorted(collect(arguments.num), key=lambda row: -row.score(arguments.by))
-    header = ["experiment", "changed", *(f"{name} {split}" for split in ("valid", "test") for name in MODELS)]
-    cells = [
-        [
-            row.name,
-            " ".join(f"{key}={value}" for key, value in row.changed.items()),
-            *(f"{found[name]:.3f}" if name in found else "" for found in (row.valid, row.test) for name in MODELS),
-        ]
-        for row in rows
+    models = [arguments.by] if arguments.by else MODELS
+
+    def rank(row: dict[str, Any]) -> float:
+        scores = [row[f"{name} valid"] for name in models]
+        return 1.0 if None in scores else -mean(scores)  # unfinished ones last
+
+    rows = sorted(collect(arguments.num), key=rank)
+    rows = [
+        {key: f"{each:.3f}" if isinstance(each, float) else each or "" for key, each in row.items()} for row in rows
     ]
     if arguments.format == "csv":
-        csv.writer(sys.stdout, lineterminator="\n").writerows([header, *cells])
+        table = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
     else:
-        print(tabulate(cells, header, tablefmt=FORMATS[arguments.format], disable_numparse=True))
+        print(tabulate(rows, "keys", tablefmt=FORMATS[arguments.format], disable_numparse=True))
     return 0
 
 
-def collect(commits: int) -> Iterator[Row]:
-    """Read the workspace, the last commits and their experiments from DVC."""
-    with Repo() as repo:
-        workspace, *bases = repo.experiments.show(num=commits)
-    yield _row("workspace", workspace, _params(bases[0]) if bases else {})
+def collect(commits: int) -> Iterator[dict[str, Any]]:
+    """Read the workspace, the last commits and their experiments from DVC: a row each.
+
+    Raises:
+        QcError: DVC cannot read the project.
+    """
+    try:
+        with Repo() as repo:
+            states = repo.experiments.show(num=commits)
+    except DvcException as error:
+        raise QcError(f"{error}; `qc doctor` says more") from None
+    if not states:
+        raise QcError("the repository has no commit, from which experiments start: git add --all && git commit")
+    workspace, *bases = states
+    yield _row("workspace", workspace, bases[0] if bases else workspace)
     for base in bases:
-        before = _params(base)
-        yield _row(base.name or base.rev[:7], base, before)
+        yield _row(base.name or base.rev[:7], base, base)
         for experiment in base.experiments or []:
-            yield _row(experiment.name or experiment.revs[0].rev[:7], experiment.revs[0], before)
+            yield _row(experiment.name or experiment.revs[0].rev[:7], experiment.revs[0], base)
 
 
-def _row(name: str, state: ExpState, before: Mapping[str, Any]) -> Row:
-    after = _params(state)
-    changed = {key: value for key, value in after.items() if before.get(key, ...) != value}
-    return Row(name, changed, _metrics(state, "train_{}", "valid_accuracy"), _metrics(state, "test_{}", "accuracy"))
+def _row(name: str, state: ExpState, base: ExpState) -> dict[str, Any]:
+    """Make a row: name, accuracies, which may be missing, and the parameters that differ from those of `base`."""
+    before, after = (flatten(_content(each, "params", PARAMS)) for each in (base, state))
+    scores = {
+        f"{model} {split}": _content(state, "metrics", METRICS / file.format(model)).get(key)
+        for split, (file, key) in SCORES.items()
+        for model in MODELS
+    }
+    changed = [f"{key}={value}" for key, value in after.items() if before.get(key, ...) != value]
+    return {"experiment": name, **scores, "changed": " ".join(changed)}
 
 
-def _params(state: ExpState) -> dict[str, Any]:
-    found = state.data.params.get(str(PARAMS), {}) if state.data else {}
-    return flatten(found.get("data") or {})
-
-
-def _metrics(state: ExpState, file: str, key: str) -> dict[str, float]:
-    files = {name: str(METRICS / f"{file.format(name)}.json") for name in MODELS}
-    metrics = state.data.metrics if state.data else {}
-    found = {name: (metrics.get(path, {}).get("data") or {}).get(key) for name, path in files.items()}
-    return {name: value for name, value in found.items() if value is not None}
+def _content(state: ExpState, kind: str, path: Path) -> dict[str, Any]:
+    files = getattr(state.data, kind, None) or {}
+    return files.get(str(path), {}).get("data") or {}

@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from qc.config.presets import apply_preset, changed_lines, list_presets, read_preset
 from qc.config.schema import parse_yaml
 from qc.config.settings import Settings
+from qc.errors import QcError
 from qc.files import new_file
 from qc.paths import PARAMS, PRESETS
 from qc.stage import load_settings
@@ -15,37 +16,29 @@ from qc.stage import load_settings
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("name", nargs="?", help="the preset")
-    which.add_argument("--list", action="store_true", help="list the presets")
+    parser.add_argument("name", nargs="?", help="the preset")
+    parser.add_argument("--list", action="store_true", help="list the presets")
     parser.add_argument("--dry-run", action="store_true", help="only print the difference")
 
 
 def run(arguments: Namespace) -> int:
     """Apply a preset to params.yaml, or list the presets; the exit status."""
+    name = arguments.name
+    if arguments.list == bool(name) or (arguments.list and arguments.dry_run):
+        raise QcError("expected either the name of a preset, or --list alone")
     if arguments.list:
-        print_presets()
-    else:
-        apply(arguments.name, arguments.dry_run)
-    return 0
-
-
-def print_presets() -> None:
-    """List the presets."""
-    for name in list_presets(PRESETS):
-        found = read_preset(PRESETS, name)
-        print(f"{name:<14} {found.purpose}\n{'':<14} takes {found.takes}")
-
-
-def apply(name: str, dry_run: bool) -> None:
-    """Apply a preset to params.yaml, and print the difference."""
+        for each in list_presets(PRESETS):
+            preset = read_preset(PRESETS, each)
+            print(f"{each:<14} {preset['purpose']}\n{'':<14} takes {preset['takes']}")
+        return 0
     load_settings()
-    before = PARAMS.read_text(encoding="utf-8")
-    found = read_preset(PRESETS, name)
-    after = apply_preset(before, found)
-    parse_yaml(Settings, after, f"{PARAMS} under {found.path}")
-    print("\n".join(changed_lines(before, after)) or f"{PARAMS} has the values of {found.path} already")
-    if not dry_run and before != after:
+    before, path = PARAMS.read_text(encoding="utf-8"), PRESETS / f"{name}.yaml"
+    after = apply_preset(before, PRESETS, name)
+    parse_yaml(Settings, after, f"{PARAMS} under {path}")
+    print("\n".join(changed_lines(before, after)) or f"{PARAMS} has the values of {path} already")
+    if not arguments.dry_run and before != after:
         with new_file(PARAMS) as temporary:
             temporary.write_text(after, encoding="utf-8")
-        print(f"{PARAMS}: written; `git checkout {PARAMS}` undoes it; `dvc repro` runs it. It takes {found.takes}")
+        takes = read_preset(PRESETS, name)["takes"]
+        print(f"{PARAMS}: written; `git checkout {PARAMS}` undoes it; `dvc repro` runs it. It takes {takes}")
+    return 0

@@ -34,46 +34,36 @@ def run(arguments: Namespace) -> int:
     given = arguments.seeds or DEFAULT
     if len(set(given)) < 2 or not all(re.fullmatch(r"0|[1-9]\d{0,8}", seed) for seed in given):
         raise QcError(f"seeds: invalid value {' '.join(given)}; expected two or more different numbers from 0")
-    seeds = {seed: run_seed(int(seed)) for seed in dict.fromkeys(given)}
+    seeds = {seed: run_seed(seed) for seed in dict.fromkeys(given)}
     write_json(SEEDS, seeds)
     print(seed_table(seeds))
     return 0
 
 
-def run_seed(seed: int) -> dict[str, Any]:
-    """Run the pipeline with a training seed; the scores of each model."""
+def run_seed(seed: str) -> dict[str, Any]:
+    """Run the pipeline with a training seed, in place of an earlier run of it; the scores of each model."""
     name = f"seed-{seed}"
-    run_experiment(name, f"--set-param=seed={seed}")
-    scores = _read_metrics("evaluate.json", name)
-    return {
-        model: {
-            "valid_accuracy": _read_metrics(f"train_{model}.json", name)["valid_accuracy"],
-            **{score: scores[model][score] for score in SCORES},
-        }
-        for model in MODELS
-    }
+    if name in run_dvc("exp", "list", "--name-only", stdout=subprocess.PIPE).split():
+        run_dvc("exp", "remove", name)
+    run_dvc("exp", "run", "--temp", "--name", name, f"--set-param=seed={seed}")
+    scores, valid = (
+        {model: metrics_show(str(METRICS / file.format(model)), rev=name) for model in MODELS}
+        for file in ("test_{}.json", "train_{}.json")
+    )
+    return {model: valid[model] | {score: scores[model][score] for score in SCORES} for model in MODELS}
 
 
-def run_experiment(name: str, *arguments: str) -> None:
-    """Run a DVC experiment in a folder of its own; it replaces one of the same name.
+def run_dvc(*arguments: str, **options: Any) -> str:
+    """Run `dvc` in a session of its own, and interrupt it together with its stage when this process ends.
+
+    `options` are those of `subprocess.Popen`; returns what it printed, where they ask for that.
 
     Raises:
-        QcError: A stage failed.
+        QcError: It failed.
     """
-    if name in _dvc("list", "--name-only", stdout=subprocess.PIPE).split():
-        _dvc("remove", name)
-    _dvc("run", "--temp", "--name", name, *arguments)
-
-
-def _read_metrics(file: str, experiment: str) -> dict[str, Any]:
-    return metrics_show(str(METRICS / file), rev=experiment)
-
-
-def _dvc(*arguments: str, stdout: int | None = None) -> str | None:
-    """Run `dvc exp` in a session of its own, and interrupt it together with its stage when this process ends."""
-    command = ["dvc", "exp", *arguments]
+    command = ["dvc", *arguments]
     print(" ".join(command), flush=True)
-    with subprocess.Popen(command, text=True, stdout=stdout, start_new_session=True) as process:
+    with subprocess.Popen(command, text=True, start_new_session=True, **options) as process:
         try:
             printed, _ = process.communicate()
         except BaseException:
@@ -82,4 +72,4 @@ def _dvc(*arguments: str, stdout: int | None = None) -> str | None:
             raise
     if process.returncode:
         raise QcError(f"`{' '.join(command)}` failed, see above")
-    return printed
+    return printed or ""

@@ -17,13 +17,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Write the tables; the exit status."""
-    write_block(README, BEGIN, END, tables())
-    return 0
-
-
-def tables() -> str:
-    """Make the tables of README.md from reports/."""
     if not SEEDS.exists():
         raise QcError(f"{SEEDS}: no such file; `qc seeds` writes it")
     trainings = {name: read_json(REPORTS / f"train_{name}.json") for name in MODELS}
-    return f"{result_table(read_json(REPORTS / 'test.json'), trainings)}\n\n{seed_table(read_json(SEEDS))}"
+    results = result_table(read_json(REPORTS / "test.json"), trainings)
+    write_block(README, BEGIN, END, f"{results}\n\n{seed_table(read_json(SEEDS))}")
+    return 0

@@ -5,15 +5,12 @@
         takes: how long, on what machine
         params: {train_prefix: {prefix_length: 5}, ...}
 
-Notable:
-- only the values that differ are changed: comments, order and the form of the other values stay
-- an unknown key is an error, and so is an invalid result
+Only the values that differ are changed: comments, order and the form of the other values stay.
 """
 
 import difflib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,30 +30,13 @@ class PresetFile(Section):
     params: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A preset, and where it was read from.
-
-    Attributes:
-        path: Its file.
-        purpose: What it is for, in a sentence.
-        takes: How long it takes, and on what machine.
-        params: Values by section and key, as in params.yaml.
-    """
-
-    path: Path
-    purpose: str
-    takes: str
-    params: CommentedMap
-
-
 def list_presets(folder: Path) -> list[str]:
     """Names of the presets in a folder."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def read_preset(folder: Path, name: str) -> Preset:
-    """Read presets/NAME.yaml.
+def read_preset(folder: Path, name: str) -> CommentedMap:
+    """Read presets/NAME.yaml, with the form of its values: `purpose`, `takes` and `params`.
 
     Raises:
         QcError: There is no preset of this name, or its file is malformed.
@@ -69,21 +49,33 @@ def read_preset(folder: Path, name: str) -> Preset:
     except (OSError, UnicodeDecodeError) as error:
         raise QcError(f"{path}: cannot be read: {error}") from None
     parse_yaml(PresetFile, text, str(path))
-    content = load_yaml(text, str(path), _yaml())
-    return Preset(path, content["purpose"], content["takes"], content["params"])
+    return load_yaml(text, str(path), _yaml())
 
 
-def apply_preset(text: str, preset: Preset) -> str:
+def apply_preset(text: str, folder: Path, name: str) -> str:
     """Put the values of a preset into the text of params.yaml.
 
     Raises:
-        QcError: The preset has a key that params.yaml does not have.
+        QcError: The preset has a key that params.yaml does not have; or as for `read_preset`.
     """
     params = load_yaml(text, "params.yaml", _yaml())
-    _lay(params, preset.params, "", preset.path)
+    _update(params, read_preset(folder, name)["params"], "", folder / f"{name}.yaml")
     file = io.StringIO()
     _yaml().dump(params, file)
     return file.getvalue()
+
+
+def _update(params: CommentedMap, changes: CommentedMap, prefix: str, path: Path) -> None:
+    for key, value in changes.items():
+        where = f"{path}:{line_of(changes, key)}: {prefix}{key}"
+        if key not in params:
+            raise QcError(f"{where}: {explain_unknown(str(key), map(str, params))}")
+        if isinstance(value, CommentedMap) != isinstance(params[key], CommentedMap):
+            raise QcError(f"{where}: a section where params.yaml has a value, or the reverse")
+        if isinstance(value, CommentedMap):
+            _update(params[key], value, f"{prefix}{key}.", path)
+        elif params[key] != value:  # an equal value keeps its form
+            params[key] = value
 
 
 def changed_lines(before: str, after: str) -> Iterator[str]:
@@ -98,21 +90,6 @@ def changed_lines(before: str, after: str) -> Iterator[str]:
                 yield section
             section = ""
             yield f"{mark} {rest}"
-
-
-def _lay(params: CommentedMap, overlay: CommentedMap, prefix: str, path: Path) -> None:
-    for key, value in overlay.items():
-        name = f"{prefix}{key}"
-        if key not in params:
-            raise QcError(f"{path}:{line_of(overlay, key)}: {name}: {explain_unknown(str(key), map(str, params))}")
-        if isinstance(value, CommentedMap) and isinstance(params[key], CommentedMap):
-            _lay(params[key], value, f"{name}.", path)
-        elif isinstance(value, CommentedMap) or isinstance(params[key], CommentedMap):
-            raise QcError(
-                f"{path}:{line_of(overlay, key)}: {name}: a section where params.yaml has a value, or the reverse"
-            )
-        elif params[key] != value:
-            params[key] = value
 
 
 def _yaml() -> YAML:

@@ -9,6 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from qc.errors import QcError
+from qc.files import new_file
 from qc.models.registry import MODELS
 
 BASELINES = {"tfidf_svm": "TF-IDF + LinearSVC", "majority": "majority class"}
@@ -119,5 +120,7 @@ def replace_block(text: str, begin: str, end: str, block: str) -> str:
 
 def write_block(path: Path, begin: str, end: str, block: str) -> None:
     """Replace the text between two marks of a file, see `replace_block`."""
-    path.write_text(replace_block(path.read_text(encoding="utf-8"), begin, end, block), encoding="utf-8")
+    text = replace_block(path.read_text(encoding="utf-8"), begin, end, block)
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     print(f"{path}: written")

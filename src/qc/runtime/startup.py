@@ -2,12 +2,12 @@
 
 import os
 import signal
+import sys
 from types import FrameType
 
 from qc.errors import QcError, address_space
 
 LEAST_MEMORY = 2 << 30  # bytes of address space; with less, libraries abort while they are loaded
-
 
 # Arithmetic that is the same on every x86-64 processor with AVX2, of any maker; the libraries read it when they are
 # loaded. MKL's AVX2 mode is not enough: on Intel it gives other bits than on AMD.
@@ -30,29 +30,34 @@ def set_environment() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     if "DVC_EXP_NAME" in os.environ:
-        os.environ.setdefault(
-            "GOMP_SPINCOUNT", "600"
-        )  # OpenMP's default makes experiments side by side 10 times slower
+        os.environ.setdefault("GOMP_SPINCOUNT", "600")  # by default experiments side by side are 10 times slower
 
 
-def handle_signals() -> None:
-    """Let Ctrl-C and SIGTERM unwind the process, so that no half-written file stays; a second one ends it at once."""
+def handle_signals(resumes: bool = True) -> None:
+    """Let Ctrl-C and SIGTERM unwind the process, so that no half-written file stays; a second one ends it at once.
+
+    Args:
+        resumes: Whether the same command continues where this one stopped; the message then says so.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        advice = "; run the same command again to go on" if resumes else ""
+        os.write(2, f"\nstopped by {signal.Signals(number).name}{advice}\n".encode())
+        raise SystemExit(128 + number)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+        signal.signal(number, stop)
 
 
-def check_address_space() -> None:
-    """Raise QcError where `ulimit -v` allows less memory than the libraries need."""
+def check_process() -> None:
+    """Raise QcError where the libraries cannot work: without docstrings, or with less memory than they need."""
+    if sys.flags.optimize > 1:
+        raise QcError("transformers needs docstrings, which PYTHONOPTIMIZE=2 and python -OO remove; unset it, or use 1")
     allowed = address_space()
     if allowed is not None and allowed < LEAST_MEMORY:
         raise QcError(
             f"{LEAST_MEMORY >> 20:,} MiB of memory are the least that the libraries need; raise the limit in this "
             "shell: ulimit -v unlimited"
         )
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_DFL)
-    os.write(2, f"\nstopped by {signal.Signals(number).name}; run the same command again to go on\n".encode())
-    raise SystemExit(128 + number)
