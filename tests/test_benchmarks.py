@@ -13,7 +13,6 @@ from dvc.cli import parse_args
 from benchmarks import folds, instead, ours, run, scale, side_by_side
 from benchmarks.run import BEGIN, END, RESULTS, table
 from qc.commands.cross_validate import FOLDS
-from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.evaluation.tables import replace_block
@@ -22,6 +21,7 @@ from qc.models.distilbert import DistilbertClassifier
 from qc.models.encoder import load_encoder
 from qc.models.prefix import PrefixClassifier
 from qc.models.scratch import ScratchClassifier, ScratchConfig
+from qc.schema import read_yaml
 from tests.project import ROOT
 from tests.tiny import write_encoder
 

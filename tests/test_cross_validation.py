@@ -9,11 +9,11 @@ import pyarrow.parquet
 import pytest
 
 from qc.commands.cross_validation import change_settings, cross_validate, make_folds
-from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.files import read_csv
 from qc.paths import Folders
+from qc.schema import read_yaml
 from qc.training.data import load_training_data
 from qc.training.trainer import train_model
 from tests.conftest import outputs

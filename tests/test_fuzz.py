@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from qc.__main__ import main
 from qc.commands.check import FILES as SCORED
-from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.config.sources import Sources
 from qc.errors import QcError
 from qc.fetch.packages import Archives, PackageFailed
 from qc.inference.predictor import load
 from qc.questions.reader import read_questions
+from qc.schema import read_yaml
 from tests.conftest import ROOT
 
 PARAMS = (ROOT / "params.yaml").read_bytes()

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.files import read_csv
 from qc.paths import PARAMS, Folders
+from qc.schema import read_yaml
 from qc.training.data import load_training_data
 from qc.training.trainer import train_model
 from tests.conftest import outputs

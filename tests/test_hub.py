@@ -20,13 +20,13 @@ from huggingface_hub.utils.sha import git_hash
 from qc.questions.parquet import read_table
 from transformers import AutoModel
 
-from qc.config.schema import parse_yaml
 from qc.config.settings import Settings
 from qc.config.sources import hub_reference
 from qc.errors import QcError
 from qc.fetch.http import Downloader
 from qc.fetch.hub import hub_headers, list_files
 from qc.files import read_json
+from qc.schema import parse_yaml
 from stages.fetch import main
 from tests.conftest import ROOT, VOCABULARY, label_lines, pin, serving, write_encoder
 

@@ -11,13 +11,13 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.evaluation import baselines
 from qc.evaluation.baselines import predict_baselines
 from qc.evaluation.tables import seed_table
 from qc.files import read_csv, read_json
 from qc.questions.tables import QuestionTable
+from qc.schema import read_yaml
 from stages import evaluate
 from tests.conftest import CLASSES, ENCODER_FILES, STAGES, VOCABULARY, in_soak, outputs
 

@@ -5,8 +5,8 @@ import yaml
 
 from qc.__main__ import main
 from qc.config.presets import list_presets, read_preset
-from qc.config.schema import read_yaml
 from qc.config.settings import Settings
+from qc.schema import read_yaml
 from tests.conftest import ROOT
 
 PRESETS = ROOT / "presets"

@@ -4,7 +4,6 @@ from torch import nn
 
 from qc.commands import report
 from qc.commands.cross_validation import cross_validate
-from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.files import read_csv, read_json
 from qc.inference.predictor import load
@@ -12,6 +11,7 @@ from qc.models.common import Classifier, HierarchicalHead, masked_mean
 from qc.models.parameters import TrainingConfig
 from qc.models.registry import MODELS, ModelType
 from qc.paths import Folders
+from qc.schema import read_yaml
 from qc.training.run import run_training
 from stages import evaluate
 from tests.conftest import Project

@@ -22,12 +22,12 @@ import pynvml
 import pytest
 import torch
 
-from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.models.scratch import ScratchClassifier
 from qc.paths import Folders
 from qc.runtime.device import seed_everything
+from qc.schema import read_yaml
 from qc.training import run
 from qc.training.checkpoints import CheckpointFolder
 from qc.training.data import load_training_data

@@ -2,9 +2,9 @@
 
 import pytest
 
-from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.errors import QcError
+from qc.schema import read_yaml
 from tests.conftest import ROOT
 
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")

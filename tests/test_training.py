@@ -14,7 +14,6 @@ from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.inference.batches import Batch, bucket_by_length, pack
@@ -26,6 +25,7 @@ from qc.models.scratch_parameters import ScratchTrainingConfig
 from qc.paths import Folders
 from qc.questions.tokenizers import Vocabulary
 from qc.runtime.device import pick_device, pick_precision, seed_everything
+from qc.schema import read_yaml
 from qc.training.data import load_training_data
 from qc.training.loop import Epoch, _epoch_seed, _loss, balanced_weights, best_epoch, fit
 from qc.training.precomputed import cast_frozen

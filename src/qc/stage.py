@@ -10,13 +10,13 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from qc.config.schema import read_yaml
 from qc.config.settings import Settings
 from qc.config.sources import Sources
 from qc.errors import QcError, escape_unprintable, explain
 from qc.paths import PARAMS, SOURCES, Folders
 from qc.runtime.launch import read_launch
 from qc.runtime.startup import check_process, handle_signals, set_environment, set_portable_arithmetic
+from qc.schema import read_yaml
 
 
 def load_settings() -> Settings:

@@ -12,11 +12,11 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from qc.commands.gate import compare, exit_status, matches, read_metrics, table
-from qc.config.schema import Section, parse_yaml
 from qc.config.settings import GateConfig
 from qc.errors import QcError
 from qc.files import write_errors
 from qc.paths import METRICS, PARAMS, REPORTS
+from qc.schema import Section, parse_yaml
 from qc.stage import load_settings
 
 VERDICTS = {0: "holds", 1: "regression", 2: "cannot compare"}  # by exit status

@@ -19,10 +19,10 @@ from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
-from qc.config.schema import NOT_A_VALUE, validate
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.paths import Folders
+from qc.schema import NOT_A_VALUE, validate
 from qc.training.data import load_training_data
 from qc.training.trainer import train_model
 

@@ -6,11 +6,11 @@ Only the values that differ are changed; comments and order stay. `git checkout 
 from argparse import ArgumentParser, Namespace
 
 from qc.config.presets import apply_preset, changed_lines, list_presets, read_preset
-from qc.config.schema import parse_yaml
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.files import new_file
 from qc.paths import PARAMS, PRESETS
+from qc.schema import parse_yaml
 from qc.stage import load_settings
 
 

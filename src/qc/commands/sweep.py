@@ -27,12 +27,12 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from tabulate import tabulate
 
-from qc.config.schema import validate
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.evaluation.tables import standard_error, title
 from qc.paths import CHECKPOINTS, Folders
 from qc.runtime.device import pick_device
+from qc.schema import validate
 from qc.stage import load_settings
 from qc.training.data import load_training_data
 from qc.training.run import run_key

@@ -18,8 +18,8 @@ from pydantic import Field
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from qc.config.schema import Section, explain_unknown, line_of, load_yaml, parse_yaml
 from qc.errors import QcError
+from qc.schema import Section, explain_unknown, line_of, load_yaml, parse_yaml
 
 
 class PresetFile(Section):

@@ -10,11 +10,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, create_model, model_validator
 
-from qc.config.schema import InvalidValue, Section
 from qc.config.sources import Corrections, EncoderReference, QuestionsReference, encoder_name, is_address
-from qc.config.values import Positive, Seed, Sha256, Word
 from qc.models.parameters import TrainingConfig
 from qc.models.registry import MODELS
+from qc.schema import InvalidValue, Positive, Section, Seed, Sha256, Word
 
 
 class Columns(Section):

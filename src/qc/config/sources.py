@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from qc.config.schema import InvalidValue, Section
-from qc.config.values import NAME, Name, Sha256
 from qc.files import missing_files
+from qc.schema import NAME, InvalidValue, Name, Section, Sha256
 
 TABLES = (".csv", ".tsv")
 FORMATS = (".label", *TABLES, ".jsonl")

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from qc.config.schema import Section
-from qc.config.values import Fraction, Name, Positive
+from qc.schema import Fraction, Name, Positive, Section
 
 UpperLayers = int | Literal["all"]
 SelectBy = Literal["accuracy", "macro_f1", "loss", "last"]

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from qc.config.values import Positive
 from qc.models.parameters import EncoderTrainingConfig, UpperLayers
+from qc.schema import Positive
 
 
 class PrefixTrainingConfig(EncoderTrainingConfig):

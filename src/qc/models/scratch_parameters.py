@@ -4,9 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qc.config.schema import InvalidValue
-from qc.config.values import Fraction, Name, Positive
 from qc.models.parameters import TrainingConfig
+from qc.schema import Fraction, InvalidValue, Name, Positive
 
 
 class ScratchTrainingConfig(TrainingConfig):

@@ -10,9 +10,9 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
@@ -20,6 +20,15 @@ from ruamel.yaml.error import MarkedYAMLError
 from qc.errors import QcError, from_the_top, printable
 
 MOST_FAULTS = 20  # reported at once
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+Word = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
 NOT_A_VALUE = (ValueError, LookupError, ArithmeticError, AttributeError, TypeError)  # of malformed numbers and dates
 
 
