@@ -12,6 +12,8 @@ from pathlib import Path
 
 import yaml
 
+from qc.questions.labels import UNKNOWN
+from qc.questions.tables import QuestionTable
 from tests import fork_server
 from tests.tiny import ENCODER_FILES, VOCABULARY, label_lines, pin, write_encoder
 
@@ -117,6 +119,16 @@ class Project:
         """A clone at `root` of what is committed."""
         self.run("git", "clone", "--quiet", ".", str(root))
         return self.at(root)
+
+    def questions(self, file: str = "data/tokenized/tiny-bert/questions.parquet") -> list[dict]:
+        """Rows of a table of questions; coarse and fine are the names of the classes, of an unknown one the empty."""
+        table = QuestionTable.read(self.root / file)
+        rows, names = table.columns.to_pylist(), table.class_names
+        for row in rows:
+            known = row.get("fine", UNKNOWN) != UNKNOWN
+            row["coarse"] = names.classes[row["label"]]
+            row["fine"] = names.fine_classes[row["fine"]][1] if known else ""
+        return rows
 
     @property
     def params(self) -> Path:

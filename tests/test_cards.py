@@ -21,7 +21,7 @@ def test_a_card_tells_the_models_own_facts(finished, name):
     assert f"{metrics['parameters']['trainable']:,} of {metrics['parameters']['total']:,} parameters" in card
     assert ", ".join(sorted(CLASSES)) in card
     assert f"`tiny.label`, {pin(finished.root / 'data/raw/train.label')['bytes']} bytes" in card
-    for path in ("data/raw/train.label", "data/split/train.parquet", "data/split/valid.parquet"):
+    for path in ("data/raw/train.label", "data/split/tiny-bert/train.parquet", "data/split/tiny-bert/valid.parquet"):
         assert pin(finished.root / path)["sha256"] in card
     assert "train: 120 questions" in card
     values = dict(re.findall(r"^\| (\w+) +\| ([^|]*?) +\|$", card, re.MULTILINE))

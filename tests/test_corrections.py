@@ -2,7 +2,6 @@
 
 import math
 
-import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,8 +24,8 @@ def write(project, *rows, header="text,label"):
 
 
 def questions(project):
-    table = pyarrow.parquet.read_table(project.root / "data/tokenized/questions.parquet").to_pydict()
-    return list(zip(table["partition"], table["text"], table["coarse"], table["fine"], table["label"], strict=True))
+    keys = ("text", "coarse", "fine", "label")
+    return [("test" if row["official"] else "train", *(row[key] for key in keys)) for row in project.questions()]
 
 
 def test_corrections_are_applied_to_train_recorded_and_off_by_default(restored):

@@ -36,7 +36,7 @@ def test_the_pipeline_has_the_seven_stages_and_each_runs_its_script():
     assert list(PIPELINE) == STAGES
     for name in STAGES:
         program = "${launcher}" if name in TRAINING else "python"
-        assert PIPELINE[name]["cmd"] == f"PYTHONPATH=src {program} -m stages.{name}"
+        assert PIPELINE[name]["cmd"] == f"PYTHONPATH=src:. {program} -m stages.{name}"
         assert "requirements.txt" in PIPELINE[name]["deps"]
     assert {path.stem for path in (ROOT / "stages").glob("*.py")} == {"__init__", *STAGES}
 

@@ -126,7 +126,7 @@ def trials(said):
 
 
 def test_a_sweep_begins_with_params_yaml_reads_no_test_split_and_goes_on_where_it_was(queue):
-    (queue.root / "data/split/test.parquet").unlink()
+    (queue.root / "data/split/tiny-bert/test.parquet").unlink()
     said = queue.run("qc", "sweep", "--trials", "1", "--seeds", "1")
     for model in SPACES:
         valid = read_json(queue.root / f"reports/train_{model}.json")["valid"]

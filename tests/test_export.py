@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from qc.questions.parquet import read_table
 from tokenizers import Tokenizer
 
 from qc import load
@@ -18,6 +17,7 @@ from qc.inference.logits import predict
 from qc.inference.model_folder import TrainedModel
 from qc.inference.predictor import Predictor
 from qc.models.scratch import ScratchClassifier
+from qc.questions.tables import QuestionTable
 from qc.questions.tokenizers import Vocabulary, load_tokenizer
 from tests.conftest import label_lines
 from tests.test_training import SIZES
@@ -76,7 +76,7 @@ def test_matrices_of_the_int8_export_are_signed(exported):
 def test_what_eight_bits_cost_is_told(here, tmp_path, capsys):
     assert main(["export", "--model", "scratch", "--out", str(tmp_path / "out"), "--int8"]) == 0
     pytorch, onnx, int8, _ = capsys.readouterr().out.splitlines()
-    count = len(read_table(here / "data/split/valid.parquet"))
+    count = len(QuestionTable.read(here / "data/split/tiny-bert/valid.parquet"))
     assert pytorch.startswith("PyTorch") and f"on {count} validation questions" in pytorch
     assert onnx.split()[:2] == [MODEL, "accuracy"]
     assert int8.split()[:2] == [INT8, "accuracy"]

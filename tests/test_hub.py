@@ -17,7 +17,6 @@ import pytest
 import yaml
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.utils.sha import git_hash
-from qc.questions.parquet import read_table
 from transformers import AutoModel
 
 from qc.config.settings import Settings
@@ -503,6 +502,6 @@ def test_a_cased_tokenizer_keeps_its_case(project):
     (project.root / "data/own/cased.label").write_text("A:x The King\nB:y the king\n" * 20)
     project.set("fetch.train", "data/own/cased.label")
     project.repro("tokenize")
-    ids = read_table(project.root / "data/tokenized/cased/input_ids.parquet").to_pydict()["input_ids"]
+    ids = [row["input_ids"] for row in project.questions("data/tokenized/cased/questions.parquet")]
     names = len(VOCABULARY)
     assert [row[1:-1] for row in ids[:2]] == [[names, names + 1], [VOCABULARY.index("the"), VOCABULARY.index("king")]]

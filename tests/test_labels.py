@@ -5,7 +5,6 @@ import shutil
 from collections import Counter
 
 import numpy as np
-import pyarrow.parquet
 import pytest
 
 from qc.commands.labels import conflicting, find_suspects
@@ -44,7 +43,7 @@ def judged(finished, tmp_path_factory):
         project.set(f"train_scratch.{key}", value)
     for stage in ("fetch", "tokenize", "split"):
         project.stage(stage)
-    (project.root / "data/split/test.parquet").rename(project.root / "test.parquet")  # not read
+    (project.root / "data/split/tiny-bert/test.parquet").rename(project.root / "test.parquet")  # not read
     before = outputs(project)
     printed = project.run("qc", "labels", "--models", "scratch", "--folds", "4")
     made = {path: found for path, found in outputs(project).items() if before.get(path) != found}
@@ -55,8 +54,7 @@ def judged(finished, tmp_path_factory):
 
 def known(project):
     """Texts of train and validation."""
-    tables = [pyarrow.parquet.read_table(project.root / f"data/split/{name}.parquet") for name in SPLITS]
-    return [row for table in tables for row in table.to_pylist()]
+    return [row for name in SPLITS for row in project.questions(f"data/split/tiny-bert/{name}.parquet")]
 
 
 def test_planted_faults_are_found(judged):
@@ -112,8 +110,7 @@ def test_suspects_that_become_corrections_are_right(judged, tmp_path):
     copied.set("fetch.corrections", "data/own/corrections.csv")
     copied.stage("fetch")
     copied.stage("tokenize")
-    table = pyarrow.parquet.read_table(copied.root / "data/tokenized/questions.parquet").to_pylist()
-    labels = {row["text"]: row["coarse"] for row in table}
+    labels = {row["text"]: row["coarse"] for row in copied.questions()}
     assert all(labels[row["text"]] == row["suggested"] for row in rows)
 
 

@@ -5,7 +5,6 @@ import http.server
 import json
 
 import pytest
-from qc.questions.parquet import read_table
 
 from qc import load
 from qc.files import read_csv, read_json
@@ -23,9 +22,8 @@ def use(project, train, **columns):
 
 
 def texts(project, partition):
-    table = read_table(project.root / "data/tokenized/questions.parquet").to_pydict()
-    rows = zip(table["partition"], table["coarse"], table["fine"], table["text"], strict=True)
-    return [(coarse, fine, text) for place, coarse, fine, text in rows if place == partition]
+    rows = (row for row in project.questions() if row["official"] == (partition == "test"))
+    return [(row["coarse"], row["fine"], row["text"]) for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +89,8 @@ def test_train_and_test_may_be_of_different_formats(project):
     project.set("fetch.test", "data/own/test.TSV")
     project.repro()
     assert [f"{coarse}:{fine} {text}" for coarse, fine, text in texts(project, "train")] == label_lines(60)
-    assert texts(project, "test") == [("HUM", "0", "who is it"), ("LOC", "1", "where is it")]
-    assert len(read_json(project.root / "data/tokenized/labels.json")["fine_classes"]) == 10
+    assert texts(project, "test") == [("HUM", "", "who is it"), ("LOC", "", "where is it")]  # train has no such class
+    assert len(read_json(project.root / "models/prefix/config.json")["labels"]["fine_classes"]) == 10
     assert "official test questions" in (project.root / "reports/cards/prefix.md").read_text()
 
 
@@ -103,9 +101,8 @@ def test_labels_may_hold_colons_and_anything_else_and_a_fine_one_may_be_empty(pr
         csv.writer(file).writerows([("label", "fine", "text"), *rows])
     use(project, "data/own/odd.csv", fine="fine")
     project.repro("train_distilbert")
-    labels = read_json(project.root / "data/tokenized/labels.json")
-    assert labels["fine_classes"] == [["1.5 %", "ä|b"], ["x", "y:z"], ["x:y", "z"]]
     config = read_json(project.root / "models/distilbert/config.json")
+    assert config["labels"]["fine_classes"] == [["1.5 %", "ä|b"], ["x", "y:z"], ["x:y", "z"]]
     assert config["sizes"]["coarse_of"] == [0, 1, 2]
 
 

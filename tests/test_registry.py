@@ -96,5 +96,5 @@ def test_a_fourth_model_is_trained_evaluated_drawn_and_reported(finished, tmp_pa
     page = (project.root / "report/index.html").read_text()
     assert "toy: bag of words" in page
     assert 'aria-label="confusion matrix of toy"' in page
-    for figure in ("validation accuracy by epoch", "reliability diagram", "F1 by class"):
+    for figure in ("validation accuracy by epoch", "reliability diagram"):
         assert page.partition(f'aria-label="{figure}"')[2].partition("</svg>")[0].count(">toy<") == 1

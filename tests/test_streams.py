@@ -1,7 +1,6 @@
 """What is read and laid out piece by piece comes out as if it had been one piece."""
 
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -9,14 +8,14 @@ import sys
 import numpy as np
 import pyarrow
 import pytest
-from qc.questions.parquet import read_chosen, read_pieces, write_table
 
-from benchmarks import scale
 from qc.errors import QcError
 from qc.inference.batches import pack
 from qc.questions.reader import LabelledQuestion
-from qc.questions.tables import question_tables, take_inventory
-from qc.split.groups import COLUMNS, TokenizedQuestions, group_questions, sample_groups
+from qc.questions.tables import QuestionTable
+from qc.questions.tokenized import take_inventory
+from qc.questions.tokenizers import Vocabulary
+from qc.split.groups import Reading, group_questions, sample_groups
 from tests.conftest import ROOT, label_lines
 
 QUESTIONS = [
@@ -24,27 +23,23 @@ QUESTIONS = [
     for number, line in enumerate(label_lines(100))
     for name, _, fine, text in [(*line.split(" ", 1)[0].partition(":"), line.split(" ", 1)[1])]
 ]
+IDS = [list(range(3, 4 + number % 7)) for number in range(100)]  # of no tokenizer
 
 
-def table():
-    """The questions as the tokenize stage writes them, with ids of their own making."""
-    found = pyarrow.concat_tables(question_tables(QUESTIONS, take_inventory(QUESTIONS).labels.classes))
-    return found.append_column("input_ids", [[list(range(3, 4 + number % 7)) for number in range(len(found))]])
+def vocabulary(before, after):
+    """A tokenizer that puts these special tokens around a text."""
+    return Vocabulary("x", 300, 0, 1, before, after, "")
 
 
-def rows_of(pieces, size=100):
-    """What is read of the questions, whose ids have a special token before them and two after."""
-    ids = [[1, *row, 2, 2] for row in table()["input_ids"].to_pylist()]
-    ids = pyarrow.table({"input_ids": pyarrow.array(ids, pyarrow.list_(pyarrow.int32()))})
-    return group_questions(pieces, [TokenizedQuestions(ids.to_batches(size), 1, 2)], seed=1)
-
-
-def test_a_table_is_the_same_in_pieces_of_any_size(monkeypatch):
-    whole = table()
-    assert whole["id"].to_pylist() == list(range(100))
-    assert whole["text"].to_pylist() == [question.text for _, question in QUESTIONS]
-    monkeypatch.setattr("qc.questions.tables.PIECE", 7)
-    assert table() == whole
+def grouped():
+    """The questions, whose ids have a special token before them and two after."""
+    columns = {
+        "official": [partition == "test" for partition, _ in QUESTIONS],
+        "text": [question.text for _, question in QUESTIONS],
+        "label": [0] * 100,
+        "input_ids": pyarrow.array([[1, *ids, 2, 2] for ids in IDS], pyarrow.list_(pyarrow.int32())),
+    }
+    return group_questions([Reading(QuestionTable(pyarrow.table(columns)), vocabulary([1], [2, 2]), 64)], seed=1)
 
 
 def test_the_inventory_counts_questions_and_classes():
@@ -56,58 +51,39 @@ def test_the_inventory_counts_questions_and_classes():
         take_inventory([("train", LabelledQuestion("LOC", "city", "where"))] * 3)
 
 
-def test_chosen_rows_and_traits_are_the_same_in_pieces_of_any_size(monkeypatch, tmp_path):
-    path, whole = tmp_path / "questions.parquet", table()
-    write_table(path, (whole.slice(start, 30) for start in range(0, 100, 30)))
-    chosen = np.array([0, 3, 4, 29, 30, 31, 64, 99])
-    traits = rows_of(read_pieces(path, *COLUMNS))
-    monkeypatch.setattr("qc.questions.parquet.PIECE", 9)
-    assert pyarrow.concat_tables(read_chosen(path, chosen)) == whole.take(chosen)
-    for name, expected in vars(traits).items():
-        np.testing.assert_array_equal(getattr(rows_of(read_pieces(path, *COLUMNS), 11), name), expected)
-    assert traits.official.sum() == 10
-    assert traits.lengths.tolist() == [1 + number % 7 for number in range(100)]
-    assert set(traits.first_tokens) == {3}
-    assert (traits.last_tokens == traits.lengths + 2).all()
+def test_traits_of_questions_leave_special_tokens_out(monkeypatch):
+    whole = grouped()
+    assert whole.official.sum() == 10
+    assert whole.lengths.tolist() == [1 + number % 7 for number in range(100)]
+    assert set(whole.first_tokens) == {3}
+    assert (whole.last_tokens == whole.lengths + 2).all()
+    monkeypatch.setattr("qc.split.groups.PIECE", 9)
+    for name, expected in vars(whole).items():
+        np.testing.assert_array_equal(getattr(grouped(), name), expected)
 
 
 @pytest.mark.parametrize("keep_special", [True, False])
 @pytest.mark.parametrize("special", [(0, 0), (1, 1), (2, 1), (0, 2), (1, 0)])
 def test_questions_are_laid_end_to_end_alike_from_lists_and_from_slices_of_arrow(monkeypatch, special, keep_special):
     before, after = [100] * special[0], [200, 201][: special[1]]
-    texts = table()["input_ids"].to_pylist()
-    column = pyarrow.array([[*before, *ids, *after] for ids in texts], pyarrow.list_(pyarrow.int32())).slice(20, 50)
-    rows = column.to_pylist()
+    column = pyarrow.array([[*before, *ids, *after] for ids in IDS], pyarrow.list_(pyarrow.int32())).slice(20, 50)
     around = (before, after) if keep_special else ((), ())
-    expected = [[*around[0], *ids[:4], *around[1]] for ids in texts[20:70]]
+    expected = [[*around[0], *ids[:4], *around[1]] for ids in IDS[20:70]]
     monkeypatch.setattr("qc.inference.batches.PIECE", 8)
-    for input_ids in (column, rows):
-        found = pack(input_ids, [0] * 50, 4, special, keep_special=keep_special, pad_id=0)
+    for input_ids in (column, column.to_pylist()):
+        found = pack(vocabulary(before, after), input_ids, [0] * 50, 4, keep_special=keep_special)
         assert found.values.tolist() == list(itertools.chain.from_iterable(expected))
         assert found.lengths.tolist() == [len(ids) for ids in expected]
 
 
 def test_the_audits_sample_is_blind_to_the_order_of_rows():
-    rows = rows_of(table().to_batches())
+    rows = grouped()
     chosen = np.arange(0, 100, 2)
     order = np.random.default_rng(1).permutation(100)
     sample = sample_groups(rows, chosen, 10)
     shuffled = sample_groups(rows.take(order), np.flatnonzero(np.isin(order, chosen)), 10)
     assert len(sample) == 10
     assert sorted(rows.groups[sample]) == sorted(rows.groups[order[shuffled]])
-
-
-def test_the_generated_questions_differ_and_stay_the_same():
-    words = [f"w{number}" for number in range(50)]
-    found = list(scale.questions(500, words))
-    assert found == list(scale.questions(500, words))
-    assert len({line.split(" ", 1)[1] for line in found}) == 500
-    assert {line.split(":")[0] for line in found} == set(scale.CLASSES)
-
-
-def test_the_page_on_scale_shows_what_was_measured():
-    page = (ROOT / scale.PAGE).read_text(encoding="utf-8")
-    assert scale.table(json.loads((ROOT / scale.RESULTS).read_text(encoding="utf-8"))) in page
 
 
 @pytest.mark.parametrize(("given", "expected"), [({}, "None"), ({"DVC_EXP_NAME": "x"}, "600")])

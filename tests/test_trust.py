@@ -86,7 +86,11 @@ class Bomb:
 
 @pytest.mark.parametrize(
     "name",
-    ["models/prefix/model.safetensors", "data/encoders/tiny-bert/model.safetensors", "data/split/test.parquet"],
+    [
+        "models/prefix/model.safetensors",
+        "data/encoders/tiny-bert/model.safetensors",
+        "data/split/tiny-bert/test.parquet",
+    ],
 )
 def test_a_pickle_in_the_place_of_a_file_is_refused_and_never_run(restored, tmp_path, name):
     trace, path = tmp_path / "was-here", restored.root / name

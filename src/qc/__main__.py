@@ -54,6 +54,11 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if sys.stderr is None:  # closed by the shell
+        sys.stderr = Path(os.devnull).open("w")
+    if sys.stdout is None:
+        print("error: standard output is closed; send it to a file", file=sys.stderr)
+        return 2
     escape_unprintable()
     set_environment()
     name = parse_name(given)

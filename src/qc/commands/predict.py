@@ -69,8 +69,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print a line a text; the exit status."""
-    if sys.stdout is None:
-        raise QcError("standard output is closed; send it to a file: qc predict ... > answers.txt")
     top, least = arguments.top, arguments.min_confidence
     if top is not None and top < 1:
         raise QcError(f"--top: invalid value {top}; expected 1 or more")

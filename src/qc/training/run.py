@@ -86,7 +86,7 @@ def run_key(name: str, data: TrainingData, settings: "Settings", device: torch.d
     code = {
         module: file_sha256(Path(loaded.__file__))
         for module, loaded in sys.modules.items()
-        if module.split(".")[0] in ("qc", "stages", "__main__") and getattr(loaded, "__file__", None)
+        if module.startswith("qc.") and not module.startswith("qc.commands") and getattr(loaded, "__file__", None)
     }
     return {
         "model": describe_model(name, data, settings),
