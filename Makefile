@@ -38,7 +38,7 @@ bench: $(STAMP)  ## time ours and what one would run instead (about 40 minutes);
 lock:  ## resolve pyproject.toml anew into requirements.txt, which every stage depends on, and requirements-dev.txt
 	@echo "resolving pyproject.toml in a fresh environment (about three minutes)"
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" \
-		&& freeze() { "$$folder/bin/pip" list --format=freeze | grep -viE '^(pip|qc)==' | sed 's/+cpu$$//' | sort -f; } \
+		&& freeze() { "$$folder/bin/pip" list --format=freeze | grep -viE '^(pip|qc)==' | sed 's/+cpu$$//' | LC_ALL=C sort -f; } \
 		&& "$$folder/bin/pip" install --quiet "$$(sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml)" ".[$(RUN)]" \
 		&& freeze > "$$folder/run" && "$$folder/bin/pip" install --quiet ".[dev]" && freeze > "$$folder/all" \
 		&& if grep -Fxvf "$$folder/all" "$$folder/run" >&2; then \

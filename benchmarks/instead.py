@@ -27,9 +27,10 @@ from qc.config.settings import Settings
 from qc.models.parameters import TrainingConfig
 from qc.models.scratch import sinusoidal_positions
 from qc.paths import ENCODERS
+from qc.questions.tables import QuestionTable
 from qc.runtime.device import pick_device
 from qc.stage import load_settings
-from qc.training.data import TokenizedSplit, TrainingData
+from qc.training.data import TrainingData
 
 Rows = Sequence[tuple[list[int], int]]  # token ids with special tokens, and the class number
 
@@ -134,7 +135,7 @@ def build(name: str, settings: Settings, data: TrainingData) -> Instead:
     return (Prefixed if name == "prefix" else FineTuned)(ENCODERS / section.encoder, section, classes)
 
 
-def rows_of(split: TokenizedSplit) -> Rows:
+def rows_of(split: QuestionTable) -> Rows:
     """Questions as most programs hold them: a list of ids and a label each."""
     return list(zip(split.input_ids.to_pylist(), split.labels.tolist(), strict=True))
 

@@ -29,12 +29,14 @@ def settings(here):
 def test_two_settings_are_compared_on_every_question_and_nothing_else_changes(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     shutil.rmtree(project.root / "models")
-    (project.root / "data/split/test.parquet").unlink()  # not read
+    (project.root / "data/split/tiny-bert/test.parquet").unlink()  # not read
     before = outputs(project)
     printed = project.run("qc", "cross-validate", "scratch", "learning_rate=1e-2", "epochs=12", "--folds", "2")
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("|")]
     assert [row[1].strip() for row in rows[2:]] == ["params.yaml", "learning_rate=1e-2 epochs=12"]
-    total = sum(len(pyarrow.parquet.read_table(project.root / f"data/split/{name}.parquet")) for name in SPLITS)
+    total = sum(
+        len(pyarrow.parquet.read_table(project.root / f"data/split/tiny-bert/{name}.parquet")) for name in SPLITS
+    )
     assert [int(row[2]) for row in rows[2:]] == [total, total]
     short, longer = (float(row[3]) for row in rows[2:])
     assert longer > short + 0.1

@@ -22,10 +22,19 @@ from qc.models.distilbert import DistilbertClassifier
 from qc.models.encoder import Encoder, load_encoder, use_attention
 from qc.models.prefix import PrefixClassifier
 from qc.questions.tokenizers import Vocabulary, load_tokenizer
-from qc.training.data import hash_encoder
 from qc.training.loop import fit
 from qc.training.precomputed import cast_frozen, precompute_frozen
-from tests.conftest import FAMILIES, FEATURES, TINY, file_size_limit, in_soak, write_encoder, write_record
+from tests.conftest import (
+    ENCODER_FILES,
+    FAMILIES,
+    FEATURES,
+    TINY,
+    file_size_limit,
+    in_soak,
+    pin,
+    write_encoder,
+    write_record,
+)
 from tests.test_training import CONFIG, changed
 
 IDS = torch.tensor([[2, 5, 9, 11, 3, 0, 0], [2, 8, 7, 6, 10, 12, 3]])
@@ -187,7 +196,7 @@ def test_missing_weights_are_refused(folder):
 def test_broken_weights_are_refused(folder, content):
     path = folder / "model.safetensors"
     path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(QcError, match=r"model\.safetensors: (no such|cannot be read).* fetch stage restores it"):
+    with pytest.raises(QcError, match=r"(model\.safetensors: no such|cannot be read).*`dvc checkout`"):
         load_encoder(folder)
 
 
@@ -608,9 +617,11 @@ def about(folder, name, upper_layers, sizes, vocabulary):
         "labels": {"classes": list("abcde")},
         "vocabulary": vocabulary.record(),
         "max_length": 10,
+        "precision": "fp32",
+        "temperature": None,
         "upper_layers": upper_layers,
         "encoder": folder.name,
-        "files": hash_encoder(folder),
+        "files": {f"{folder.name}/{name}": pin(folder / name)["sha256"] for name in ENCODER_FILES},
         "sizes": sizes,
     }
 

@@ -89,7 +89,7 @@ def test_an_experiment_is_compared_applied_branched_and_saved(queue):
     queue.run("dvc", "exp", "branch", "slow", "kept")
     assert "learning_rate: 0.0001" in queue.run("git", "show", "kept:params.yaml")
     queue.set("train_scratch.epochs", 1)
-    assert queue.repro() == ["train_scratch", "evaluate"]
+    assert queue.repro() == ["fetch", "train_scratch", "evaluate"]
     queue.run("dvc", "exp", "save", "--name", "saved")
     metrics = experiments(queue)["saved"]["metrics"]
     assert metrics["metrics/train_scratch.json"]["data"] == read_json(queue.root / "metrics/train_scratch.json")

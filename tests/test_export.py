@@ -45,7 +45,8 @@ def test_the_logits_are_pytorchs(here, exported, name):
     tokenizer = Tokenizer.from_file(str(exported / name / "tokenizer.json"))
     tokenizer.enable_truncation(config["max_length"] + config["special_tokens"])
     ids = [tokenizer.encode(text, add_special_tokens=config["add_special_tokens"]).ids for text in texts]
-    questions = pack(ids, [0] * len(ids), 100, pad_id=config["pad_id"])
+    vocabulary = replace(predictor.trained.vocabulary, before=[], after=[], pad_id=config["pad_id"])
+    questions = pack(vocabulary, ids, [0] * len(ids), 100, keep_special=True)
     found, _ = onnx_logits(open_onnx(exported / name / MODEL), questions)
     np.testing.assert_allclose(found, predict(predictor.model, questions).numpy(), atol=1e-4)
     labels = [config["classes"][row] for row in found.argmax(axis=1)]

@@ -96,7 +96,7 @@ def test_train_and_test_may_be_of_different_formats(project):
 
 def test_labels_may_hold_colons_and_anything_else_and_a_fine_one_may_be_empty(project):
     labels = [("x:y", "z"), ("x", "y:z"), ("1.5 %", "ä|b"), ("x", "")] * 15
-    rows = [(*label, f"the {'dog ' * number}") for number, label in enumerate(labels)]
+    rows = [(*label, f"the {FILLERS[n % 13]} {FILLERS[n // 13]}") for n, label in enumerate(labels)]
     with (project.root / "data/own/odd.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("label", "fine", "text"), *rows])
     use(project, "data/own/odd.csv", fine="fine")

@@ -60,7 +60,8 @@ def test_predictions_are_those_of_the_evaluation(here, name):
     found = load(here / "models" / name).predict([row["text"] for row in rows])
     assert [each.label for each in found] == [row[name] for row in rows]
     assert [max(each.probabilities.values()) for each in found] == pytest.approx(
-        [float(row[f"{name}_probability"]) for row in rows], abs=2e-6
+        [float(row[f"{name}_probability"]) for row in rows],
+        abs=5e-3,  # evaluated in the precision of training
     )
 
 
@@ -308,11 +309,8 @@ def test_a_question_of_which_the_model_is_unsure_is_not_answered(here, capsys, m
 
 def test_from_a_subfolder_it_is_said_where_to_run_it(here, capsys, monkeypatch):
     monkeypatch.chdir(here / "src")
-    top = f"run this from the top of the repository: cd {here}"
-    assert f"models: no trained model; `dvc repro` trains them, `dvc pull` fetches them; {top}" in refused(capsys, "?")
-    assert f"models/prefix: no such model; `dvc repro` trains one, `dvc pull` fetches one; {top}" in refused(
-        capsys, "who ?", "--model", "prefix"
-    )
+    told = f"{here}/src: a subfolder of the project; run this from the top of the repository: cd {here}"
+    assert told in refused(capsys, "who ?", "--model", "prefix")
 
 
 def test_the_best_model_by_validation_answers(copied, capsys):

@@ -26,7 +26,7 @@ from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.models.scratch import ScratchClassifier
 from qc.paths import Folders
-from qc.runtime.device import seed_everything
+from qc.runtime.device import pick_precision, seed_everything
 from qc.schema import read_yaml
 from qc.training import run
 from qc.training.checkpoints import CheckpointFolder
@@ -368,7 +368,13 @@ def test_a_run_is_known_by_its_arithmetic(monkeypatch, here):
         with monkeypatch.context() as patch:
             patch.setenv(name, "another")
             assert key() != before, name
-    changes = {"precision": "bf16", "compile": True, "class_weights": "balanced", "seed": 7, "max_length": 5}
+    changes = {
+        "precision": {"bf16": "fp32", "fp32": "bf16"}[pick_precision("auto", torch.device("cpu"))],
+        "compile": True,
+        "class_weights": "balanced",
+        "seed": 7,
+        "max_length": 5,
+    }
     for name, value in changes.items():
         assert value != getattr(settings, name)
         assert key(**{name: value}) != before, name

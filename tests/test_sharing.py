@@ -62,7 +62,7 @@ def test_a_second_clone_pulls_and_runs_nothing(shared, finished):
 def test_a_teammates_change_reruns_only_what_it_must(shared):
     shared.run("dvc", "pull")
     shared.set("train_prefix.learning_rate", 0.02)
-    assert shared.repro() == ["train_prefix", "evaluate"]
+    assert shared.repro() == ["fetch", "train_prefix", "evaluate"]
 
 
 @pytest.mark.soak
@@ -94,7 +94,7 @@ def test_an_s3_remote_serves_a_second_clone(s3, restored, tmp_path):
     assert other.repro() == []
     assert outputs(other) == outputs(restored)
     other.set("train_scratch.epochs", 1)
-    assert other.repro() == ["train_scratch", "evaluate"]
+    assert other.repro() == ["fetch", "train_scratch", "evaluate"]
 
 
 def cached(project, stage, path):

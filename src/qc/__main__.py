@@ -5,6 +5,7 @@ The module of a command, and the libraries that it needs, are imported only when
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     if sys.stderr is None:  # closed by the shell
-        sys.stderr = Path(os.devnull).open("w")
+        sys.stderr = io.StringIO()
     if sys.stdout is None:
         print("error: standard output is closed; send it to a file", file=sys.stderr)
         return 2
