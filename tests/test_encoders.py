@@ -23,19 +23,18 @@ from qc.models.encoder import Encoder, load_encoder, use_attention
 from qc.models.prefix import PrefixClassifier
 from qc.questions.tokenizers import Vocabulary, load_tokenizer
 from qc.training.loop import fit
-from qc.training.precomputed import cast_frozen, precompute_frozen
+from qc.training.precomputed import OnFeatures, cast_frozen, precompute_features
 from tests.conftest import (
     ENCODER_FILES,
     FAMILIES,
-    FEATURES,
-    TINY,
     file_size_limit,
     in_soak,
     pin,
     write_encoder,
     write_record,
 )
-from tests.test_training import CONFIG, changed
+from tests.test_training import CONFIG, changed, packed
+from tests.tiny import FEATURES, TINY
 
 IDS = torch.tensor([[2, 5, 9, 11, 3, 0, 0], [2, 8, 7, 6, 10, 12, 3]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1]]).bool()
@@ -380,11 +379,11 @@ def test_padding_never_changes_logits(any_folder, make):
 def test_the_frozen_part_can_be_run_once_and_kept_in_memory_or_on_disk(folder, make, memory, tmp_path):
     model = make(folder)
     assert model.has_frozen_part
-    questions = pack(
-        [[2, *ids, 3] for ids in ([5, 9, 11], [8, 7, 6, 10, 12], [4], [9] * 8)], [0, 1, 2, 3], 30, (1, 1), pad_id=0
+    questions = packed(
+        [[2, *ids, 3] for ids in ([5, 9, 11], [8, 7, 6, 10, 12], [4], [9] * 8)], [0, 1, 2, 3], 30, (1, 1)
     )
-    cached = precompute_frozen(model, questions, "fp32", memory, tmp_path / "state")
-    torch.testing.assert_close(predict(model, cached), predict(model, questions))
+    cached = precompute_features(model, questions, "fp32", memory, tmp_path / "state")
+    torch.testing.assert_close(predict(model, cached, forward=OnFeatures(model)), predict(model, questions))
     assert (tmp_path / "state").exists() == (memory == 0)
     assert not list(tmp_path.glob("state/*"))
 
@@ -396,15 +395,15 @@ def test_a_model_with_nothing_frozen_keeps_nothing(folder, name):
 
 def test_without_a_prefix_the_pooled_vectors_are_what_is_kept(folder, tmp_path):
     model = PrefixClassifier(load_encoder(folder), 0, 5)
-    questions = pack([[2, 5, 9, 11, 3], [2, 8, 7, 6, 10, 12, 3]], [0, 1], 30, (1, 1), pad_id=0)
-    assert precompute_frozen(model, questions, "fp32", 1, tmp_path).values.shape == (2, 16)
+    questions = packed([[2, 5, 9, 11, 3], [2, 8, 7, 6, 10, 12, 3]], [0, 1], 30, (1, 1))
+    assert precompute_features(model, questions, "fp32", 1, tmp_path).values.shape == (2, 16)
 
 
 def test_no_room_for_the_frozen_parts_output_is_an_error_that_names_the_remedy(folder, tmp_path):
     model = distilbert(folder, 1)
-    questions = pack([[5] * 20] * 50, [0] * 50, 30, pad_id=0)
+    questions = packed([[5] * 20] * 50, [0] * 50, 30)
     with file_size_limit(10_000), pytest.raises(QcError, match="File too large; free some, or set cache_frozen: false"):
-        precompute_frozen(model, questions, "fp32", 0, tmp_path / "state")
+        precompute_features(model, questions, "fp32", 0, tmp_path / "state")
     assert not list(tmp_path.glob("state/*"))
 
 
@@ -575,7 +574,7 @@ def test_every_family_is_trained_saved_loaded_and_exported(any_folder, tmp_path,
     model = kind(load_encoder(any_folder, layers), **sizes)
     ids = [found.ids for found in tokenizer.encode_batch(TEXTS)]
     assert all(row[:1] == vocabulary.before and row[-1:] == vocabulary.after for row in ids)
-    questions = pack(ids, [2, 1, 3, 4], 10, (1, 1), pad_id=vocabulary.pad_id)
+    questions = pack(vocabulary, ids, [2, 1, 3, 4], 10, keep_special=True)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     fit(model, questions, questions, changed(CONFIG, epochs=1), seed=1)
     trained = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}

@@ -7,6 +7,7 @@ PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
 LOCK = Path("dvc.lock")
 README = Path("README.md")
+EVALUATION_PAGE = Path("docs/evaluation.md")
 PORTABLE_RECORD = Path("docs/portable.sha256")
 
 SOURCES = Path("data/sources.yaml")

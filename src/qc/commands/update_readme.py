@@ -1,12 +1,12 @@
-"""Write the result tables of the last run, and of the last `qc seeds`, into README.md."""
+"""Write the results of the last run into README.md, and those of the last `qc seeds` and all scores into its docs."""
 
 from argparse import ArgumentParser, Namespace
 
 from qc.errors import QcError
-from qc.evaluation.tables import result_table, seed_table, write_block
+from qc.evaluation.tables import result_table, score_table, seed_table, write_block
 from qc.files import read_json
 from qc.models.registry import MODELS
-from qc.paths import README, REPORTS, SEEDS
+from qc.paths import EVALUATION_PAGE, README, REPORTS, SEEDS
 
 BEGIN, END = "<!-- results: written by `qc update-readme` -->", "<!-- end of results -->"
 
@@ -19,7 +19,8 @@ def run(arguments: Namespace) -> int:
     """Write the tables; the exit status."""
     if not SEEDS.exists():
         raise QcError(f"{SEEDS}: no such file; `qc seeds` writes it")
+    scores = read_json(REPORTS / "test.json")
     trainings = {name: read_json(REPORTS / f"train_{name}.json") for name in MODELS}
-    results = result_table(read_json(REPORTS / "test.json"), trainings)
-    write_block(README, BEGIN, END, f"{results}\n\n{seed_table(read_json(SEEDS))}")
+    write_block(README, BEGIN, END, result_table(scores, trainings))
+    write_block(EVALUATION_PAGE, BEGIN, END, f"{score_table(scores, list(MODELS))}\n\n{seed_table(read_json(SEEDS))}")
     return 0

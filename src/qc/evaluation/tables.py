@@ -1,6 +1,5 @@
 """Result tables, as Markdown and as text."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -32,36 +31,35 @@ def temperature_text(temperature: float | None) -> str:
 
 
 def result_table(scores: Mapping[str, Any], trainings: Mapping[str, Mapping[str, Any]]) -> str:
-    """Format the results in reports/test.json and reports/train_NAME.json."""
-    header = [
-        "",
-        "trained parameters",
-        "validation accuracy",
-        f"test accuracy (95 % interval), {scores['n_test']} questions",
-        "macro F1",
-        "ECE",
-    ]
+    """Format the accuracies in reports/test.json and reports/train_NAME.json."""
+    count = scores["n_test"]
+    header = ["", "trained parameters", "validation accuracy", f"test accuracy (95 % interval), {count} questions"]
     rows = [
         [
             title(name),
             f"{training['parameters']['trainable']:,}",
             f"{training['valid']['accuracy']:.3f}",
             _accuracy_cell(scores[name]),
-            f"{scores[name]['macro_f1']:.3f}",
-            f"{scores[name]['ece']:.3f}",
         ]
         for name, training in trainings.items()
     ]
-    rows += [[title(name), "", "", _accuracy_cell(scores["baselines"][name]), "", ""] for name in BASELINES]
+    return markdown(
+        header, rows + [[title(name), "", "", _accuracy_cell(scores["baselines"][name])] for name in BASELINES]
+    )
+
+
+def score_table(scores: Mapping[str, Any], models: Sequence[str]) -> str:
+    """Format the other scores in reports/test.json, and how each model compares with the TF-IDF baseline."""
+    header = ["test", "macro F1", "log loss", "ECE", "ECE, calibrated", "against TF-IDF, exact McNemar test"]
     baseline = scores["baselines"]["tfidf_svm"]["accuracy"]
-    compared = []
-    for name in trainings:
+    rows = []
+    for name in models:
         accuracy = scores[name]["accuracy"]
-        side = "above" if accuracy > baseline else "below" if accuracy < baseline else "level with"
+        side = "above" if accuracy > baseline else "below" if accuracy < baseline else "level with it"
         p_value = scores["comparisons"][f"{name}_vs_tfidf_svm"]["mcnemar_p"]
-        compared.append(f"{title(name)} {side} it (p = {p_value:.2g})")
-    sentence = f"Compared with TF-IDF by an exact McNemar test: {', '.join(compared)}."
-    return f"{markdown(header, rows)}\n\n{textwrap.fill(sentence, 120)}"
+        numbers = (*(scores[name][key] for key in ("macro_f1", "loss", "ece")), scores[name]["calibrated"]["ece"])
+        rows.append([title(name), *(f"{number:.3f}" for number in numbers), f"{side}, p = {p_value:.2g}"])
+    return markdown(header, rows)
 
 
 def _accuracy_cell(score: Mapping[str, float]) -> str:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from qc.errors import QcError, explain, printable
-from qc.files import CONFIG, missing_files, read_json
+from qc.files import CONFIG, TOKENIZER, missing_files, read_json
 from qc.models.common import Classifier, Dropout, attention, attention_bias
 
 UpperLayers = int | Literal["all"]
@@ -316,7 +316,7 @@ def load_encoder(folder: Path, upper_layers: UpperLayers = 0, setting: str = "up
         QcError: Its files are missing or broken, or it is no encoder that this pipeline can use.
     """
     published = read_json(folder / CONFIG)
-    for name in missing_files([path.name for path in folder.iterdir()]):
+    for name in missing_files([path.name for path in folder.iterdir()] + [TOKENIZER]):  # which is not read here
         raise QcError(f"{folder / name}: no such file; `dvc checkout` or `dvc repro` restores it")
     # Imported here: it takes two seconds, and the model from scratch needs no encoder.
     from transformers import AutoModel
