@@ -54,6 +54,7 @@ def test_training_gives_the_same_bytes_without_the_test_split_and_the_raw_data(c
     before = outputs(copied)
     for path in (*held_out(copied), *(copied.root / "data/raw").iterdir()):
         path.unlink()
+    shutil.rmtree(copied.root / "data/tokenized")
     removed = before.keys() - outputs(copied).keys()
     for name in MODELS:
         shutil.rmtree(copied.root / f"models/{name}")

@@ -91,6 +91,8 @@ def test_the_report_of_the_test_scores_has_the_fixed_shape(finished):
         ]  # fmt: skip
         assert all(list(found[name][score]) == sorted(CLASSES) for score in ("f1", "precision", "recall"))
         assert list(found[name]["calibrated"]) == ["temperature", "loss", "ece", "brier"]
+        config = read_json(finished.root / f"models/{name}/config.json")
+        assert found[name]["calibrated"]["temperature"] == config["temperature"]
         assert 0 <= found[name]["accuracy_low"] <= found[name]["accuracy"] <= found[name]["accuracy_high"] <= 1
     assert {name: list(scores) for name, scores in found["baselines"].items()} == {
         name: ["accuracy", "accuracy_low", "accuracy_high"] for name in ("majority", "tfidf_svm")

@@ -464,3 +464,17 @@ def test_class_weights_of_the_settings_reach_the_loss_of_every_model(here, name)
             train_model(name, data, settings.model_copy(update={"class_weights": weights})).curve[0].train_loss
         )
     assert losses[0] != losses[1]
+
+
+def test_the_temperature_is_fitted_on_the_validation_split_by_its_final_logits(here):
+    settings = read_yaml(Settings, Path("params.yaml"), "params.yaml")
+    data = load_training_data("scratch", settings, Folders())
+    found = train_model("scratch", data, settings)
+    logits, labels = found.valid_logits.double(), torch.tensor(data.valid.labels)
+    assert nn.functional.cross_entropy(logits, labels).item() == pytest.approx(found.figures["valid"]["loss"])
+    losses = [nn.functional.cross_entropy(logits / t, labels).item() for t in np.geomspace(0.05, 20, 2000)]
+    best = np.geomspace(0.05, 20, 2000)[np.argmin(losses)]
+    if 0.05 < best < 20:
+        assert found.temperature == pytest.approx(best, rel=5e-3)
+    else:
+        assert found.temperature is None

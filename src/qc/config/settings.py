@@ -132,28 +132,17 @@ class _Settings(Section):
         if self.precision == "portable" and self.device != "cpu":
             raise InvalidValue("device", self.device, "cpu beside precision: portable, which is for CPUs")
         known = self.fetch.encoder_names()
-        for key, name in self.encoders_used().items():
-            if name not in known:
-                raise InvalidValue(key, name, f"an encoder of fetch.encoders: {', '.join(known)}")
+        for model, section in self.training().items():
+            key = "encoder" if "encoder" in type(section).model_fields else "tokenizer"
+            if section.tokenizer_name not in known:
+                expected = f"an encoder of fetch.encoders: {', '.join(known)}"
+                raise InvalidValue(f"train_{model}.{key}", section.tokenizer_name, expected)
         return self
 
     def training(self) -> dict[str, TrainingConfig]:
         """Every section `train_NAME`, by NAME."""
         sections = ((key.removeprefix("train_"), getattr(self, key)) for key in type(self).model_fields)
         return {name: section for name, section in sections if isinstance(section, TrainingConfig)}
-
-    def encoders_used(self) -> dict[str, str]:
-        """Every encoder whose tokenizer a model uses, by the key that names it."""
-        return {
-            f"train_{name}.{key}": getattr(section, key)
-            for name, section in self.training().items()
-            for key in ("encoder", "tokenizer")
-            if key in type(section).model_fields
-        }
-
-    def max_length_of(self, name: str) -> int:
-        """Tokens that a model keeps of a question, special tokens not counted."""
-        return self.training()[name].tokens_kept(self.max_length)
 
 
 Settings = create_model(
