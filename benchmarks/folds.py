@@ -14,8 +14,9 @@ from tqdm import tqdm
 from benchmarks import instead, ours
 from qc.commands.cross_validate import FOLDS
 from qc.commands.cross_validation import make_folds
+from qc.commands.tables import standard_error
 from qc.config.settings import Settings
-from qc.evaluation.tables import markdown, standard_error
+from qc.evaluation.tables import markdown
 from qc.stage import run
 
 
@@ -24,7 +25,7 @@ def main(settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
     section, data = settings.train_distilbert, ours.load("distilbert", settings)
     questions, correct = data.train.join(data.valid), 0.0
-    for fold in tqdm(make_folds(questions, FOLDS, settings.seed), unit="fold", disable=None):
+    for fold in tqdm(make_folds(questions.labels, questions.groups, FOLDS, settings.seed), unit="fold", disable=None):
         train, held_out = (instead.rows_of(questions.take(rows)) for rows in fold)
         model = instead.build("distilbert", settings, data)
         instead.trainer(model, train, section, settings, bf16=sys.argv[1] == "bf16")

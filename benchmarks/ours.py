@@ -30,9 +30,9 @@ from qc.training.trainer import train_model
 # What takes the time of a stage: phase, and the function whose calls are it, a phase within a phase by itself.
 PHASES = (
     ("data and encoder", run, "load_training_data"),
-    ("frozen layers", trainer, "precompute_frozen"),
+    ("frozen layers", trainer, "precompute_features"),
     ("training", trainer, "fit"),
-    ("validation", loop, "score"),
+    ("validation", loop, "predict"),
     ("writing", CheckpointFolder, "save"),
     ("writing", run, "save_model"),
 )

@@ -29,9 +29,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import instead, ours
 from benchmarks.ours import Timed, changed
+from qc.commands.tables import write_block
 from qc.config.settings import Settings
 from qc.errors import QcError
-from qc.evaluation.tables import markdown, write_block
+from qc.evaluation.tables import markdown
 from qc.files import read_json, write_json
 from qc.models.registry import MODELS
 from qc.runtime.device import Precision, pick_device, pick_precision

@@ -22,9 +22,10 @@ from typing import Any
 import yaml
 
 from benchmarks.ours import peak_memory
+from qc.commands.tables import write_block
 from qc.config.settings import Settings
 from qc.errors import QcError
-from qc.evaluation.tables import markdown, write_block
+from qc.evaluation.tables import markdown
 from qc.files import TOKENIZER, read_json, write_json
 from qc.paths import ENCODERS, FILES, PARAMS, RAW, SOURCES
 from qc.stage import run

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scale import PAGE
+from qc.commands.tables import write_block
 from qc.config.settings import Settings
 from qc.errors import QcError
-from qc.evaluation.tables import markdown, write_block
+from qc.evaluation.tables import markdown
 from qc.files import write_json
 from qc.models.registry import MODELS
 from qc.stage import run

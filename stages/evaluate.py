@@ -1,9 +1,9 @@
 """evaluate: score the models and the baselines on validation and test.
 
-Reads models/, data/split, data/encoders. Writes, for test, the scores people compare to metrics/test_NAME.json, a file
-each for `dvc metrics show`; all scores to reports/test.json; metrics/predictions.csv and the figures' tables in plots/.
-For validation, by which `qc check` judges a change: reports/validation.json and metrics/validation_predictions.csv. The
-model cards: reports/cards/NAME.md.
+Reads models/, data/split, data/encoders, reports/train_NAME.json and data/raw/files.json. Writes, for test, the scores
+people compare to metrics/test_NAME.json, a file each for `dvc metrics show`; all scores to reports/test.json;
+metrics/predictions.csv and the figures' tables in plots/. For validation, by which `qc check` judges a change:
+reports/validation.json and metrics/validation_predictions.csv. The model cards: reports/cards/NAME.md.
 
 This is the only stage that scores models on the test split. The baselines are fitted on train. Models predict in the
 precision that they were trained in, so validation scores are those of training.
@@ -32,20 +32,24 @@ def main(settings: Settings) -> None:
 
     seed_everything(settings.seed, settings.threads)
     device = pick_device(settings.device)
+    folders = {name: SPLIT / config.tokenizer_name for name, config in settings.training().items()}
+    # Every folder holds the same questions, each with the token ids of its tokenizer.
+    train, valid, test = (
+        QuestionTable.read(next(iter(folders.values())) / file, "id", "text", "label") for file in (TRAIN, VALID, TEST)
+    )
+    classes = valid.class_names.classes
     temperatures, valid_logits, test_logits = {}, {}, {}
-    for name, config in settings.training().items():
+    for name, folder in folders.items():
         trained = load_model(MODELS / name, ENCODERS)
-        trained.model.to(device)
-        temperatures[name] = trained.temperature
-        valid, test = (QuestionTable.read(SPLIT / config.tokenizer_name / file) for file in (VALID, TEST))
-        classes = valid.class_names.classes
         if trained.classes != classes:
             raise QcError(f"{MODELS / name}: trained for {trained.classes}, the data has {classes}; run `dvc repro`")
+        trained.model.to(device)
+        temperatures[name] = trained.temperature
+        splits = (QuestionTable.read(folder / file, "label", "input_ids") for file in (VALID, TEST))
         valid_logits[name], test_logits[name] = (
             trained.predict(trained.pack(split.input_ids, split.labels).to(device), trained.precision).double().numpy()
-            for split in (valid, test)  # the same questions for every tokenizer
+            for split in splits
         )
-    train = QuestionTable.read(SPLIT / config.tokenizer_name / TRAIN, "text", "label")
     valid_baselines, baselines = predict_baselines(
         train.texts, train.labels, valid.texts, test.texts, class_weights=settings.class_weights
     )
@@ -64,7 +68,7 @@ def main(settings: Settings) -> None:
     path = METRICS / "predictions.csv"
     columns = write_predictions(path, test.columns.to_pydict(), classes, probabilities, baselines["tfidf_svm"])
     write_figure_tables(PLOTS, columns, test.labels, probabilities, scores)
-    splits = {SPLIT / config.tokenizer_name / file: len(rows) for file, rows in ((TRAIN, train), (VALID, valid))}
+    splits = {name: {folder / TRAIN: len(train), folder / VALID: len(valid)} for name, folder in folders.items()}
     write_cards(CARDS, MODELS, REPORTS, ENCODERS, FILES, splits, scores, settings)
     print(accuracy_lines(scores))
 

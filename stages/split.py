@@ -27,7 +27,7 @@ def main(settings: Settings) -> None:
     from qc.evaluation.baselines import tfidf_accuracy
     from qc.files import file_sha256, new_folder, write_json
     from qc.questions.tables import QUESTIONS, VOCABULARY, QuestionTable
-    from qc.questions.tokenizers import Vocabulary
+    from qc.questions.vocabulary import Vocabulary
     from qc.split.audit import audit_leaks, describe_splits, leak_suspected
     from qc.split.groups import Reading, group_questions, sample_groups
     from qc.split.splits import split_questions, write_split
@@ -49,7 +49,7 @@ def main(settings: Settings) -> None:
     audit["tfidf_svm"] = tfidf_accuracy(train.texts, train.labels, test.texts, test.labels)
     suspected = leak_suspected(audit, config.leak_above, config.leak_above_baseline)
     figures = {
-        **describe_splits(parts, classes, settings.max_length),
+        **describe_splits(parts, classes, readings[0].max_length),
         **overlap,
         "leak_audit": audit,
         "leak_audit_questions": {name: len(rows) for name, rows in audited.items()},

@@ -22,7 +22,7 @@ def main(settings: Settings) -> None:
     from qc.questions.tables import QUESTIONS, VOCABULARY
     from qc.questions.text import case_twins
     from qc.questions.tokenized import question_table, take_inventory, write_tokenized
-    from qc.questions.tokenizers import Vocabulary, load_tokenizer
+    from qc.questions.tokenizers import describe_tokenizer, load_tokenizer
 
     config, names = settings.tokenize, settings.fetch.encoder_names()
     files = read_json(FILES)
@@ -42,7 +42,7 @@ def main(settings: Settings) -> None:
         )
         for name in names:
             tokenizer = load_tokenizer(ENCODERS / name)
-            vocabulary = Vocabulary.of_encoder(ENCODERS / name, tokenizer, config.lowercase, config.include_fine_label)
+            vocabulary = describe_tokenizer(ENCODERS / name, tokenizer, config.lowercase, config.include_fine_label)
             (folder / name).mkdir()
             write_tokenized(questions, tokenizer, vocabulary, folder / name / QUESTIONS)
             write_json(folder / name / VOCABULARY, vocabulary.record())

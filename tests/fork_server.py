@@ -30,7 +30,7 @@ LIBRARIES = [
     "celery.app.base", "configobj", "datasets", "dulwich.ignore", "dvc.cachemgr", "dvc.cli.parser", "dvc.data_cloud",
     "dvc.dirs", "dvc.repo.brancher", "dvc.repo.experiments.executor.local", "dvc.repo.experiments.queue.celery",
     "dvc.repo.experiments.show", "dvc.repo.graph", "dvc.repo.index", "dvc.repo.reproduce", "dvc.repo.trie",
-    "dvc.stage.cache", "dvc.ui.table", "dvc_data.hashfile.db.local", "dvc_data.index.checkout", "dvclive",
+    "dvc.stage.cache", "dvc.ui.table", "dvc_data.hashfile.db.local", "dvc_data.index.checkout",
     "huggingface_hub", "jinja2", "networkx", "optuna", "pyarrow.parquet", "pydantic.main",
     "pydantic.json_schema", "pygit2", "ruamel.yaml.mergevalue", "safetensors.torch", "scipy.special", "sklearn.dummy",
     "sklearn.feature_extraction.text", "sklearn.metrics", "sklearn.pipeline", "sklearn.svm", "tabulate", "tokenizers",

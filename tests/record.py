@@ -9,8 +9,8 @@ import subprocess
 
 import yaml
 
+from qc.commands.tables import replace_block, result_table, score_table, seed_table
 from qc.commands.update_readme import BEGIN, END
-from qc.evaluation.tables import replace_block, result_table, score_table, seed_table
 from qc.models.registry import MODELS
 from tests.project import ROOT
 

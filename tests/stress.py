@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-from qc.evaluation.tables import write_block
+from qc.commands.tables import write_block
 from tests import fork_server
 from tests.faults import DAMAGES, output_paths
 from tests.project import PROGRAMS, Project, outputs

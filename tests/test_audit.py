@@ -4,8 +4,9 @@ import pyarrow
 import pytest
 
 from qc.files import read_json
+from qc.questions.labels import UNKNOWN
 from qc.questions.tables import QuestionTable
-from qc.questions.tokenizers import Vocabulary
+from qc.questions.vocabulary import Vocabulary
 from qc.split.audit import audit_leaks, describe_splits, leak_suspected
 from qc.split.groups import Reading, group_questions
 from tests.conftest import CLASSES, FILLERS
@@ -16,12 +17,12 @@ VOCABULARY = Vocabulary("x", 100, 0, 1, [], [], "")
 def rows_of(*questions, others=(), max_length=64, vocabulary=VOCABULARY):
     """Rows of (text, coarse, fine, input_ids); `others` are the ids of more tokenizers."""
     texts, coarse, fine, input_ids = (list(column) for column in zip(*questions, strict=True))
-    pairs = sorted(set(zip(coarse, fine, strict=True)))
+    pairs = sorted({pair for pair in zip(coarse, fine, strict=True) if pair[1]})
     columns = {
         "official": [False] * len(texts),
         "text": texts,
         "label": [NAMES.index(name) for name in coarse],
-        "fine": [pairs.index(pair) for pair in zip(coarse, fine, strict=True)],
+        "fine": [pairs.index(pair) if pair[1] else UNKNOWN for pair in zip(coarse, fine, strict=True)],
     }
     tables = [
         QuestionTable(pyarrow.table({**columns, "input_ids": pyarrow.array(ids, pyarrow.list_(pyarrow.int32()))}))
@@ -71,6 +72,12 @@ def test_questions_are_the_same_where_one_of_the_tokenizers_cannot_tell_them_apa
     rows = rows_of(*questions, others=[[[1], [2], [2], [3], [4]], [[1], [2], [3], [3], [3]]])
     assert len(set(rows.groups)) == 1  # "b" is as "c", "c" as "d", "d" as "A", "A" as "a"
     assert rows.lengths.tolist() == [1] * 5
+
+
+def test_an_unknown_fine_class_is_no_conflict():
+    rows = rows_of(("a", "X", "p", [1]), ("a", "X", "", [1]), ("b", "Y", "p", [2]), ("b", "Y", "q", [2]))
+    figures = describe_splits({"train": rows}, NAMES, max_length=2)
+    assert figures["conflicting_fine_labels"] == 1  # "b"
 
 
 def test_questions_are_the_same_where_a_model_reads_no_further_than_they_agree():

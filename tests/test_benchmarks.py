@@ -13,16 +13,16 @@ from dvc.cli import parse_args
 from benchmarks import folds, instead, ours, run, scale, side_by_side
 from benchmarks.run import BEGIN, END, RESULTS, table
 from qc.commands.cross_validate import FOLDS
+from qc.commands.tables import replace_block
 from qc.config.settings import Settings
 from qc.errors import QcError
-from qc.evaluation.tables import replace_block
-from qc.inference.batches import pack
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.encoder import load_encoder
 from qc.models.prefix import PrefixClassifier
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.schema import read_yaml
 from tests.project import ROOT
+from tests.test_training import packed
 from tests.tiny import write_encoder
 
 pytestmark = pytest.mark.soak
@@ -48,7 +48,7 @@ def test_trainer_is_given_the_model_that_ours_trains(folder):
     theirs = instead.FineTuned(folder, section, 5).eval()
     model = DistilbertClassifier(load_encoder(folder, 2), 8, 0.3, "mean", 5).eval()
     model.head.load_state_dict(theirs.head.state_dict())
-    questions = pack([ids for ids, _ in ROWS], [label for _, label in ROWS], 12, pad_id=0)
+    questions = packed([ids for ids, _ in ROWS], [label for _, label in ROWS])
     batch = questions.batch(torch.arange(3))
     torch.testing.assert_close(model(batch.inputs, batch.mask), logits(theirs, ROWS, 9), atol=1e-5, rtol=1e-4)
     trained = [sum(p.numel() for p in each.parameters() if p.requires_grad) for each in (theirs, model)]
@@ -62,7 +62,7 @@ def test_the_prefix_compared_with_is_the_one_that_ours_trains(folder, layers):
     model = PrefixClassifier(load_encoder(folder, layers), 4, 5).eval()
     model.prefix.data, model.head.weight.data = theirs.prefix, theirs.head.weight
     model.head.bias.data = theirs.head.bias
-    batch = pack([ids for ids, _ in ROWS], [label for _, label in ROWS], 12, pad_id=0).batch(torch.arange(3))
+    batch = packed([ids for ids, _ in ROWS], [label for _, label in ROWS]).batch(torch.arange(3))
     torch.testing.assert_close(model(batch.inputs, batch.mask), logits(theirs, ROWS, 9), atol=1e-5, rtol=1e-4)
 
 

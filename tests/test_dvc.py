@@ -72,6 +72,7 @@ RERUNS = {
     "fetch/hub.py": ["fetch"],
     "questions/reader.py": ["tokenize"],
     "questions/raw.py": ["tokenize"],
+    "questions/tokenizers.py": ["tokenize"],
     "questions/text.py": ["tokenize", "split"],
     "split/audit.py": ["split"],
     "split/groups.py": ["split"],
@@ -81,7 +82,7 @@ RERUNS = {
     "inference/batches.py": [*TRAINING, "evaluate"],
     "models/scratch.py": ["train_scratch", "evaluate"],
     "models/prefix.py": ["train_prefix", "evaluate"],
-    "models/prefix_parameters.py": ["train_prefix", "evaluate"],
+    "models/prefix_parameters.py": ["split", "train_prefix", "evaluate"],
     "models/encoder.py": ["train_prefix", "train_distilbert", "evaluate"],
     "evaluation/metrics.py": ["evaluate"],
     "evaluation/cards.py": ["evaluate"],
@@ -91,6 +92,8 @@ RERUNS = {
     "commands/cross_validation.py": [],
     "commands/report_figures.py": [],
     "config/presets.py": [],
+    "config/sources.py": ["fetch", "tokenize"],  # names decide folders and formats
+    "commands/tables.py": [],
 }
 
 

@@ -21,7 +21,7 @@ from qc.models.common import Dropout
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.encoder import Encoder, load_encoder, use_attention
 from qc.models.prefix import PrefixClassifier
-from qc.questions.tokenizers import Vocabulary, load_tokenizer
+from qc.questions.tokenizers import describe_tokenizer, load_tokenizer
 from qc.training.loop import fit
 from qc.training.precomputed import OnFeatures, cast_frozen, precompute_features
 from tests.conftest import (
@@ -568,7 +568,7 @@ def test_the_pooling_is_the_first_token_or_the_mean_of_the_real_ones(folder, poo
 def test_every_family_is_trained_saved_loaded_and_exported(any_folder, tmp_path, name, layers):
     layers = "all" if family_of(any_folder) == "albert" else layers
     tokenizer = load_tokenizer(any_folder)
-    vocabulary = Vocabulary.of_encoder(any_folder, tokenizer)
+    vocabulary = describe_tokenizer(any_folder, tokenizer)
     sizes = DISTILBERT_SIZES if name == "distilbert" else {"prefix_length": 3, "classes": 5}
     kind = DistilbertClassifier if name == "distilbert" else PrefixClassifier
     model = kind(load_encoder(any_folder, layers), **sizes)
@@ -632,7 +632,7 @@ def saved(make, folder, tmp_path, name, sizes):
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    vocabulary = Vocabulary.of_encoder(folder, load_tokenizer(folder))
+    vocabulary = describe_tokenizer(folder, load_tokenizer(folder))
     config = about(folder, name, model.encoder.upper_layers, sizes, vocabulary)
     save_model(tmp_path / name, model, config)
     return tmp_path / name, model.eval()

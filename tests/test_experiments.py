@@ -64,7 +64,7 @@ def test_two_workers_run_a_grid_and_retrain_only_what_it_changes(queue):
     for name, data in found.items():
         log = queue.run("dvc", "queue", "logs", name)
         ran = re.findall(r"Running stage '(\w+)'", log)
-        assert [stage for stage in ran if stage in STAGES] == ["train_prefix", "evaluate"]
+        assert [stage for stage in ran if stage in STAGES] == ["fetch", "train_prefix", "evaluate"]
         lengths.add(data["params"]["params.yaml"]["data"]["train_prefix"]["prefix_length"])
         metrics = {path: content["data"] for path, content in data["metrics"].items()}
         assert metrics["metrics/train_prefix.json"].keys() == {"valid_accuracy"}

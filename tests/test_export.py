@@ -18,7 +18,8 @@ from qc.inference.model_folder import TrainedModel
 from qc.inference.predictor import Predictor
 from qc.models.scratch import ScratchClassifier
 from qc.questions.tables import QuestionTable
-from qc.questions.tokenizers import Vocabulary, load_tokenizer
+from qc.questions.tokenizers import load_tokenizer
+from qc.questions.vocabulary import Vocabulary
 from tests.conftest import label_lines
 from tests.test_training import SIZES
 
@@ -92,7 +93,7 @@ def classifier():
         torch.manual_seed(0)
         model = ScratchClassifier(replace(SIZES, max_length=max_length, mask_padding=mask_padding, pad_id=3))
         vocabulary = Vocabulary("x", 30, 3, 1, [], [], "", lowercase=True)
-        return TrainedModel(model, ["a", "b", "c"], max_length, vocabulary)
+        return TrainedModel(model, ["a", "b", "c"], max_length, vocabulary, "fp32", None)
 
     return make
 

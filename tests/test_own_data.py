@@ -171,7 +171,13 @@ def test_a_path_elsewhere_is_taken_and_its_folder_is_nowhere_recorded(project, t
     assert f"{path}: DVC does not watch this file" in project.stage("fetch")
     assert read_json(project.root / "data/raw/files.json")["train"]["name"] == "mine.label"
     path.unlink()
-    project.stage("tokenize")
+    project.set("seed", 7)  # fetch reads all of params.yaml, and runs again
+    kept = outputs(project)
+    assert "warning: fetch.train: mine.label is not here; data/raw/train.label, its copy, stays" in project.stage(
+        "fetch"
+    )
+    assert outputs(project) == kept
+    (project.root / "data/raw/train.label").write_text("A:b changed\n")
     assert "no file is there" in project.stage("fetch", status=1)
 
 

@@ -11,15 +11,15 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from qc.commands.tables import seed_table
 from qc.config.settings import Settings
 from qc.evaluation import baselines
 from qc.evaluation.baselines import predict_baselines
-from qc.evaluation.tables import seed_table
 from qc.files import read_csv, read_json
 from qc.questions.tables import QuestionTable
 from qc.schema import read_yaml
 from stages import evaluate
-from tests.conftest import CLASSES, ENCODER_FILES, STAGES, VOCABULARY, in_soak, outputs
+from tests.conftest import CLASSES, ENCODER_FILES, STAGES, VOCABULARY, in_soak, outputs, pin
 
 MODELS = ("scratch", "prefix", "distilbert")
 SCREEN = 160  # columns
@@ -238,6 +238,8 @@ def test_two_encoder_families_serve_both_models(restored):
     restored.repro()
     for name, encoder in (("scratch", "tiny-mpnet"), ("prefix", "tiny-distilbert"), ("distilbert", "tiny-mpnet")):
         assert read_json(restored.root / f"models/{name}/config.json")["vocabulary"]["tokenizer"] == encoder
+        split = pin(restored.root / f"data/split/{encoder}/train.parquet")["sha256"]
+        assert split in (restored.root / f"reports/cards/{name}.md").read_text()
     assert not (restored.root / "data/encoders/tiny-bert").exists()
 
 

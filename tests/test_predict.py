@@ -285,7 +285,7 @@ def test_a_question_of_which_the_model_is_unsure_is_not_answered(here, capsys, m
     monkeypatch.setattr(predict_command, "load", with_temperature)
     assert main(["predict", *asked, "0", "--json"]) == 0
     printed = capsys.readouterr()
-    warned = "warning: models/scratch: probabilities are not calibrated, since validation had too few mistakes"
+    warned = "warning: models/scratch: probabilities are not calibrated, since no temperature could be fitted"
     assert printed.err.startswith(warned) if temperature is None else not printed.err
     found = [json.loads(line) for line in printed.out.splitlines()]
     for each, other in zip(found, plain, strict=True):

@@ -21,7 +21,7 @@ from qc.files import read_json, write_csv, write_json
 from qc.models.registry import MODELS
 from tests.conftest import ROOT
 
-NOT_CALIBRATED = "not calibrated (T = 1, too few mistakes on validation)"
+NOT_CALIBRATED = "not calibrated (T = 1, none could be fitted on validation)"
 HOSTILE = '<img src="https://example.org/x.png" onerror="document.title=1"><script>document.title=2</script>'
 # Eight questions of three classes. A model gives the predicted class 0.9, each other class 0.05.
 LABELS = [0, 0, 0, 0, 1, 1, 1, 2]

@@ -14,7 +14,7 @@ from qc.inference.batches import pack
 from qc.questions.reader import LabelledQuestion
 from qc.questions.tables import QuestionTable
 from qc.questions.tokenized import take_inventory
-from qc.questions.tokenizers import Vocabulary
+from qc.questions.vocabulary import Vocabulary
 from qc.split.groups import Reading, group_questions, sample_groups
 from tests.conftest import ROOT, label_lines
 

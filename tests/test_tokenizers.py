@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from qc.errors import QcError
-from qc.questions.tokenizers import Vocabulary, load_tokenizer, token_ids
+from qc.questions.tokenizers import describe_tokenizer, load_tokenizer, token_ids
 
 TEXTS = [
     "Who wrote Hamlet ?",
@@ -61,7 +61,7 @@ def folder(request, tmp_path):
 
 def test_ids_are_those_of_the_tokenizer_with_its_own_special_tokens(folder):
     tokenizer = load_tokenizer(folder)
-    vocabulary = Vocabulary.of_encoder(folder, tokenizer)
+    vocabulary = describe_tokenizer(folder, tokenizer)
     assert (vocabulary.before, vocabulary.after, vocabulary.pad_id) == ([0], [2], 1)
     reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
     reference.no_truncation()
@@ -76,7 +76,7 @@ def test_ids_are_those_of_the_tokenizer_with_its_own_special_tokens(folder):
 
 def test_what_no_token_stands_for_is_unknown(folder):
     tokenizer = load_tokenizer(folder)
-    vocabulary = Vocabulary.of_encoder(folder, tokenizer)
+    vocabulary = describe_tokenizer(folder, tokenizer)
     (found,) = token_ids(tokenizer, ["ħ"], vocabulary)
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     if model["type"] == "BPE" and model["unk_token"] is None:
@@ -93,7 +93,7 @@ def test_a_text_of_which_nothing_is_left_is_one_unknown_token(tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text("{}")
     tokenizer = load_tokenizer(tmp_path)
-    assert token_ids(tokenizer, ["x x"], Vocabulary.of_encoder(tmp_path, tokenizer)) == [[0, 3, 2]]
+    assert token_ids(tokenizer, ["x x"], describe_tokenizer(tmp_path, tokenizer)) == [[0, 3, 2]]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_padding_is_the_encoders_then_the_tokenizers_then_the_token_of_that_name
         tokenizer.enable_padding(pad_id=padding)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert Vocabulary.of_encoder(tmp_path, load_tokenizer(tmp_path)).pad_id == expected
+    assert describe_tokenizer(tmp_path, load_tokenizer(tmp_path)).pad_id == expected
 
 
 def test_a_tokenizer_without_padding_is_refused_with_what_to_do(tmp_path):
@@ -115,15 +115,15 @@ def test_a_tokenizer_without_padding_is_refused_with_what_to_do(tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(QcError, match=r"no padding id; write it into .*config\.json as pad_token_id"):
-        Vocabulary.of_encoder(tmp_path, load_tokenizer(tmp_path))
+        describe_tokenizer(tmp_path, load_tokenizer(tmp_path))
 
 
 def test_an_added_token_counts_in_the_vocabulary(folder):
     tokenizer = load_tokenizer(folder)
-    before = Vocabulary.of_encoder(folder, tokenizer)
+    before = describe_tokenizer(folder, tokenizer)
     tokenizer.add_tokens(["one more"])
     tokenizer.save(str(folder / "tokenizer.json"))
-    found = Vocabulary.of_encoder(folder, load_tokenizer(folder))
+    found = describe_tokenizer(folder, load_tokenizer(folder))
     assert found.size == before.size + 1
     assert found.tokenizer_sha256 != before.tokenizer_sha256
 
@@ -134,7 +134,7 @@ def test_a_tokenizer_without_special_tokens_puts_none(tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text("{}")
     tokenizer = load_tokenizer(tmp_path)
-    vocabulary = Vocabulary.of_encoder(tmp_path, tokenizer)
+    vocabulary = describe_tokenizer(tmp_path, tokenizer)
     assert (vocabulary.before, vocabulary.after) == ([], [])
     assert token_ids(tokenizer, TEXTS, vocabulary) == [found.ids for found in tokenizer.encode_batch(TEXTS)]
 

@@ -23,7 +23,7 @@ from qc.models.parameters import TrainingConfig
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.models.scratch_parameters import ScratchTrainingConfig
 from qc.paths import Folders
-from qc.questions.tokenizers import Vocabulary
+from qc.questions.vocabulary import Vocabulary
 from qc.runtime.device import pick_device, pick_precision, seed_everything
 from qc.schema import read_yaml
 from qc.training.data import load_training_data

@@ -58,7 +58,7 @@ def explain(error: BaseException) -> str | None:
         return f"not enough memory{words and f': {words}'}; {LESS_MEMORY}{_limit()}"
     if isinstance(error, OSError) and error.errno:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{reason(error)}; earlier outputs stay; correct this, and run the same command again{_limit()}"
+        return f"{where}{reason(error)}; correct this, and run the same command again{_limit()}"
     return None
 
 

@@ -63,7 +63,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             temporary.mkdir()
             yield temporary
             temporary.chmod(0o755)
-            for written in temporary.iterdir():
+            for written in temporary.rglob("*"):
                 _flush(written)
             old = temporary.with_name(f"{temporary.name}.old")
             if path.exists():

@@ -10,9 +10,10 @@ over the questions; that of the difference is smaller, since both settings answe
 from argparse import ArgumentParser, Namespace
 
 from qc.commands.cross_validation import change_settings, cross_validate
+from qc.commands.tables import standard_error
 from qc.errors import QcError
 from qc.evaluation.metrics import mcnemar_p
-from qc.evaluation.tables import markdown, standard_error
+from qc.evaluation.tables import markdown
 from qc.models.registry import MODELS
 from qc.paths import PARAMS, Folders
 from qc.stage import load_settings

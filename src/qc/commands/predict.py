@@ -167,8 +167,7 @@ def calibrate(predictor: Predictor, folder: Path) -> None:
     fitted = predictor.trained.temperature
     if fitted is None:
         print(
-            f"warning: {folder}: probabilities are not calibrated, since validation had too few mistakes to fit a "
-            "temperature",
+            f"warning: {folder}: probabilities are not calibrated, since no temperature could be fitted on validation",
             file=sys.stderr,
         )
     predictor.temperature = fitted or 1.0

@@ -19,9 +19,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from qc.commands.report_figures import Point, line_chart
+from qc.commands.tables import seed_values
 from qc.errors import QcError, printable
 from qc.evaluation.metrics import ECE_BINS
-from qc.evaluation.tables import NOT_CALIBRATED, seed_values, temperature_text, title
+from qc.evaluation.tables import NOT_CALIBRATED, temperature_text, title
 from qc.files import new_file, read_csv, read_json, truncate_text, unescape_formula
 from qc.models.registry import MODELS
 from qc.paths import METRICS, PAGE, PARAMS, PLOTS, REPORTS, SEEDS, SUSPECTS, SUSPECTS_SUMMARY

@@ -14,8 +14,8 @@ from typing import Any
 
 from dvc.api import metrics_show
 
+from qc.commands.tables import seed_table
 from qc.errors import QcError
-from qc.evaluation.tables import seed_table
 from qc.files import write_json
 from qc.models.registry import MODELS
 from qc.paths import METRICS, SEEDS

@@ -27,9 +27,10 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from tabulate import tabulate
 
+from qc.commands.tables import standard_error
 from qc.config.settings import Settings
 from qc.errors import QcError
-from qc.evaluation.tables import standard_error, title
+from qc.evaluation.tables import title
 from qc.paths import CHECKPOINTS, Folders
 from qc.runtime.device import pick_device
 from qc.schema import validate

@@ -2,8 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 
+from qc.commands.tables import result_table, score_table, seed_table, write_block
 from qc.errors import QcError
-from qc.evaluation.tables import result_table, score_table, seed_table, write_block
 from qc.files import read_json
 from qc.models.registry import MODELS
 from qc.paths import EVALUATION_PAGE, README, REPORTS, SEEDS

@@ -40,7 +40,7 @@ def write_cards(
     reports: Path,
     encoders: Path,
     files: Path,
-    splits: Mapping[Path, int],
+    splits: Mapping[str, Mapping[Path, int]],
     scores: Mapping[str, Any],
     settings: "Settings",
 ) -> None:
@@ -52,7 +52,7 @@ def write_cards(
         reports: Folder with train_NAME.json.
         encoders: Folder of the encoders.
         files: data/raw/files.json.
-        splits: Files of the train and validation splits, and their numbers of questions.
+        splits: For each model the files of its train and validation split, and their numbers of questions.
         scores: Content of reports/test.json.
         settings: All of params.yaml.
     """
@@ -100,7 +100,7 @@ def write_cards(
                 select_by=training["select_by"],
                 parameters=markdown(["parameter", "value"], list(parameters.items())),
                 files=[{"use": USES[key], **source} for key, source in sources.items()],
-                splits=[(path.stem, count, file_sha256(path)) for path, count in splits.items()],
+                splits=[(path.stem, count, file_sha256(path)) for path, count in splits[name].items()],
                 n_test=scores["n_test"],
             )
             (temporary / f"{name}.md").write_text(f"{str(card).rstrip()}\n", encoding="utf-8")

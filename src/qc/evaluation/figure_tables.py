@@ -9,7 +9,6 @@ import numpy as np
 
 from qc.evaluation.metrics import coverage_curve, reliability_bins
 from qc.evaluation.scores import Arrays, Temperatures, calibrate
-from qc.evaluation.tables import temperature_text
 from qc.files import write_csv
 
 MISTAKES = 20  # of each model
@@ -60,7 +59,7 @@ def write_coverage(folder: Path, labels: np.ndarray, logits: Arrays, temperature
     """
     rows = [
         # Rounded down: a confidence above the question's own would not answer it.
-        [name, temperature_text(temperatures[name]), math.floor(confidence * 1e6) / 1e6, coverage, accuracy]
+        [name, temperatures[name], math.floor(confidence * 1e6) / 1e6, coverage, accuracy]
         for name, array in logits.items()
         for confidence, coverage, accuracy in coverage_curve(calibrate(array, temperatures[name]), labels)
     ]

@@ -5,6 +5,7 @@ Notable:
 - the hub is asked once for an encoder: then the record beside its files holds their hashes
 """
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -29,6 +30,7 @@ from qc.fetch.http import Downloader
 from qc.fetch.hub import hub_places, list_files, read_licence
 from qc.files import CARD, CONFIG, RECORD, TOKENIZER, WEIGHTS, encoder_files, missing_files, read_json
 
+RAW_RECORD = "files.json"  # beside the question files
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -122,6 +124,10 @@ class Resolver:
             expected = Digest(None, sha256 or "")  # the settings require one for an address
             return QuestionFile(target, expected, name, [*self._mirrored(name), reference], name, None, columns)
         path = Path(reference)
+        inside = not path.is_absolute() and ".." not in path.parts
+        name = path.as_posix() if inside else path.name
+        if not path.is_file() and self._is_kept(target, folder, key, name):
+            path = target
         if not path.is_file():
             fault = ": no such file; expected null, or the path of a table with the columns text and label"
             if key != "corrections":
@@ -136,9 +142,21 @@ class Resolver:
                 f"{path}: SHA-256 {expected.value}, but params.yaml has fetch.{key}_sha256: {sha256}; put the right "
                 "file there, or its SHA-256 into params.yaml"
             )
-        inside = not path.is_absolute() and ".." not in path.parts
-        name = path.as_posix() if inside else path.name
         return QuestionFile(target, expected, path.name, [path], name, None, columns)
+
+    def _is_kept(self, target: Path, folder: Path, key: str, name: str) -> bool:
+        """Whether `target` is what an earlier run recorded of the file `name`, which is not here."""
+        try:
+            record = read_json(folder / RAW_RECORD).get(key, {})
+        except QcError:
+            return False
+        kept = record.get("name") == name and Digest(record["bytes"], record["sha256"]).matches(target)
+        if kept:
+            print(
+                f"warning: fetch.{key}: {name} is not here; the copy of an earlier run, {target}, stays",
+                file=sys.stderr,
+            )
+        return kept
 
     def encoder(self, reference: str, folder: Path) -> EncoderFolder:
         """Resolve a reference to an encoder, whose files go to `folder`, named after it.
@@ -148,7 +166,7 @@ class Resolver:
         """
         name = encoder_name(reference)
         if is_folder(reference):
-            source = Path(reference)
+            source = Path(reference) if Path(reference).is_dir() else folder  # else the copy of an earlier run
             files = _choose(reference, [path.name for path in source.glob("*") if path.is_file()])
             requests = [
                 FileRequest(folder / file, Digest.of_file(source / file), f"{name}/{file}", [source / file])

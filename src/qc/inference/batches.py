@@ -19,7 +19,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     import pyarrow
 
-    from qc.questions.tokenizers import Vocabulary
+    from qc.questions.vocabulary import Vocabulary
 
 PIECE = 65_536  # questions that are packed at a time
 GPU_MULTIPLE = 8  # of the lengths of batches on a GPU: its kernels prefer it, and a compiler sees few shapes

@@ -21,7 +21,7 @@ from qc.inference.logits import predict
 from qc.inference.weights import load_trained_weights, read_weights, write_weights
 from qc.models.common import Classifier
 from qc.models.registry import MODELS
-from qc.questions.tokenizers import Vocabulary
+from qc.questions.vocabulary import Vocabulary
 from qc.runtime.device import Precision
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class TrainedModel:
         max_length: Tokens kept of a question, special tokens not counted.
         vocabulary: Its token ids.
         precision: Of the matrix products in training.
-        temperature: Softmax temperature fitted on validation; None where validation had too few mistakes to tell.
+        temperature: Softmax temperature fitted on validation; None where none could be fitted.
     """
 
     model: Classifier

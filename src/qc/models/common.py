@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from qc.models.encoder import Encoder, UpperLayers
-    from qc.models.parameters import TrainingConfig
+    from qc.models.encoder import Encoder
+    from qc.models.parameters import TrainingConfig, UpperLayers
 
 SHORT = 64  # tokens up to which attention is written out
 BITS = 16  # of randomness for an element of a dropout mask: the share of zeros is exact to 1/65536
@@ -45,8 +45,8 @@ class HierarchicalHead(nn.Linear):
 
         features (B, H) -> logits (B, classes + fine classes) -> coarse logits (B, classes)
 
-    In training the fine classes are a second task. In prediction their probabilities, summed by coarse class, are a
-    second opinion on the coarse class. Without fine classes the head is a linear layer.
+    In training the fine classes are a second task. In prediction their probabilities, summed by coarse class, are
+    averaged with those of the coarse classes. Without fine classes the head is a linear layer.
 
     Source: Caruana, "Multitask Learning", Machine Learning 1997.
 

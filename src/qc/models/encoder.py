@@ -14,7 +14,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +24,8 @@ from qc.errors import QcError, explain, printable
 from qc.files import CONFIG, TOKENIZER, missing_files, read_json
 from qc.models.common import Classifier, Dropout, attention, attention_bias
 
-UpperLayers = int | Literal["all"]
+if TYPE_CHECKING:
+    from qc.models.parameters import UpperLayers
 
 TRIAL = (11, 5)  # tokens of the two questions of the trial
 TOLERANCE = 1e-4  # of a hidden state, for what padding may change
@@ -44,7 +45,7 @@ class EncoderClassifier(Classifier):
     encoder: "Encoder"
 
     @classmethod
-    def load_encoder(cls, folder: Path, upper_layers: UpperLayers) -> "Encoder":
+    def load_encoder(cls, folder: Path, upper_layers: "UpperLayers") -> "Encoder":
         """Load the encoder in `folder`, see `load_encoder`."""
         return load_encoder(folder, upper_layers, f"params.yaml: {cls.layers_setting}")
 
@@ -71,7 +72,7 @@ class Encoder(nn.Module):
     lower_layers: int
     hidden_size: int
 
-    def __init__(self, model: nn.Module, upper_layers: UpperLayers = 0, setting: str = "upper_layers") -> None:
+    def __init__(self, model: nn.Module, upper_layers: "UpperLayers" = 0, setting: str = "upper_layers") -> None:
         super().__init__()
         self.model, self.upper_layers = model, upper_layers
         self.upper_modules: tuple[nn.Module, ...] = ()
@@ -304,7 +305,7 @@ def _leaves(output: Tensor) -> set[int]:
     return found
 
 
-def load_encoder(folder: Path, upper_layers: UpperLayers = 0, setting: str = "upper_layers") -> Encoder:
+def load_encoder(folder: Path, upper_layers: "UpperLayers" = 0, setting: str = "upper_layers") -> Encoder:
     """Build the pretrained encoder in `folder`, in fp32 and evaluation mode.
 
     Args:

@@ -18,7 +18,8 @@ from qc.errors import QcError, listed
 from qc.questions.labels import UNKNOWN, Labels, join_fine
 from qc.questions.reader import LabelledQuestion
 from qc.questions.text import model_text
-from qc.questions.tokenizers import Vocabulary, token_ids
+from qc.questions.tokenizers import token_ids
+from qc.questions.vocabulary import Vocabulary
 
 BATCH = 16_384  # questions that are in memory at once
 TREATED = "model_text"  # column of the text as the tokenizer gets it; not written

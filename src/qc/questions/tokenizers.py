@@ -8,82 +8,41 @@ Notable:
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from qc.errors import QcError
 from qc.files import CONFIG, TOKENIZER, read_json
+from qc.questions.vocabulary import Vocabulary
 
 PADDING = ("[PAD]", "<pad>", "<|padding|>")  # names of the padding token in published tokenizers
 PROBES = ("a", "1", "?")  # any tokenizer has a token for one of them
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """The ids of a tokenizer, and how texts are treated before it: the content of vocabulary.json.
+def describe_tokenizer(
+    folder: Path, tokenizer: Tokenizer, lowercase: bool = False, include_fine_label: bool = False
+) -> Vocabulary:
+    """Describe the tokenizer of the encoder in `folder`.
 
-    Attributes:
-        tokenizer: Name of the encoder that it belongs to.
-        size: Number of ids, added tokens included.
-        pad_id: Id of padding.
-        unknown_id: Id of an unknown token; the padding id where the tokenizer has a token for everything.
-        before: Ids of the special tokens before a text.
-        after: Ids of the special tokens after a text.
-        tokenizer_sha256: SHA-256 of tokenizer.json.
-        lowercase: Whether texts are lower-cased first.
-        include_fine_label: Whether the fine label stands before the question.
+    Raises:
+        QcError: No padding id is to be found.
     """
-
-    tokenizer: str
-    size: int
-    pad_id: int
-    unknown_id: int
-    before: list[int]
-    after: list[int]
-    tokenizer_sha256: str
-    lowercase: bool = False
-    include_fine_label: bool = False
-
-    @property
-    def special_counts(self) -> tuple[int, int]:
-        """Number of special tokens before and after a text."""
-        return len(self.before), len(self.after)
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read vocabulary.json."""
-        return cls(**read_json(path))
-
-    def record(self) -> dict[str, Any]:
-        """Content of vocabulary.json."""
-        return asdict(self)
-
-    @classmethod
-    def of_encoder(
-        cls, folder: Path, tokenizer: Tokenizer, lowercase: bool = False, include_fine_label: bool = False
-    ) -> Self:
-        """Describe the tokenizer of the encoder in `folder`.
-
-        Raises:
-            QcError: No padding id is to be found.
-        """
-        content = (folder / TOKENIZER).read_bytes()
-        described, known = json.loads(content), tokenizer.get_vocab(with_added_tokens=True)
-        pad_id = _find_padding(described, read_json(folder / CONFIG), known)
-        if pad_id is None:
-            raise QcError(
-                f"{folder / TOKENIZER}: no padding id; write it into {folder / CONFIG} as "
-                f"pad_token_id, or name the token one of {', '.join(PADDING)}"
-            )
-        model = described["model"]
-        unknown_id = model["unk_id"] if model.get("unk_id") is not None else known.get(model.get("unk_token"), pad_id)
-        before, after = _special_ids(tokenizer)
-        size, digest = max(known.values()) + 1, hashlib.sha256(content).hexdigest()
-        return cls(folder.name, size, pad_id, unknown_id, before, after, digest, lowercase, include_fine_label)
+    content = (folder / TOKENIZER).read_bytes()
+    described, known = json.loads(content), tokenizer.get_vocab(with_added_tokens=True)
+    pad_id = _find_padding(described, read_json(folder / CONFIG), known)
+    if pad_id is None:
+        raise QcError(
+            f"{folder / TOKENIZER}: no padding id; write it into {folder / CONFIG} as "
+            f"pad_token_id, or name the token one of {', '.join(PADDING)}"
+        )
+    model = described["model"]
+    unknown_id = model["unk_id"] if model.get("unk_id") is not None else known.get(model.get("unk_token"), pad_id)
+    before, after = _special_ids(tokenizer)
+    size, digest = max(known.values()) + 1, hashlib.sha256(content).hexdigest()
+    return Vocabulary(folder.name, size, pad_id, unknown_id, before, after, digest, lowercase, include_fine_label)
 
 
 def _find_padding(tokenizer: dict[str, Any], config: dict[str, Any], known: dict[str, int]) -> int | None:

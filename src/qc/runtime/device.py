@@ -100,6 +100,6 @@ def describe_processor(device: torch.device) -> dict[str, Any]:
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Context of a forward pass: matrix products in bf16, or everything in fp32.
 
-    Enter it anew for every step: on exit it drops the bf16 copies of weights, which the step then changes.
+    Enter another one for every step: on exit it drops the bf16 copies of weights, which the step then changes.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from qc.questions.labels import UNKNOWN
 from qc.split.groups import GroupedQuestions
 from qc.split.splits import most_frequent
 
@@ -77,7 +78,8 @@ def _duplicates(splits: Mapping[str, GroupedQuestions], key: str) -> dict[str, A
 
 
 def _conflicts(groups: np.ndarray, labels: np.ndarray) -> int:
-    """Count the different questions with more than one label."""
+    """Count the different questions with more than one label; an unknown one is none."""
+    groups, labels = groups[labels != UNKNOWN], labels[labels != UNKNOWN]
     pairs = np.unique(np.stack((groups, labels), axis=1), axis=0)
     return int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
 

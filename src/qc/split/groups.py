@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from qc.questions.tables import QuestionTable
 from qc.questions.text import normalize_text
-from qc.questions.tokenizers import Vocabulary
+from qc.questions.vocabulary import Vocabulary
 
 PIECE = 65_536  # texts that are Python strings at once
 

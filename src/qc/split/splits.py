@@ -7,6 +7,7 @@ Notable:
 - each class is split on its own, so that every split has the classes in the same shares
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,7 +161,8 @@ def _check_left(
 
 def write_split(questions: QuestionTable, rows: np.ndarray, groups: np.ndarray, path: Path) -> None:
     """Write some questions as a Parquet file, with the number of the group (N,) of each."""
-    disable_progress_bars()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     chosen = Dataset(questions.take(rows).columns.drop_columns("official"))
     chosen.add_column("group", groups).to_parquet(path)
 

@@ -10,7 +10,7 @@ from qc.files import TOKENIZER, encoder_files, file_sha256
 from qc.models.registry import MODELS
 from qc.questions.labels import Labels
 from qc.questions.tables import TRAIN, VALID, VOCABULARY, QuestionTable
-from qc.questions.tokenizers import Vocabulary
+from qc.questions.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from qc.config.settings import Settings
@@ -57,7 +57,8 @@ def load_training_data(name: str, settings: "Settings", folders: "Folders") -> T
     files = {f"{encoder_folder.name}/{TOKENIZER}": vocabulary.tokenizer_sha256}
     if encoder:
         prefix = model_class.prefix_positions(config)
-        _check_encoder(encoder, vocabulary, name, prefix, config.tokens_kept(settings.max_length))
+        key = f"train_{name}.max_length" if config.max_length else "max_length"
+        _check_encoder(encoder, vocabulary, name, prefix, key, config.tokens_kept(settings.max_length))
         names = [file for file in encoder_files([path.name for path in encoder_folder.iterdir()]) if file != TOKENIZER]
         files |= {f"{encoder_folder.name}/{file}": _sha256(encoder_folder / file) for file in names}
     return TrainingData(
@@ -78,8 +79,10 @@ def _sha256(path: Path) -> str:
         raise QcError(f"{path}: {reason(error)}; `dvc checkout` or `dvc repro` restores it") from None
 
 
-def _check_encoder(encoder: "Encoder", vocabulary: Vocabulary, name: str, prefix: int, max_length: int) -> None:
-    """Raise QcError where an encoder has fewer word vectors or positions than a model needs."""
+def _check_encoder(
+    encoder: "Encoder", vocabulary: Vocabulary, name: str, prefix: int, key: str, max_length: int
+) -> None:
+    """Raise QcError where an encoder has fewer word vectors or positions than a model needs; `key` sets the length."""
     if encoder.vocab_size < vocabulary.size:
         raise QcError(
             f"params.yaml: train_{name}.encoder: invalid value {vocabulary.tokenizer!r}: its tokenizer has "
@@ -91,6 +94,6 @@ def _check_encoder(encoder: "Encoder", vocabulary: Vocabulary, name: str, prefix
     if longest is not None and max_length > longest - special:
         before = f" and a prefix of {prefix}" if longest < encoder.max_positions else ""
         raise QcError(
-            f"params.yaml: max_length: invalid value {max_length}; expected 1 to {longest - special}, the positions of "
+            f"params.yaml: {key}: invalid value {max_length}; expected 1 to {longest - special}, the positions of "
             f"{vocabulary.tokenizer} less {special} special tokens{before}"
         )

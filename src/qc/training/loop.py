@@ -114,7 +114,7 @@ def fit(
         class_weights: Weight of the questions of each class in the loss, (classes,); None: all the same.
         forward: What maps a batch of the splits to the model's logits; None: the model itself.
         compiled: Run the training passes through `torch.compile`.
-        start: Checkpoint to resume from; None starts anew.
+        start: Checkpoint to resume from; None: start from epoch 1.
         report: Called after every epoch with a checkpoint, whose tensors the next epoch changes in place.
 
     Raises:

@@ -68,16 +68,17 @@ def precompute_features(
     lengths = torch.ones_like(questions.lengths) if model.pools_features else questions.lengths
     cached = replace(questions, lengths=lengths, pad_id=None)
     plan = bucket_by_length(questions.lengths, evaluation_batch(questions.device))
+    local = shard(plan) or plan[:1]  # with fewer batches than processes, some repeat the first
     bar = tqdm(
-        shard(plan) or plan[:1],  # with fewer batches than processes, some repeat the first
+        zip(local, questions.batches(local), strict=True),
+        total=len(local),
         desc="frozen layers",
         unit="batch",
         leave=False,
         disable=None if is_main_process() else True,
     )
     values = None
-    for indices in bar:
-        batch = questions.batch(indices)
+    for indices, batch in bar:
         with torch.no_grad(), autocast(questions.device, precision):
             features = model.features(batch.inputs, batch.mask)  # (B, T or 1, H)
         if values is None:
