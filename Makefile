@@ -35,7 +35,7 @@ lint: $(STAMP)  ## ruff: rules and formatting
 bench: $(STAMP)  ## time ours and what one would run instead (about 40 minutes); writes benchmarks/results.json
 	@python -m benchmarks.run
 
-lock:  ## resolve pyproject.toml anew into requirements.txt, which every stage depends on, and requirements-dev.txt
+lock:  ## resolve pyproject.toml again into requirements.txt, which every stage depends on, and requirements-dev.txt
 	@echo "resolving pyproject.toml in a fresh environment (about three minutes)"
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" \
 		&& freeze() { "$$folder/bin/pip" list --format=freeze | grep -viE '^(pip|qc)==' | sed 's/+cpu$$//' | LC_ALL=C sort -f; } \

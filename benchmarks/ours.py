@@ -73,12 +73,12 @@ def drawn(questions: int, count: int) -> np.ndarray:
     return np.concatenate([rng.permutation(questions) for _ in range(-(-count // questions))])[:count]
 
 
-def train(name: str, settings: Settings, count: int | None = None) -> Timed:
-    """Train the model NAME as its stage does, with at least two epochs.
+def train(name: str, settings: Settings, count: int | None = None, data: TrainingData | None = None) -> Timed:
+    """Train the model NAME as its stage does, with at least two epochs, on `data` or on what `load` reads.
 
     The first epoch counts as the others do on average, and the rest of its time as what was before it.
     """
-    data = load(name, settings, count)
+    data = data or load(name, settings, count)
     torch.use_deterministic_algorithms(True)
     moments = [time.perf_counter()]
     trained = train_model(name, data, settings, report=lambda checkpoint: moments.append(time.perf_counter()))

@@ -206,8 +206,6 @@ class Project:
         process.kill()
         process.wait()
 
-    leave_a_state = leave_a_checkpoint  # as it was called
-
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", message)

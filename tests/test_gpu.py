@@ -84,7 +84,7 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(finished, tmp_path):
         project.set("device", "cuda")
         project.set("train_scratch.epochs", 8)
     undisturbed.stage("train_scratch")
-    killed.leave_a_state("train_scratch")
+    killed.leave_a_checkpoint("train_scratch")
     assert "resuming train_scratch from epoch" in killed.stage("train_scratch")
     assert outputs(killed) == outputs(undisturbed)
 

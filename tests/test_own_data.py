@@ -3,6 +3,7 @@
 import csv
 import http.server
 import json
+import shutil
 
 import pytest
 
@@ -177,8 +178,29 @@ def test_a_path_elsewhere_is_taken_and_its_folder_is_nowhere_recorded(project, t
         "fetch"
     )
     assert outputs(project) == kept
+    assert str(path) not in (project.root / "data/raw/files.json").read_text()
+    project.set("fetch.train", str(tmp_path / "other" / path.name))  # another file of this name
+    assert "no file is there" in project.stage("fetch", status=1)
+    project.set("fetch.train", str(path))
     (project.root / "data/raw/train.label").write_text("A:b changed\n")
     assert "no file is there" in project.stage("fetch", status=1)
+
+
+def test_an_encoder_folder_that_is_gone_leaves_its_copy_and_another_of_its_name_is_refused(project, tmp_path):
+    folder = tmp_path / "tiny-own"
+    shutil.copytree(project.mirror / "tiny-bert", folder)
+    project.set("fetch.encoders", f"[{folder}]")
+    for key in ("train_scratch.tokenizer", "train_prefix.encoder", "train_distilbert.encoder"):
+        project.set(key, "tiny-own")
+    project.stage("fetch")
+    before = outputs(project)
+    shutil.rmtree(folder)
+    said = project.stage("fetch")
+    assert f"warning: fetch.encoders: {folder} is not here; data/encoders/tiny-own, its copy, stays" in said
+    assert outputs(project) == before
+    project.set("fetch.encoders", f"[{tmp_path}/elsewhere/tiny-own]")
+    assert "has no config.json" in project.stage("fetch", status=1)
+    assert outputs(project) == before
 
 
 @pytest.mark.parametrize(

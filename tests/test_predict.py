@@ -309,8 +309,11 @@ def test_a_question_of_which_the_model_is_unsure_is_not_answered(here, capsys, m
 
 def test_from_a_subfolder_it_is_said_where_to_run_it(here, capsys, monkeypatch):
     monkeypatch.chdir(here / "src")
-    told = f"{here}/src: a subfolder of the project; run this from the top of the repository: cd {here}"
-    assert told in refused(capsys, "who ?", "--model", "prefix")
+    top = f"run this from the top of the repository: cd {here}"
+    assert f"models: no trained model; `dvc repro` trains them, `dvc pull` fetches them; {top}" in refused(capsys, "?")
+    assert f"models/prefix: no such model; `dvc repro` trains one, `dvc pull` fetches one; {top}" in refused(
+        capsys, "who ?", "--model", "prefix"
+    )
 
 
 def test_the_best_model_by_validation_answers(copied, capsys):

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from qc.errors import QcError, escape_unprintable, explain, from_the_top
-from qc.runtime.startup import handle_signals, set_environment
+from qc.runtime.startup import check_process, handle_signals, set_environment
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,27 @@ class Command:
         time: What it costs on 2 CPU cores with the default data.
         extra: The extra of pyproject.toml that it needs; empty for none.
         resumes: Whether the same command continues a stopped one.
+        loads_models: Whether it loads transformers.
     """
 
     summary: str
     time: str
     extra: str = "pipeline"
     resumes: bool = False
+    loads_models: bool = False
 
 
 COMMANDS = {
-    "predict": Command("classify texts with a trained model", "seconds", ""),
-    "export": Command("write a trained model as an ONNX file", "half a minute", "export"),
+    "predict": Command("classify texts with a trained model", "seconds", "", loads_models=True),
+    "export": Command("write a trained model as an ONNX file", "half a minute", "export", loads_models=True),
     "check": Command("compare the metrics with those of a git revision", "a second"),
     "preset": Command("list presets, or apply one to params.yaml", "a second"),
     "report": Command("write the last run as one HTML page", "seconds"),
     "experiments": Command("list experiments: their changes and accuracies", "seconds"),
     "seeds": Command("run the pipeline with some training seeds", "about 10 minutes", resumes=True),
-    "cross-validate": Command("cross-validate settings of a model", "2 to 20 minutes"),
-    "labels": Command("name the labels of the data that look wrong", "3 minutes"),
-    "sweep": Command("search the parameters of the models", "about an hour", "sweep", resumes=True),
+    "cross-validate": Command("cross-validate settings of a model", "2 to 20 minutes", loads_models=True),
+    "labels": Command("name the labels of the data that look wrong", "3 minutes", loads_models=True),
+    "sweep": Command("search the parameters of the models", "about an hour", "sweep", True, True),
     "verify": Command("rerun the last commit and compare every byte", "about 6 minutes"),
     "doctor": Command("check settings, environment, DVC's files and cache", "seconds"),
     "update-readme": Command("write the tables of the last run into README.md", "a second"),
@@ -66,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         module = importlib.import_module(f"qc.commands.{name.replace('-', '_')}")
         parsed = parse_arguments(name, module, given[1:])
-        if elsewhere := from_the_top():
+        if COMMANDS[name].loads_models:
+            check_process()
+        if (elsewhere := from_the_top()) and name != "predict":  # a model may be anywhere
             raise QcError(f"{Path.cwd()}: a subfolder of the project{elsewhere}")
         if arguments is None:
             check_place()
@@ -115,7 +119,15 @@ def parse_arguments(name: str, module: ModuleType, arguments: Sequence[str]) -> 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    return (parser.parse_args if "--" in arguments else parser.parse_intermixed_args)(arguments)  # which loses the --
+    if "--" not in arguments:
+        return parser.parse_intermixed_args(arguments)
+    end = arguments.index("--")  # what follows are texts, even where they look like options
+    guarded = [f"\0{text}" for text in arguments[end + 1 :]]
+    parsed = parser.parse_intermixed_args([*arguments[:end], *guarded])
+    for key, value in vars(parsed).items():
+        if isinstance(value, list):
+            setattr(parsed, key, [each.removeprefix("\0") if isinstance(each, str) else each for each in value])
+    return parsed
 
 
 def check_place() -> None:

@@ -56,6 +56,8 @@ def explain(error: BaseException) -> str | None:
         isinstance(error, RuntimeError) and any(each in words for each in OUT_OF_MEMORY)
     ):
         return f"not enough memory{words and f': {words}'}; {LESS_MEMORY}{_limit()}"
+    if isinstance(error, FileNotFoundError) and error.filename == "git":
+        return "git not found; install it (Debian: apt-get install git)"
     if isinstance(error, OSError) and error.errno:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{reason(error)}; correct this, and run the same command again{_limit()}"

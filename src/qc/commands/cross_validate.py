@@ -24,7 +24,9 @@ FOLDS = 5
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("model", choices=MODELS)
-    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="of the model's section of params.yaml")
+    parser.add_argument(
+        "changes", nargs="*", default=[], metavar="KEY=VALUE", help="of the model's section of params.yaml"
+    )
     parser.add_argument("--folds", type=int, default=FOLDS, help=f"number of folds; default: {FOLDS}")
     parser.add_argument("--seeds", type=int, default=1, help="number of training seeds; default: 1")
 

@@ -41,7 +41,7 @@ SHOWN = 10  # suspicious labels that the terminal shows
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("--models", nargs="+", choices=MODELS, default=[JUDGE], help=f"default: {JUDGE}")
-    parser.add_argument("--folds", type=int, default=FOLDS, help=f"times each is trained; default: {FOLDS}")
+    parser.add_argument("--folds", type=int, default=FOLDS, help=f"number of folds; default: {FOLDS}")
 
 
 def run(arguments: Namespace) -> int:

@@ -190,13 +190,15 @@ def classify(predictor: Predictor, texts: Numbered, total: int, where: str) -> I
 
 def best_model() -> str:
     """Name of the model of the highest validation accuracy; ties go to the lowest validation loss."""
-    found = {
-        path.parent.name: read_json(REPORTS / f"train_{path.parent.name}.json")["valid"]
-        for path in sorted(MODELS.glob("*/config.json"))
-    }
-    if not found:
+    names = [path.parent.name for path in sorted(MODELS.glob("*/config.json"))]
+    if not names:
         raise QcError(f"{MODELS}: no trained model; `dvc repro` trains them, `dvc pull` fetches them{from_the_top()}")
-    return max(found, key=lambda name: (found[name]["accuracy"], -found[name]["loss"]))
+    if len(names) == 1:
+        return names[0]
+    if missing := [name for name in names if not (REPORTS / f"train_{name}.json").is_file()]:
+        raise QcError(f"{REPORTS}: no scores of {', '.join(missing)} to choose by; name a model: --model {missing[0]}")
+    found = {name: read_json(REPORTS / f"train_{name}.json")["valid"] for name in names}
+    return max(names, key=lambda name: (found[name]["accuracy"], -found[name]["loss"]))
 
 
 def as_text(found: Prediction, label: str | None, top: int) -> str:

@@ -29,7 +29,7 @@ def run(arguments: Namespace) -> int:
     if arguments.list:
         for each in list_presets(PRESETS):
             preset = read_preset(PRESETS, each)
-            print(f"{each:<14} {preset['purpose']}\n{'':<14} takes {preset['takes']}")
+            print(f"{each:<14} {preset['purpose']}\n{'':<14} time: {preset['takes']}")
         return 0
     load_settings()
     before, path = PARAMS.read_text(encoding="utf-8"), PRESETS / f"{name}.yaml"
@@ -40,5 +40,5 @@ def run(arguments: Namespace) -> int:
         with new_file(PARAMS) as temporary:
             temporary.write_text(after, encoding="utf-8")
         takes = read_preset(PRESETS, name)["takes"]
-        print(f"{PARAMS}: written; `git checkout {PARAMS}` undoes it; `dvc repro` runs it. It takes {takes}")
+        print(f"{PARAMS}: written; `git checkout {PARAMS}` undoes it; `dvc repro` runs it. Time: {takes}")
     return 0

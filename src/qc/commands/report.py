@@ -167,7 +167,7 @@ def read_labels(data: Mapping[str, Any]) -> Json | None:
     if not SUSPECTS_SUMMARY.exists():
         return None
     summary = read_json(SUSPECTS_SUMMARY)
-    if summary["split"] != {name: data["sha256"][name] for name in summary["split"]}:
+    if summary["split"] != {name: data["sha256"].get(name) for name in summary["split"]}:
         return None
     csv.field_size_limit(sys.maxsize)  # a text of the training data may be longer than the default
     try:

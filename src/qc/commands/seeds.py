@@ -16,12 +16,12 @@ from dvc.api import metrics_show
 
 from qc.commands.tables import seed_table
 from qc.errors import QcError
+from qc.evaluation.scores import COMPARED
 from qc.files import write_json
 from qc.models.registry import MODELS
 from qc.paths import METRICS, SEEDS
 
 DEFAULT = ["1", "2", "3", "4", "5"]
-SCORES = ("accuracy", "macro_f1", "loss", "ece")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def run_seed(seed: str) -> dict[str, Any]:
         {model: metrics_show(str(METRICS / file.format(model)), rev=name) for model in MODELS}
         for file in ("test_{}.json", "train_{}.json")
     )
-    return {model: valid[model] | {score: scores[model][score] for score in SCORES} for model in MODELS}
+    return {model: valid[model] | {score: scores[model][score] for score in COMPARED} for model in MODELS}
 
 
 def run_dvc(*arguments: str, **options: Any) -> str:

@@ -1,4 +1,4 @@
-"""Write the results of the last run into README.md, and those of the last `qc seeds` and all scores into its docs."""
+"""Write the results of the last run into README.md; write its other scores and the seeds into docs/evaluation.md."""
 
 from argparse import ArgumentParser, Namespace
 

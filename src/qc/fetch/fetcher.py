@@ -81,7 +81,8 @@ class FileRequest:
     @property
     def own_file(self) -> Path | None:
         """The user's own file, which is the only place; None for a file that is published."""
-        return self.places[0] if len(self.places) == 1 and isinstance(self.places[0], Path) else None
+        own = len(self.places) == 1 and isinstance(self.places[0], Path) and self.places[0] != self.target
+        return self.places[0] if own else None
 
     def pin(self) -> dict[str, int | str]:
         """Size and SHA-256 of the file, once it is there."""

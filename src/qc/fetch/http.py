@@ -17,7 +17,7 @@ import httpx2
 from tqdm import tqdm
 
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
-ACCESS = "if you have access, name your token in HF_TOKEN, which is sent by https alone"
+ACCESS = "if you have access, set HF_TOKEN; it is sent over https only"
 REASONS = {  # what the hub says in X-Error-Code
     "GatedRepo": f"gated: its owner gives access on the hub; ask for it there; {ACCESS}",
     "RepoNotFound": f"the hub knows no such repository, or shows it only to some; {ACCESS}",
@@ -31,7 +31,7 @@ class Unavailable(Exception):
 
 
 class _Transient(Unavailable):
-    """A failure that a retry may mend."""
+    """A failure worth a retry."""
 
 
 class Downloader:
@@ -65,7 +65,7 @@ class Downloader:
             exact: Refuse a smaller one too.
 
         Raises:
-            Unavailable: The file cannot be had here.
+            Unavailable: The file cannot be downloaded from this address.
         """
         host = urlsplit(url).netloc
         if host in self._unreachable:

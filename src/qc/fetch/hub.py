@@ -29,10 +29,10 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def hub_headers(url: str) -> Mapping[str, str]:
-    """Headers for an address: of the hub's, those of its client, with the access token where nobody can read it.
+    """Headers for an address: of the hub's, those of its client, with the access token only over https or to loopback.
 
     Raises:
-        Unavailable: HF_HUB_OFFLINE forbids to ask the hub.
+        Unavailable: HF_HUB_OFFLINE forbids asking the hub.
     """
     if not url.startswith(f"{constants.ENDPOINT}/"):
         return {}
@@ -51,7 +51,7 @@ def hub_places(reference: HubReference, file: str) -> list[Path | str]:
 
 
 def list_files(reference: HubReference, downloader: Downloader) -> dict[str, Digest]:
-    """List size and hash of every file of a repository; without leave to ask the hub, of those in its cache.
+    """List size and hash of every file of a repository; with HF_HUB_OFFLINE, of those in its cache.
 
     Raises:
         QcError: The hub cannot be reached or refuses, or there is no such commit.

@@ -5,6 +5,7 @@ Notable:
 - the hub is asked once for an encoder: then the record beside its files holds their hashes
 """
 
+import hashlib
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,16 +43,19 @@ class QuestionFile(FileRequest):
         source: Its name in params.yaml; the last part of an address or of a path outside the project.
         licence: As its source states it; None where it states none.
         columns: Columns of text and labels; None for a label file.
+        reference_sha256: Of a path outside the project, which is not recorded itself; None for any other file.
     """
 
     source: str
     licence: str | None
     columns: Mapping[str, str | None] | None
+    reference_sha256: str | None = None
 
     def record(self) -> dict[str, Any]:
         """Entry of data/raw/files.json, once the file is there."""
         about = {"file": self.target.name, "name": self.source, **self.pin()}
-        return {**about, "licence": self.licence, "columns": self.columns}
+        outside = {"reference_sha256": self.reference_sha256} if self.reference_sha256 else {}
+        return {**about, "licence": self.licence, "columns": self.columns, **outside}
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,14 @@ class EncoderFolder:
         folder: Where they go.
         reference: Reference to the hub; None for a local folder.
         licence: As data/sources.yaml states it; None: as its model card states it.
+        reference_sha256: Of the path of a local folder, which is not recorded itself; None for a published encoder.
     """
 
     requests: Sequence[FileRequest]
     folder: Path
     reference: HubReference | None
     licence: str | None
+    reference_sha256: str | None = None
 
     def record(self) -> dict[str, Any]:
         """Content of data/encoders/NAME/source.json, once the files are there."""
@@ -77,6 +83,7 @@ class EncoderFolder:
             "revision": self.reference and self.reference.revision,
             "licence": self.licence or read_licence(self.folder / CARD),
             "files": {file.target.name: file.pin() for file in self.requests},
+            **({"reference_sha256": self.reference_sha256} if self.reference_sha256 else {}),
         }
 
 
@@ -125,8 +132,9 @@ class Resolver:
             return QuestionFile(target, expected, name, [*self._mirrored(name), reference], name, None, columns)
         path = Path(reference)
         inside = not path.is_absolute() and ".." not in path.parts
-        name = path.as_posix() if inside else path.name
-        if not path.is_file() and self._is_kept(target, folder, key, name):
+        name, outside = (path.as_posix(), None) if inside else (path.name, _text_sha256(reference))
+        if not path.is_file() and self._is_kept(target, key, name, outside):
+            print(f"warning: fetch.{key}: {name} is not here; {target}, its copy, stays", file=sys.stderr)
             path = target
         if not path.is_file():
             fault = ": no such file; expected null, or the path of a table with the columns text and label"
@@ -142,21 +150,16 @@ class Resolver:
                 f"{path}: SHA-256 {expected.value}, but params.yaml has fetch.{key}_sha256: {sha256}; put the right "
                 "file there, or its SHA-256 into params.yaml"
             )
-        return QuestionFile(target, expected, path.name, [path], name, None, columns)
+        return QuestionFile(target, expected, path.name, [path], name, None, columns, outside)
 
-    def _is_kept(self, target: Path, folder: Path, key: str, name: str) -> bool:
-        """Whether `target` is what an earlier run recorded of the file `name`, which is not here."""
+    def _is_kept(self, target: Path, key: str, name: str, outside: str | None) -> bool:
+        """Whether `target` is the file that an earlier run recorded under this name and reference."""
         try:
-            record = read_json(folder / RAW_RECORD).get(key, {})
-        except QcError:
+            record = read_json(target.with_name(RAW_RECORD))[key]
+            same = record["name"] == name and record.get("reference_sha256") == outside
+            return same and Digest(record["bytes"], record["sha256"]).matches(target)
+        except (QcError, KeyError, TypeError):
             return False
-        kept = record.get("name") == name and Digest(record["bytes"], record["sha256"]).matches(target)
-        if kept:
-            print(
-                f"warning: fetch.{key}: {name} is not here; the copy of an earlier run, {target}, stays",
-                file=sys.stderr,
-            )
-        return kept
 
     def encoder(self, reference: str, folder: Path) -> EncoderFolder:
         """Resolve a reference to an encoder, whose files go to `folder`, named after it.
@@ -166,13 +169,19 @@ class Resolver:
         """
         name = encoder_name(reference)
         if is_folder(reference):
-            source = Path(reference) if Path(reference).is_dir() else folder  # else the copy of an earlier run
-            files = _choose(reference, [path.name for path in source.glob("*") if path.is_file()])
+            source = Path(reference)
+            kept = {} if source.is_dir() else _kept_encoder(folder, reference)
+            if kept:
+                print(f"warning: fetch.encoders: {reference} is not here; {folder}, its copy, stays", file=sys.stderr)
+                source = folder
+            names = kept or [path.name for path in source.glob("*") if path.is_file()]
             requests = [
-                FileRequest(folder / file, Digest.of_file(source / file), f"{name}/{file}", [source / file])
-                for file in files
+                FileRequest(
+                    folder / file, kept.get(file) or Digest.of_file(source / file), f"{name}/{file}", [source / file]
+                )
+                for file in _choose(reference, names)
             ]
-            return EncoderFolder(requests, folder, None, None)
+            return EncoderFolder(requests, folder, None, None, _text_sha256(reference))
         if hub := hub_reference(reference):
             licence, packages = None, ()
             expected = self._hub_files(hub, [folder, *self._mirrored(name)])
@@ -210,6 +219,20 @@ class Resolver:
             if len(digest.value) not in Digest.ALGORITHMS:
                 raise QcError(f"{hub}: {file}: the hub states no hash, so its bytes could not be verified")
         return chosen
+
+
+def _kept_encoder(folder: Path, reference: str) -> dict[str, Digest]:
+    """Size and hash of the files that an earlier run took from a folder of this path; empty where none is recorded."""
+    try:
+        record = read_json(folder / RECORD)
+        same = record.get("reference_sha256") == _text_sha256(reference)
+        return {file: Digest(pin["bytes"], pin["sha256"]) for file, pin in record["files"].items()} if same else {}
+    except (QcError, KeyError, TypeError):
+        return {}
+
+
+def _text_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _choose(encoder: str, names: Collection[str]) -> list[str]:
