@@ -41,3 +41,8 @@ def test_the_table_of_the_notebooks_protocol_ends_in_the_committed_accuracies():
     for name, model in MODELS.items():
         row = next(line for line in table.splitlines() if line.startswith(f"| {model.title} |"))
         assert row.split("|")[-2].strip() == f"{scores[name]['accuracy']:.3f}"
+
+
+def test_the_labels_that_look_wrong_are_of_the_committed_splits():
+    labels, data = (json.loads(committed(f"reports/{name}.json")) for name in ("labels", "data"))
+    assert labels["split"].items() <= data["sha256"].items()
