@@ -35,6 +35,7 @@ def large(finished, tmp_path_factory):
 @pytest.mark.parametrize("name", ["prefix", "distilbert"])
 def test_a_full_size_encoder_is_trained_a_step_saved_loaded_and_asked(large, encoder, name):
     large.set(f"train_{name}.encoder", encoder)
+    large.stage("split")  # writes a folder for each encoder in use
     large.stage(f"train_{name}")
     found = read_json(large.root / f"reports/train_{name}.json")
     outputs = CLASSES + FINE_CLASSES
