@@ -29,7 +29,7 @@ def test_a_card_tells_the_models_own_facts(finished, name):
     assert values["epochs"] == "2"
     assert "- tiny.label: none" in card
     temperature = scores["calibrated"]["temperature"]
-    fitted = "not calibrated (T = 1, too few" if temperature is None else f"{temperature:.2f}, with which the ECE"
+    fitted = "not calibrated (T = 1, none could" if temperature is None else f"{temperature:.2f}, with which the ECE"
     assert f"Softmax temperature, fitted on validation: {fitted}" in card
 
 

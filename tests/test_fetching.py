@@ -147,7 +147,7 @@ def test_a_file_is_fetched(server, target, kind):
     ("kind", "why", "asked"),
     [
         ("missing", "status 404", 1),
-        ("gated", "status 401; if you have access, name your token in HF_TOKEN", 1),
+        ("gated", "status 401; if you have access, set HF_TOKEN", 1),
         ("down", "status 503 (3 tries)", 3),
         ("truncated", "broken off after 1000 bytes", 4),  # the first try brought something, the next three no more
         ("wrong", "other bytes than were pinned", 1),

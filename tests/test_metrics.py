@@ -185,7 +185,7 @@ def test_a_threshold_in_the_coverage_table_is_never_above_the_confidence(tmp_pat
     logits = {"a": np.array([[2 * difference, 0.0]]), "b": np.array([[difference, 0.0]])}
     write_coverage(tmp_path, np.array([0]), logits, {"a": 2.0, "b": None})
     assert [list(row.values()) for row in read_csv(tmp_path / "coverage.csv")] == [
-        ["a", "2.00", "0.765432", "1.0", "1.0"],
+        ["a", "2.0", "0.765432", "1.0", "1.0"],
         ["b", "", "0.765432", "1.0", "1.0"],
     ]
 

@@ -71,7 +71,7 @@ def test_the_list_tells_purpose_and_time(capsys, folder):
     for name in NAMES:
         found = read_preset(PRESETS, name)
         assert found["purpose"] in said
-        assert f"takes {found['takes']}" in said
+        assert f"time: {found['takes']}" in said
 
 
 @pytest.mark.parametrize(
