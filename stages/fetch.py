@@ -6,6 +6,7 @@ again.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from qc.config.settings import Settings
@@ -15,46 +16,46 @@ from qc.stage import load_sources, run
 
 def main(settings: Settings) -> None:
     """Fetch the files that params.yaml names; remove all others from the two folders."""
-    from qc.config.sources import encoder_name
     from qc.fetch.fetcher import fetch, prune
     from qc.fetch.http import Downloader
-    from qc.fetch.hub import hub_headers
-    from qc.fetch.resolve import Resolver
-    from qc.files import RECORD, write_json
+    from qc.fetch.hub import read_licence
+    from qc.fetch.resolve import resolve_encoder, resolve_questions
+    from qc.files import CARD, RECORD, write_json
 
-    config, downloader = settings.fetch, Downloader(hub_headers)
+    config, sources, downloader = settings.fetch, load_sources(), Downloader()
     mirror = Path(os.environ["QC_MIRROR"]) if os.environ.get("QC_MIRROR") else None
-    resolver = Resolver(load_sources(), mirror, downloader)
-    columns = config.columns.model_dump()
-    named = {
-        "train": (config.train, config.train_sha256, columns),
-        "test": (config.test, config.test_sha256, columns),
-        "corrections": (config.corrections, None, None),
+    used = [key for key in ("train", "test", "corrections") if getattr(config, key)]
+    questions = {key: resolve_questions(key, config, sources, FILES) for key in used}
+    encoders = {
+        ENCODERS / name: resolve_encoder(reference, sources, ENCODERS / name, mirror, downloader)
+        for name, reference in zip(config.encoder_names(), config.encoders, strict=True)
     }
-    questions = {
-        key: resolver.questions(key, reference, sha256, columns, RAW)
-        for key, (reference, sha256, columns) in named.items()
-        if reference
-    }
-    encoders = [resolver.encoder(reference, ENCODERS / encoder_name(reference)) for reference in config.encoders]
-    requests = [*questions.values(), *(request for found in encoders for request in found.requests)]
+    requests = [request for request, _ in questions.values()]
+    requests += [request for files, _ in encoders.values() for request in files]
 
-    for target, origin in fetch(requests, downloader).items():
+    for target, origin in fetch(requests, downloader, mirror).items():
         print(f"{target}: {origin}")
-    write_json(FILES, {key: found.record() for key, found in questions.items()})
-    for found in encoders:
-        write_json(found.folder / RECORD, found.record())
+    records = {
+        key: {"file": file.target.name, "name": file.name, **file.pin(), **about}
+        for key, (file, about) in questions.items()
+    }
+    write_json(FILES, records)
+    for folder, (files, about) in encoders.items():
+        licence = about["licence"] or read_licence(folder / CARD)
+        pins = {file.target.name: file.pin() for file in files}
+        write_json(folder / RECORD, about | {"licence": licence, "files": pins})
 
-    records = [FILES, *(found.folder / RECORD for found in encoders)]
+    keep = {FILES, *(folder / RECORD for folder in encoders), *(request.target for request in requests)}
     for folder in (RAW, ENCODERS):
-        for path in prune(folder, [*records, *(request.target for request in requests)]):
+        for path in prune(folder, keep):
             print(f"{path}: removed, params.yaml does not name it")
-    watched = {path.resolve() for path in OWN_DATA.rglob("*")}
-    for path in filter(None, (request.own_file for request in requests)):
-        if path.resolve() not in watched:
+    for request in requests:
+        if request.own and not request.own.exists():
+            print(f"warning: {request.own} is not here; {request.target}, its copy, stays", file=sys.stderr)
+        elif request.own and not request.own.is_relative_to(OWN_DATA):
             print(
-                f"{path}: DVC does not watch this file; keep it in {OWN_DATA}, or run `dvc repro --force fetch` after "
-                "a change"
+                f"{request.own}: DVC does not watch this file; keep it in {OWN_DATA}, or run `dvc repro --force fetch` "
+                "after a change"
             )
 
 

@@ -53,7 +53,7 @@ def explain(error: BaseException) -> str | None:
         return f"{error}{_limit()}"
     words = next(iter(str(error).splitlines()), "")
     if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(each in words for each in OUT_OF_MEMORY)
+        isinstance(error, RuntimeError) and any(cause in words for cause in OUT_OF_MEMORY)
     ):
         return f"not enough memory{words and f': {words}'}; {LESS_MEMORY}{_limit()}"
     if isinstance(error, FileNotFoundError) and error.filename == "git":

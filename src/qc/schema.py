@@ -19,7 +19,6 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from qc.errors import QcError, from_the_top, printable
 
-MOST_FAULTS = 20  # reported at once
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
@@ -123,10 +122,7 @@ def validate(kind: type[AnySection], content: object, name: str, lines: Mapping[
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        faults = [_explain(fault, kind, name, lines or {}) for fault in error.errors()[:MOST_FAULTS]]
-        if error.error_count() > MOST_FAULTS:
-            faults.append(f"{name}: and {error.error_count() - MOST_FAULTS} more")
-        raise QcError("\n".join(faults)) from None
+        raise QcError("\n".join(_explain(fault, kind, name, lines or {}) for fault in error.errors())) from None
 
 
 def _explain(fault: Mapping[str, Any], kind: type[Section], name: str, lines: Mapping[str, int]) -> str:
@@ -138,14 +134,14 @@ def _explain(fault: Mapping[str, Any], kind: type[Section], name: str, lines: Ma
         keys, value = [*keys, cause.key], cause.value
     key = ".".join(keys)
     line = lines.get(key) or lines.get(".".join(keys[:-1]))
-    key, found = printable(key), printable(repr(value))
+    key = printable(key)
     where = f"{name}:{line}" if line else name
     if fault["type"] == "extra_forbidden":
         return f"{where}: {key}: {explain_unknown(keys[-1], _known_keys(kind, keys[:-1]))}"
     if fault["type"] == "missing":
         return f"{where}: {key}: missing; `git diff {name}` shows what was removed"
     expected = cause if isinstance(cause, ValueError) else _expected(fault["msg"])
-    return f"{where}: {key}: invalid value {found}; expected {expected}"
+    return f"{where}: {key}: invalid value {printable(repr(value))}; expected {expected}"
 
 
 def explain_unknown(key: str, known: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from qc.errors import QcError
-from qc.schema import Section, explain_unknown, line_of, load_yaml, parse_yaml
+from qc.schema import Section, explain_unknown, line_of, load_yaml, read_yaml
 
 
 class PresetFile(Section):
@@ -44,12 +44,8 @@ def read_preset(folder: Path, name: str) -> CommentedMap:
     if name not in list_presets(folder):
         raise QcError(f"unknown preset {name!r}; expected one of {', '.join(list_presets(folder)) or 'none'}")
     path = folder / f"{name}.yaml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise QcError(f"{path}: cannot be read: {error}") from None
-    parse_yaml(PresetFile, text, str(path))
-    return load_yaml(text, str(path), _yaml())
+    read_yaml(PresetFile, path, str(path))
+    return load_yaml(path.read_text(encoding="utf-8"), str(path), _yaml())
 
 
 def apply_preset(text: str, folder: Path, name: str) -> str:
@@ -67,12 +63,10 @@ def apply_preset(text: str, folder: Path, name: str) -> str:
 
 def _update(params: CommentedMap, changes: CommentedMap, prefix: str, path: Path) -> None:
     for key, value in changes.items():
-        where = f"{path}:{line_of(changes, key)}: {prefix}{key}"
         if key not in params:
-            raise QcError(f"{where}: {explain_unknown(str(key), map(str, params))}")
-        if isinstance(value, CommentedMap) != isinstance(params[key], CommentedMap):
-            raise QcError(f"{where}: a section where params.yaml has a value, or the reverse")
-        if isinstance(value, CommentedMap):
+            fault = explain_unknown(str(key), map(str, params))
+            raise QcError(f"{path}:{line_of(changes, key)}: {prefix}{key}: {fault}")
+        if isinstance(value, CommentedMap) and isinstance(params[key], CommentedMap):
             _update(params[key], value, f"{prefix}{key}.", path)
         elif params[key] != value:  # an equal value keeps its form
             params[key] = value
@@ -80,9 +74,9 @@ def _update(params: CommentedMap, changes: CommentedMap, prefix: str, path: Path
 
 def changed_lines(before: str, after: str) -> Iterator[str]:
     """List the lines of params.yaml that differ, old after `-`, new after `+`, under their section."""
-    section = ""
-    for line in difflib.ndiff(before.splitlines(), after.splitlines()):
-        mark, rest = line[:1], line[2:]
+    old, new, section = before.splitlines(), after.splitlines(), ""
+    for line in [*difflib.unified_diff(old, new, n=len(old), lineterm="")][3:]:  # after its header
+        mark, rest = line[:1], line[1:]
         if mark == " " and rest[:1].strip(" #"):
             section = rest
         if mark in "+-":

@@ -10,7 +10,6 @@ encoders    all-MiniLM-L6-v2                        pinned
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -22,7 +21,7 @@ from qc.schema import NAME, InvalidValue, Name, Section, Sha256
 
 TABLES = (".csv", ".tsv")
 FORMATS = (".label", *TABLES, ".jsonl")
-_HUB = re.compile(rf"hub:(?P<repository>{NAME}/(?P<name>{NAME}))@(?P<revision>[0-9a-f]{{40}})")
+_HUB = re.compile(rf"hub:(?P<repository>{NAME}/{NAME})@(?P<revision>[0-9a-f]{{40}})")
 
 Line = Annotated[int, Field(ge=1)]
 Requirement = Annotated[str, Field(pattern=r"^\w[\w.-]*==\w[\w.+!-]*$")]  # of one version of a package
@@ -126,22 +125,6 @@ class Sources(Section):
     encoders: Mapping[str, EncoderSource]
 
 
-@dataclass(frozen=True)
-class HubReference:
-    """A repository of the hub at one commit.
-
-    Attributes:
-        repository: `owner/name`.
-        revision: The commit, 40 hex digits.
-    """
-
-    repository: str
-    revision: str
-
-    def __str__(self) -> str:
-        return f"hub:{self.repository}@{self.revision}"
-
-
 def is_address(reference: str) -> bool:
     """Whether a reference to a question file is an address."""
     return "://" in reference
@@ -153,10 +136,10 @@ def file_format(reference: str) -> str:
     return PurePath(path).suffix.lower()
 
 
-def hub_reference(reference: str) -> HubReference | None:
-    """Parse a reference to the hub; None where it is another kind of reference."""
-    found = _HUB.fullmatch(reference)
-    return HubReference(found["repository"], found["revision"]) if found else None
+def hub_reference(reference: str) -> tuple[str, str] | None:
+    """Parse `hub:owner/name@commit` to repository and commit; None where it is another kind of reference."""
+    parts = _HUB.fullmatch(reference)
+    return (parts["repository"], parts["revision"]) if parts else None
 
 
 def is_folder(reference: str) -> bool:
@@ -166,8 +149,8 @@ def is_folder(reference: str) -> bool:
 
 def encoder_name(reference: str) -> str:
     """Name of an encoder: its folder in data/encoders."""
-    found = _HUB.fullmatch(reference)
-    return found["name"] if found else PurePath(reference).name
+    repository, _ = hub_reference(reference) or (reference, "")
+    return PurePath(repository).name
 
 
 def _check_questions(reference: str) -> str:

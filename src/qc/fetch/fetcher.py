@@ -3,27 +3,28 @@
 Notable:
 - every place is only a candidate, the hash decides: where a file came from can never change a result
 - all files are fetched before any is moved into place: if one fails, the earlier files stay
-- nothing larger than the pinned size, or than `LARGEST`, is written
+- of a download or a package nothing larger than the pinned size, or than `LARGEST`, is written
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, ClassVar, Self
+from typing import BinaryIO, Self
 
 from huggingface_hub.utils.sha import git_hash
 from tqdm import tqdm
 
-from qc.config.sources import Package, Pin
-from qc.errors import NO_ROOM, QcError
+from qc.config.sources import Package
+from qc.errors import NO_ROOM, QcError, reason
 from qc.fetch.http import Downloader, Unavailable
 from qc.fetch.packages import Packages
 from qc.files import file_sha256, new_file
 
 LARGEST = 1 << 30  # bytes of a file of unknown size
+GIT = 40  # hex digits of git's hash
 
 Place = Path | str | Package  # a file to copy, an address, a package of a registry
 
@@ -40,26 +41,16 @@ class Digest:
     size: int | None
     value: str
 
-    ALGORITHMS: ClassVar = {64: "SHA-256", 40: "git's hash"}
-
     @classmethod
     def of_file(cls, path: Path) -> Self:
         """Compute the digest of a file."""
         return cls(path.stat().st_size, file_sha256(path))
 
-    @classmethod
-    def of_pin(cls, pin: Pin) -> Self:
-        """Take the digest that data/sources.yaml or a record pins."""
-        return cls(pin.bytes, pin.sha256)
-
     def matches(self, path: Path) -> bool:
         """Whether a file exists and has this size and hash."""
-        if not path.is_file() or (self.size is not None and path.stat().st_size != self.size):
+        if not path.is_file() or self.size not in (None, path.stat().st_size):
             return False
-        return self.value == (file_sha256(path) if len(self.value) == 64 else git_hash(path.read_bytes()))
-
-    def __str__(self) -> str:
-        return f"{self.ALGORITHMS[len(self.value)]} {self.value}"
+        return self.value == (git_hash(path.read_bytes()) if len(self.value) == GIT else file_sha256(path))
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,7 @@ class FileRequest:
         target: Where it goes.
         expected: Its size and hash.
         name: Its path below the folder of QC_MIRROR.
-        places: Where it may be, tried in this order.
+        places: Where else it may be, tried in this order.
     """
 
     target: Path
@@ -79,20 +70,21 @@ class FileRequest:
     places: Sequence[Place]
 
     @property
-    def own_file(self) -> Path | None:
+    def own(self) -> Path | None:
         """The user's own file, which is the only place; None for a file that is published."""
-        own = len(self.places) == 1 and isinstance(self.places[0], Path) and self.places[0] != self.target
-        return self.places[0] if own else None
+        return self.places[0] if len(self.places) == 1 and isinstance(self.places[0], Path) else None
 
     def pin(self) -> dict[str, int | str]:
-        """Size and SHA-256 of the file, once it is there."""
-        known = self.expected.size is not None and len(self.expected.value) == 64
-        found = self.expected if known else Digest.of_file(self.target)
-        return {"bytes": found.size, "sha256": found.value}
+        """Compute size and SHA-256 of the file, once it is there."""
+        digest = Digest.of_file(self.target)
+        return {"bytes": digest.size, "sha256": digest.value}
 
 
-def fetch(requests: Sequence[FileRequest], downloader: Downloader) -> dict[Path, str]:
+def fetch(requests: Sequence[FileRequest], downloader: Downloader, mirror: Path | None = None) -> dict[Path, str]:
     """Fetch every requested file; files that match already are left alone.
+
+    Args:
+        mirror: The folder of QC_MIRROR, the first place of every file.
 
     Returns:
         Where each file came from, by target.
@@ -107,13 +99,14 @@ def fetch(requests: Sequence[FileRequest], downloader: Downloader) -> dict[Path,
             if file.expected.matches(file.target):
                 origins[file.target] = "already here"
                 continue
+            places = [*([mirror / file.name] if mirror else []), *file.places]
             temporary = stack.enter_context(new_file(file.target))  # moved into place when all are there
             with temporary.open("wb") as out:
-                origins[file.target] = _find(file, out, downloader, packages)
+                origins[file.target] = _find(file, places, out, downloader, packages)
     return origins
 
 
-def _find(file: FileRequest, out: BinaryIO, downloader: Downloader, packages: Packages) -> str:
+def _find(file: FileRequest, places: Sequence[Place], out: BinaryIO, downloader: Downloader, packages: Packages) -> str:
     """Write the first matching candidate to `out`; return its place.
 
     Raises:
@@ -122,51 +115,43 @@ def _find(file: FileRequest, out: BinaryIO, downloader: Downloader, packages: Pa
     """
     failures, size = [], file.expected.size
     limit = LARGEST if size is None else size
-    for place in file.places:
+    for place in places:
         out.seek(0)
         out.truncate()
         try:
             if isinstance(place, Path):
-                _copy(place, out, size)
+                with place.open("rb") as copy:
+                    shutil.copyfileobj(copy, out)
             elif isinstance(place, str):
-                downloader.download(place, out, limit, exact=size is not None)
+                downloader.download(place, out, limit)
             else:
                 packages.copy(place, file.target.name, out, limit)
-        except (Unavailable, OSError) as error:
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
-                raise
+            out.flush()
+        except Unavailable as error:
             failures.append(f"  {place}: {error}")
-            continue
-        out.flush()
-        if file.expected.matches(Path(out.name)):
-            return str(place)
-        of = "" if size is None else f" of {size}"
-        failures.append(f"  {place}: other bytes than were pinned ({out.tell()}{of} bytes)")
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise
+            failures.append(f"  {place}: {reason(error)}")
+        else:
+            if file.expected.matches(Path(out.name)):
+                return str(place)
+            failures.append(f"  {place}: other bytes than were pinned ({out.tell()}, expected {size or 'any number'})")
+    kind = "git's hash" if len(file.expected.value) == GIT else "SHA-256"
     raise QcError(
         f"{file.name}: not found. Tried:\n" + "\n".join(failures) + "\n"
         f"Put the file at {file.name} in a folder of your choice, name the folder in the environment variable "
-        f"QC_MIRROR, and run this again. It must have {file.expected}. Earlier files are unchanged."
+        f"QC_MIRROR, and run this again. It must have {kind} {file.expected.value}. Earlier files are unchanged."
     )
 
 
-def _copy(source: Path, out: BinaryIO, size: int | None) -> None:
-    if not source.is_file():
-        raise OSError("no such file")
-    if size is not None and source.stat().st_size != size:
-        raise OSError(f"{source.stat().st_size} bytes, {size} were pinned")
-    with source.open("rb") as file:
-        shutil.copyfileobj(file, out)
-
-
-def prune(folder: Path, keep: Sequence[Path]) -> list[Path]:
+def prune(folder: Path, keep: Collection[Path]) -> list[Path]:
     """Remove everything in `folder` besides `keep` and the folders above it; return what was removed."""
     removed = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path in keep:
+    for path in sorted(folder.rglob("*"), reverse=True):  # what a folder holds comes before it
+        is_folder = path.is_dir() and not path.is_symlink()
+        if path in keep or (is_folder and any(path.iterdir())):
             continue
-        if path.is_dir() and any(path in kept.parents for kept in keep):
-            removed += prune(path, keep)
-            continue
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        path.rmdir() if is_folder else path.unlink()
         removed.append(path)
     return removed

