@@ -1,5 +1,6 @@
-"""Encoders of the hub, from a server on loopback, of its cache and of folders; what the fetch stage does with them."""
+"""What the fetch stage does with its references: the hub (a server on loopback), its cache, addresses, own files."""
 
+import copy
 import hashlib
 import http.server
 import io
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,18 +21,18 @@ from huggingface_hub.utils.sha import git_hash
 from transformers import AutoModel
 
 from qc.config.settings import Settings
-from qc.config.sources import hub_reference
 from qc.errors import QcError
-from qc.fetch.http import Downloader
-from qc.fetch.hub import hub_headers, list_files
+from qc.fetch.http import hub_headers
+from qc.fetch.hub import read_licence
 from qc.files import read_json
-from qc.schema import parse_yaml
 from stages.fetch import main
-from tests.conftest import ROOT, VOCABULARY, label_lines, pin, serving, write_encoder
+from tests.conftest import ROOT, label_lines, pin, serving, write_encoder
 
 COMMIT, OTHER_COMMIT = "0123456789abcdef0123456789abcdef01234567", "f" * 40
 CARD = "---\nlicense: apache-2.0\ntags: [x]\n---\n# An encoder\n"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+REFUSALS = {"absent": "RepoNotFound", "unknown": "RevisionNotFound"}
 ENDED = {"NO_COLOR": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 
 
@@ -86,16 +87,10 @@ class Hub(http.server.BaseHTTPRequestHandler):
         return self.send(200, body, ETag=etag, X_Repo_Commit=COMMIT)
 
     def list_files(self, repository, name, revision):
-        if name == "private":
-            return self.send(401)
-        if name == "absent":
-            return self.send(404, X_Error_Code="RepoNotFound")
-        if name == "busy" and len(self.server.asked) < 3:
-            return self.send(503)
+        if name in REFUSALS:
+            return self.send(404, X_Error_Code=REFUSALS[name])
         if name == "page":
             return self.send(200, b"<html>")
-        if name == "unknown":
-            return self.send(404, X_Error_Code="RevisionNotFound")
         files = []
         for file, body in self.server.files.items():
             about = {"rfilename": file, "size": len(body), "blobId": git_hash(body)}
@@ -130,7 +125,8 @@ def place(tmp_path, hub, monkeypatch):
     folder = tmp_path / "project"
     (folder / "data/own").mkdir(parents=True)
     (folder / "data/own/own.label").write_text("".join(f"{line}\n" for line in label_lines(20)))
-    (folder / "data/sources.yaml").write_text("{labels: {}, encoders: {}}\n")
+    pinned = {"official.label": {**pin(folder / "data/own/own.label"), "licence": "none", "urls": []}}
+    (folder / "data/sources.yaml").write_text(yaml.safe_dump({"labels": pinned, "encoders": {}}))
     monkeypatch.chdir(folder)
     monkeypatch.setenv("QC_MIRROR", str(tmp_path / "mirror"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf/hub"))
@@ -146,25 +142,25 @@ def reference(name, commit=COMMIT):
 
 
 def params(*encoders, **changes):
-    """Text of a params.yaml that uses the first of these encoders."""
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    """Content of a params.yaml that uses the first of these encoders."""
+    content = copy.deepcopy(PARAMS)
     content["fetch"] |= {"train": "data/own/own.label", "encoders": list(encoders), **changes}
     name = encoders[0].partition("@")[0].rpartition("/")[-1]
     content["train_scratch"]["tokenizer"] = content["train_prefix"]["encoder"] = name
     content["train_distilbert"]["encoder"] = name
-    return yaml.safe_dump(content)
+    return content
 
 
 def fetch(*encoders, **changes):
     """Run the fetch stage in this process; what it printed."""
-    with redirect_stdout(io.StringIO()) as printed:
-        main(parse_yaml(Settings, params(*encoders, **changes), "params.yaml"))
+    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(printed):
+        main(Settings.model_validate(params(*encoders, **changes)))
     return printed.getvalue()
 
 
 def fetch_in_a_process(place, *encoders, status=0, **env):
     """Run the fetch stage as DVC does; what it printed."""
-    (place / "params.yaml").write_text(params(*encoders))
+    (place / "params.yaml").write_text(yaml.safe_dump(params(*encoders)))
     done = subprocess.run(
         [sys.executable, "-m", "stages.fetch"], env={**os.environ, **ENDED, **env}, text=True, capture_output=True
     )
@@ -178,7 +174,7 @@ def write_files(folder, files):
         (folder / name).write_bytes(content)
 
 
-def found(folder):
+def pins(folder):
     return {path.relative_to(folder): pin(path) for path in folder.rglob("*") if path.is_file()}
 
 
@@ -197,47 +193,55 @@ def test_an_encoder_of_the_hub_is_fetched_verified_and_recorded(place, hub):
         assert f"data/encoders/good/{name}: {hub.url}/someone/good/resolve/{COMMIT}/{name}" in output
 
 
-def test_an_encoder_that_is_there_needs_no_hub(place, hub):
+def test_the_hub_is_asked_once_then_the_record_beside_the_files_or_their_copy_in_the_mirror_is_enough(place, hub):
     fetch(reference("good"))
-    before = list(hub.asked)
+    before, folder, mirrored = list(hub.asked), place / "data/encoders/good", place.parent / "mirror/good"
     assert "data/encoders/good/model.safetensors: already here" in fetch(reference("good"))
     assert hub.asked == before
-    (place / "data/encoders/good/config.json").write_text("{}")
+    (folder / "config.json").write_text("{}")
     assert f"config.json: {hub.url}" in fetch(reference("good"))
-    assert (place / "data/encoders/good/config.json").read_bytes() == hub.files["config.json"]
-
-
-def test_a_copy_of_its_folder_in_the_mirror_stands_in_for_the_hub(place, hub):
-    fetch(reference("good"))
-    mirrored = place.parent / "mirror/good"
-    shutil.copytree(place / "data/encoders/good", mirrored)
-    shutil.rmtree(place / "data/encoders")
+    assert (folder / "config.json").read_bytes() == hub.files["config.json"]
+    shutil.move(folder, mirrored)
     before = list(hub.asked)
     assert f"good/model.safetensors: {mirrored}" in fetch(reference("good"))
     assert hub.asked == before
 
 
-def test_a_record_of_another_commit_is_not_taken_for_this_one(place, hub):
+@pytest.mark.parametrize("where", ["data/encoders/good", "../mirror/good"])
+@pytest.mark.parametrize("other", [reference("good", OTHER_COMMIT), reference("good").replace("someone", "other")])
+def test_a_record_of_another_commit_or_repository_is_not_taken_for_this_one(place, hub, where, other):
     fetch(reference("good"))
+    if where != "data/encoders/good":
+        shutil.move("data/encoders/good", where)
     hub.files["config.json"] = b"changed"
-    fetch(reference("good", OTHER_COMMIT))
+    fetch(other)
     assert (place / "data/encoders/good/config.json").read_bytes() == b"changed"
-    assert read_json(place / "data/encoders/good/source.json")["revision"] == OTHER_COMMIT
+    record = read_json(place / "data/encoders/good/source.json")
+    assert f"hub:{record['repository']}@{record['revision']}" == other
 
 
-@pytest.mark.parametrize("name", ["../../../params.yaml", "extra.bin"])
-def test_a_record_that_names_other_files_is_not_followed(place, hub, name):
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [
+        (lambda files: files | {"../../../params.yaml": files["config.json"]}, False),
+        (lambda files: files | {"extra.bin": files["config.json"]}, False),
+        (lambda files: {name: pin for name, pin in files.items() if name != "config.json"}, True),
+        (lambda files: files | {"config.json": {"bytes": 1, "sha256": "x"}}, True),
+        (lambda files: files | {"config.json": {"bytes": None, "sha256": "0" * 40}}, True),
+        (lambda files: "none", True),
+    ],
+)
+def test_a_record_names_no_file_but_an_encoders_own_and_a_damaged_one_is_not_taken(place, hub, change, asked):
     fetch(reference("good"))
     (place / "params.yaml").write_text("mine")
     shutil.move(place / "data/encoders/good", place.parent / "mirror/good")
     record = place.parent / "mirror/good/source.json"
     content = json.loads(record.read_text())
-    content["files"][name] = content["files"]["config.json"]
-    record.write_text(json.dumps(content))
-    asked = len(hub.asked)
+    record.write_text(json.dumps(content | {"files": change(content["files"])}))
+    before = len(hub.asked)
     fetch(reference("good"))
-    assert hub.asked[asked][0].startswith("/api/models/someone/good/")
-    assert name not in read_json(place / "data/encoders/good/source.json")["files"]
+    assert any(path.startswith("/api/models/someone/good/") for path, _ in hub.asked[before:]) == asked
+    assert read_json(place / "data/encoders/good/source.json")["files"] == content["files"]
     assert (place / "params.yaml").read_text() == "mine"
 
 
@@ -255,15 +259,10 @@ def test_a_record_that_names_other_files_is_not_followed(place, hub, name):
         (b"---\nlicense: " + b"[" * 800 + b"\n---\n", None),
     ],
 )
-def test_the_licence_is_what_the_model_card_states_if_there_is_one(place, hub, card, licence):
-    del hub.files["README.md"]
+def test_the_licence_is_what_the_model_card_states_if_there_is_one(tmp_path, card, licence):
     if card is not None:
-        hub.files["README.md"] = card
-    for _ in range(2):
-        fetch(reference("good"))
-        assert read_json(place / "data/encoders/good/source.json")["licence"] == licence
-        asked = [path for path, _ in hub.asked if path.startswith("/api/models")]
-        assert len(asked) == 1, asked  # the record is taken, empty card or none
+        (tmp_path / "README.md").write_bytes(card)
+    assert read_licence(tmp_path / "README.md") == licence
 
 
 def test_an_encoder_in_shards_is_fetched_whole_and_loads(place, hub):
@@ -299,11 +298,10 @@ def test_an_encoder_in_shards_is_fetched_whole_and_loads(place, hub):
     ("name", "told"),
     [
         ("gated", "gated: its owner gives access on the hub; ask for it there; if you have access, set HF_TOKEN"),
-        ("private", "status 401; if you have access, set HF_TOKEN; it is sent over https only"),
         ("absent", "the hub knows no such repository, or shows it only to some"),
         ("wrong-weights", "other bytes than were pinned"),
         ("wrong-config", "other bytes than were pinned"),
-        ("unproven", "config.json: the hub states no hash"),
+        ("unproven", "not the answer of a hub: it states no hashes"),
         ("moved", f"not the answer of a hub: about commit {OTHER_COMMIT}"),
         ("page", "not the answer of a hub"),
         ("unknown", "the hub knows no such commit of this repository"),
@@ -311,17 +309,12 @@ def test_an_encoder_in_shards_is_fetched_whole_and_loads(place, hub):
 )
 def test_an_encoder_that_cannot_be_had_is_refused_and_what_was_there_stays(place, hub, name, told):
     fetch(reference("good"))
-    before = found(place / "data")
+    before = pins(place / "data")
     with pytest.raises(QcError) as caught:
         fetch(reference(name))
     assert told in str(caught.value)
     assert f"{name}" in str(caught.value)
-    assert found(place / "data") == before
-
-
-def test_a_busy_hub_is_asked_again(place):
-    files = list_files(hub_reference(reference("busy")), Downloader(pause=0.01))
-    assert files.keys() == {*FILES, "README.md"}
+    assert pins(place / "data") == before
 
 
 @pytest.mark.parametrize(
@@ -369,6 +362,12 @@ def test_a_token_is_never_sent_in_clear_over_a_network(place, hub, monkeypatch):
     assert len(hub.asked) > 4
     assert {token for _, token in hub.asked} == {None}
     assert hub_headers("https://hub.test/questions.label")["authorization"] == "Bearer hf_given"
+    for elsewhere in (
+        "https://elsewhere.test/x",
+        "https://hub.test.elsewhere/x",
+        "https://elsewhere/https://hub.test/",
+    ):
+        assert hub_headers(elsewhere) == {}
 
 
 def test_a_hub_that_is_not_there_is_named_with_what_to_do(place, monkeypatch):
@@ -420,40 +419,98 @@ def test_the_environment_names_the_hub_its_token_and_its_cache(place, hub):
     assert told.startswith(f"error: {reference('good')}: HF_HUB_OFFLINE is set, and the hub's cache has no copy; ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_fetch_that_is_stopped_leaves_no_half_file(place, hub, number):
-    (place / "params.yaml").write_text(params(reference("stalls")))
+def test_a_fetch_that_is_stopped_leaves_no_half_file(place, hub):
+    (place / "params.yaml").write_text(yaml.safe_dump(params(reference("stalls"))))
     environment = {**os.environ, **ENDED, "HF_ENDPOINT": hub.url}
     with subprocess.Popen([sys.executable, "-m", "stages.fetch"], env=environment, stderr=subprocess.PIPE) as process:
         assert hub.reached.wait(60)
-        process.send_signal(number)
-        assert process.wait(60) == 128 + number
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 128 + signal.SIGINT
         assert b"Traceback" not in process.stderr.read()
     assert [path for path in place.rglob("*") if path.is_file() and "own" not in path.parts] == [
         *place.glob("params.yaml"), *place.glob("data/sources.yaml")
     ]  # fmt: skip
 
 
+@pytest.fixture
+def mine(place, hub):
+    """The same, with an encoder of the user's own."""
+    write_files(place / "data/own/mine", hub.files)
+    return place
+
+
+def test_an_address_is_fetched_once_by_its_hash_and_recorded_by_its_last_part(mine, hub):
+    address, body = f"{hub.url}/questions.label?version=1", b"A:b c\n"
+    with pytest.raises(QcError, match=r"other bytes than were pinned \(6, expected any number\)"):
+        fetch("data/own/mine", train=address, train_sha256="0" * 64)
+    sha256, before = hashlib.sha256(body).hexdigest(), len(hub.asked)
+    output = fetch("data/own/mine", train=address, train_sha256=sha256)
+    assert f"data/raw/train.label: {address}" in output
+    assert "data/raw/train.label: already here" in fetch("data/own/mine", train=address, train_sha256=sha256)
+    assert len(hub.asked) == before + 1
+    about = {"file": "train.label", "name": "questions.label", "bytes": 6, "sha256": sha256}
+    assert read_json(mine / "data/raw/files.json") == {"train": {**about, "licence": None, "columns": None}}
+
+
+def test_a_question_file_that_is_gone_leaves_its_copy_and_another_of_its_name_is_refused(mine, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("text,label\nwho,a\n")
+    assert f"{path}: DVC does not watch this file" in fetch("data/own/mine", train=str(path), test="data/own/own.label")
+    record = (mine / "data/raw/files.json").read_text()
+    assert json.loads(record)["train"]["name"] == "mine.csv"
+    assert str(tmp_path) not in record
+    path.unlink()
+    (mine / "data/own/own.label").unlink()
+    output = fetch("data/own/mine", train=str(path), test="data/own/own.label")
+    assert f"warning: {path} is not here; data/raw/train.csv, its copy, stays" in output
+    assert "warning: data/own/own.label is not here; data/raw/test.label, its copy, stays" in output
+    assert (mine / "data/raw/files.json").read_text() == record
+    named = {"train": str(path), "test": "data/own/own.label"}
+    for key, other in (
+        ("train", str(tmp_path / "other/mine.csv")),
+        ("train", "mine.csv"),
+        ("test", "data/own/x.label"),
+    ):
+        with pytest.raises(QcError, match=f"fetch.{key}: '{other}' .* no file is there"):
+            fetch("data/own/mine", **named | {key: other})
+    (mine / "data/raw/train.csv").write_text("text,label\nchanged,a\n")
+    with pytest.raises(QcError, match=r"mine\.csv: No such file or directory"):
+        fetch("data/own/mine", train=str(path))
+
+
+def test_an_encoder_folder_that_is_gone_leaves_its_copy_and_another_of_its_name_is_refused(mine, tmp_path):
+    folder = tmp_path / "elsewhere/mine"
+    shutil.copytree(mine / "data/own/mine", folder)
+    fetch(str(folder))
+    before = pins(mine / "data/encoders")
+    shutil.rmtree(folder)
+    assert f"warning: {folder}/config.json is not here; data/encoders/mine/config.json, its copy" in fetch(str(folder))
+    with pytest.raises(QcError, match="other/mine: has no config"):
+        fetch(str(tmp_path / "other/mine"))
+    assert pins(mine / "data/encoders") == before
+
+
 @pytest.mark.parametrize(
-    ("encoders", "told"),
+    ("changes", "told"),
     [
-        *(
-            (
-                [f"hub:someone/good{revision}"],
-                f"invalid value 'hub:someone/good{revision}'; expected hub:owner/name@rev",
-            )
-            for revision in ("", "@main", f"@{COMMIT[:7]}", f"@{COMMIT}0")
-        ),
-        ([reference("mine"), "data/own/mine"], "each encoder named once, and no two called mine"),
-        (["data/own/mine", "data/own/../mine"], "no two called mine"),
-        (["data/own/.."], "the path of a folder whose name begins with a letter or digit"),
-        (["absent"], "invalid value 'absent'; expected one of data/sources.yaml"),
+        ({"encoders": ["absent"]}, "fetch.encoders: invalid value 'absent'; expected one of data/sources.yaml"),
+        ({"train": "data/own/none.csv"}, "fetch.train: 'data/own/none.csv' is no label file of data/sources.yaml, "
+         "and no file is there; expected official.label, or the path or address of a file of your own"),
+        ({"test": "oficial.label"}, "fetch.test: 'oficial.label' is no label file of data/sources.yaml"),
+        ({"test": "official.label", "test_sha256": "0" * 64}, f"fetch.test_sha256: invalid value '{'0' * 64}'; "
+         "expected null, or what data/sources.yaml pins of official.label, "),
+        ({"train_sha256": "0" * 64}, "data/own/own.label: SHA-256 "),
+        ({"corrections": "data/own/no.csv"}, "fetch.corrections: 'data/own/no.csv': no such file; expected null, or "),
+        ({"test": "official.label"}, "official.label: not found. Tried:\n  "),
     ],
-)
-def test_a_reference_that_cannot_serve_is_refused(place, encoders, told):
+)  # fmt: skip
+def test_a_reference_that_cannot_serve_is_refused_and_what_was_there_stays(mine, changes, told):
+    fetch("data/own/mine")
+    before = pins(mine / "data")
     with pytest.raises(QcError) as caught:
-        fetch(*encoders)
+        fetch(*changes.pop("encoders", ["data/own/mine"]), **changes)
     assert told in str(caught.value)
+    assert pins(mine / "data") == before
 
 
 def test_a_folder_elsewhere_is_taken_and_dvc_does_not_watch_it(place, hub, tmp_path):
@@ -463,46 +520,3 @@ def test_a_folder_elsewhere_is_taken_and_dvc_does_not_watch_it(place, hub, tmp_p
     assert f"{tmp_path / 'elsewhere/config.json'}: DVC does not watch this file" in output
     assert "data/own/mine/config.json: DVC" not in output
     assert str(tmp_path) not in (place / "data/encoders/elsewhere/source.json").read_text()
-
-
-def test_encoders_of_the_hub_and_of_folders_are_trained_on_under_their_names(project, hub):
-    published, folder = project.root.parent / "published", project.root / "data/own/mine"
-    write_encoder(published, seed=5)
-    hub.files = {name: (published / name).read_bytes() for name in FILES} | {"README.md": CARD.encode()}
-    write_encoder(folder, seed=7, family="distilbert")
-    (folder / "README.md").write_text("# no metadata\n")
-    project.set("fetch.encoders", f"[tiny-bert, '{reference('good')}', data/own/mine]")
-    project.set("train_prefix.encoder", "good")
-    project.set("train_distilbert.encoder", "mine")
-    project.run("dvc", "repro", "fetch", HF_ENDPOINT=hub.url)
-    record = read_json(project.root / "data/encoders/mine/source.json")
-    assert record["repository"] is record["revision"] is record["licence"] is None
-    assert record["files"] == {name: pin(folder / name) for name in (*FILES, "README.md")}
-    project.repro()
-    cards = [(project.root / f"reports/cards/{name}.md").read_text() for name in ("prefix", "distilbert")]
-    assert f"`good`, from `someone/good` at `{COMMIT}`" in cards[0]
-    assert "- good: apache-2.0" in cards[0]
-    assert "`mine`, from a local folder" in cards[1]
-    assert "- mine: not stated" in cards[1]
-    write_encoder(folder, seed=8, family="distilbert")
-    assert project.repro("train_distilbert") == ["fetch", "tokenize", "train_distilbert"]
-    project.set("train_prefix.encoder", "best")
-    assert "expected an encoder of fetch.encoders: tiny-bert, good, mine" in project.stage("train_prefix", status=1)
-
-
-def test_a_cased_tokenizer_keeps_its_case(project):
-    """What a tokenizer does with case is in its own file, whatever else its folder lacks."""
-    folder = project.root / "data/own/cased"
-    write_encoder(folder, vocabulary=[*VOCABULARY, "The", "King"])
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    tokenizer["normalizer"]["lowercase"] = False
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    project.set("fetch.encoders", "[data/own/cased]")
-    for key in ("train_scratch.tokenizer", "train_prefix.encoder", "train_distilbert.encoder"):
-        project.set(key, "cased")
-    (project.root / "data/own/cased.label").write_text("A:x The King\nB:y the king\n" * 20)
-    project.set("fetch.train", "data/own/cased.label")
-    project.repro("tokenize")
-    ids = [row["input_ids"] for row in project.questions("data/tokenized/cased/questions.parquet")]
-    names = len(VOCABULARY)
-    assert [row[1:-1] for row in ids[:2]] == [[names, names + 1], [VOCABULARY.index("the"), VOCABULARY.index("king")]]

@@ -1,17 +1,15 @@
-"""The whole pipeline on files of one's own: tables, objects and label files, by path and by address."""
+"""The whole pipeline on files of one's own: tables, objects and label files, and an encoder."""
 
 import csv
-import http.server
 import json
-import shutil
 
 import pytest
 
 from qc import load
 from qc.files import read_csv, read_json
-from tests.conftest import FILLERS, STAGES, label_lines, outputs, pin, serving
+from tests.conftest import ENCODER_FILES, FILLERS, STAGES, label_lines, outputs, pin, write_encoder
 
-TICKETS = "data/own/tickets.csv"
+TICKETS, MINE = "data/own/tickets.csv", "data/own/mine"
 CLASS_NAMES = [("who", "$\\alpha$"), ("where", "=1+1"), ("why", "a_{b}^$")]
 
 
@@ -29,9 +27,13 @@ def texts(project, partition):
 
 @pytest.fixture(scope="module")
 def tickets(finished, tmp_path_factory):
-    """A copy of the finished project that went through the pipeline with the example of the README."""
+    """A copy of the finished project that went through the pipeline with the README's example and an own encoder."""
     project = finished.clone(tmp_path_factory.mktemp("tickets") / "project")
     use(project, TICKETS, text="message", label="topic")
+    write_encoder(project.root / MINE, seed=7, family="distilbert")
+    (project.root / MINE / "README.md").write_text("# no metadata\n")
+    project.set("fetch.encoders", f"[tiny-bert, {MINE}]")
+    project.set("train_distilbert.encoder", "mine")
     assert project.repro() == STAGES
     return project
 
@@ -52,18 +54,23 @@ def test_the_example_goes_through_the_whole_pipeline(tickets):
     assert tickets.repro() == []
 
 
-def test_the_file_and_its_hash_are_recorded(tickets):
-    found = pin(tickets.root / TICKETS)
+def test_the_file_and_the_encoder_are_recorded_with_their_hashes(tickets):
+    digest = pin(tickets.root / TICKETS)
     columns = {"text": "message", "label": "topic", "fine": None}
-    about = {"file": "train.csv", "name": TICKETS, **found, "licence": None, "columns": columns}
+    about = {"file": "train.csv", "name": TICKETS, **digest, "licence": None, "columns": columns}
     assert read_json(tickets.root / "data/raw/files.json") == {"train": about}
-    assert pin(tickets.root / "data/raw/train.csv") == found
-    card = (tickets.root / "reports/cards/prefix.md").read_text()
-    assert f"`{TICKETS}`, " in card
-    assert found["sha256"] in card
+    assert pin(tickets.root / "data/raw/train.csv") == digest
+    record = read_json(tickets.root / "data/encoders/mine/source.json")
+    assert record["repository"] is record["revision"] is record["licence"] is None
+    assert record["files"] == {name: pin(tickets.root / MINE / name) for name in (*ENCODER_FILES, "README.md")}
+    cards = [(tickets.root / f"reports/cards/{name}.md").read_text() for name in ("prefix", "distilbert")]
+    assert f"`{TICKETS}`, " in cards[0]
+    assert digest["sha256"] in cards[0]
+    assert "`mine`, from a local folder" in cards[1]
+    assert "- mine: not stated" in cards[1]
 
 
-def test_a_change_of_the_file_reruns_the_pipeline_and_another_file_fetch_alone(tickets):
+def test_a_change_of_a_file_reruns_what_reads_it_and_another_file_fetch_alone(tickets):
     path = tickets.root / TICKETS
     before = path.read_bytes()
     path.write_bytes(before + b"Is it late ?,delivery\n")
@@ -75,6 +82,8 @@ def test_a_change_of_the_file_reruns_the_pipeline_and_another_file_fetch_alone(t
         tickets.repro()
     path.with_name("other.csv").write_text("text,label\n")
     assert tickets.repro() == ["fetch"]
+    write_encoder(tickets.root / MINE, seed=8, family="distilbert")
+    assert tickets.repro("train_distilbert") == ["fetch", "tokenize", "train_distilbert"]
 
 
 def write_objects(path, lines):
@@ -88,11 +97,9 @@ def test_train_and_test_may_be_of_different_formats(project):
     (project.root / "data/own/test.TSV").write_text("b\ta\tq\n0\tHUM\twho is it\n1\tLOC\twhere is it\n")
     use(project, "data/own/train.jsonl", text="q", label="a", fine="b")
     project.set("fetch.test", "data/own/test.TSV")
-    project.repro()
+    project.repro("tokenize")
     assert [f"{coarse}:{fine} {text}" for coarse, fine, text in texts(project, "train")] == label_lines(60)
     assert texts(project, "test") == [("HUM", "", "who is it"), ("LOC", "", "where is it")]  # train has no such class
-    assert len(read_json(project.root / "models/prefix/config.json")["labels"]["fine_classes"]) == 10
-    assert "official test questions" in (project.root / "reports/cards/prefix.md").read_text()
 
 
 def test_labels_may_hold_colons_and_anything_else_and_a_fine_one_may_be_empty(project):
@@ -101,10 +108,8 @@ def test_labels_may_hold_colons_and_anything_else_and_a_fine_one_may_be_empty(pr
     with (project.root / "data/own/odd.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("label", "fine", "text"), *rows])
     use(project, "data/own/odd.csv", fine="fine")
-    project.repro("train_distilbert")
-    config = read_json(project.root / "models/distilbert/config.json")
-    assert config["labels"]["fine_classes"] == [["1.5 %", "ä|b"], ["x", "y:z"], ["x:y", "z"]]
-    assert config["sizes"]["coarse_of"] == [0, 1, 2]
+    project.repro("tokenize")
+    assert texts(project, "train") == rows
 
 
 @pytest.mark.soak
@@ -137,154 +142,23 @@ def test_whatever_is_accepted_can_be_read_by_all_that_comes_after(project):
     assert "&#39;=HYPERLINK" not in page.partition("The most confident mistakes")[2].partition("Audit")[0]
 
 
-class Files(http.server.BaseHTTPRequestHandler):
-    """Serves one file at any path."""
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(self.server.body)
-
-
-def test_an_address_is_fetched_once_and_needs_its_hash(project):
-    body = (project.root / TICKETS).read_bytes()
-    with serving(Files) as server:
-        server.body = body
-        use(project, f"{server.url}/a/tickets.csv?version=1", text="message", label="topic")
-        told = "fetch.train_sha256: invalid value None; expected the SHA-256 of what train names"
-        assert told in project.stage("fetch", status=1)
-        project.set("fetch.train_sha256", f"'{'0' * 64}'")
-        assert f"other bytes than were pinned ({len(body)} bytes)" in project.stage("fetch", status=1)
-        project.set("fetch.train_sha256", pin(project.root / TICKETS)["sha256"])
-        assert "data/raw/train.csv: http://127.0.0.1" in project.stage("fetch")
-    assert "data/raw/train.csv: already here" in project.stage("fetch")
-    assert (project.root / "data/raw/train.csv").read_bytes() == body
-    assert read_json(project.root / "data/raw/files.json")["train"]["name"] == "tickets.csv"
-
-
-def test_a_path_elsewhere_is_taken_and_its_folder_is_nowhere_recorded(project, tmp_path):
-    path = tmp_path / "mine.label"
-    path.write_text("".join(f"{line}\n" for line in label_lines(60)))
-    use(project, str(path))
-    assert f"{path}: DVC does not watch this file" in project.stage("fetch")
-    assert read_json(project.root / "data/raw/files.json")["train"]["name"] == "mine.label"
-    path.unlink()
-    project.set("seed", 7)  # fetch reads all of params.yaml, and runs again
-    kept = outputs(project)
-    assert "warning: fetch.train: mine.label is not here; data/raw/train.label, its copy, stays" in project.stage(
-        "fetch"
-    )
-    assert outputs(project) == kept
-    assert str(path) not in (project.root / "data/raw/files.json").read_text()
-    project.set("fetch.train", str(tmp_path / "other" / path.name))  # another file of this name
-    assert "no file is there" in project.stage("fetch", status=1)
-    project.set("fetch.train", str(path))
-    (project.root / "data/raw/train.label").write_text("A:b changed\n")
-    assert "no file is there" in project.stage("fetch", status=1)
-
-
-def test_an_encoder_folder_that_is_gone_leaves_its_copy_and_another_of_its_name_is_refused(project, tmp_path):
-    folder = tmp_path / "tiny-own"
-    shutil.copytree(project.mirror / "tiny-bert", folder)
-    project.set("fetch.encoders", f"[{folder}]")
-    for key in ("train_scratch.tokenizer", "train_prefix.encoder", "train_distilbert.encoder"):
-        project.set(key, "tiny-own")
-    project.stage("fetch")
-    before = outputs(project)
-    shutil.rmtree(folder)
-    said = project.stage("fetch")
-    assert f"warning: fetch.encoders: {folder} is not here; data/encoders/tiny-own, its copy, stays" in said
-    assert outputs(project) == before
-    project.set("fetch.encoders", f"[{tmp_path}/elsewhere/tiny-own]")
-    assert "has no config.json" in project.stage("fetch", status=1)
-    assert outputs(project) == before
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "told"),
-    [
-        ("fetch.train", "data/own/none.csv", "fetch.train: 'data/own/none.csv' is no label file of data/sources.yaml, "
-         "and no file is there; expected "),
-        ("fetch.train", "tiny.lable", "fetch.train: invalid value 'tiny.lable'; expected a label file of"),
-        ("fetch.train", "tinny.label", "fetch.train: 'tinny.label' is no label file of data/sources.yaml"),
-        ("fetch.train", "ftp://x/y.csv", "expected an address that begins with http:// or https://"),
-        ("fetch.train_sha256", "0" * 64, "expected null, or what data/sources.yaml pins of tiny.label"),
-        ("fetch.train_sha256", "abc", "fetch.train_sha256: invalid value 'abc'"),
-        ("fetch.columns", "{text: a, label: a, fine: null}", "invalid value 'a'; expected three different columns"),
-        ("fetch.columns", "{text: a}", "fetch.columns.label: missing"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_fetched_is_refused_and_what_was_there_stays(restored, key, value, told):
-    before = {path: pin(path) for path in (restored.root / "data").rglob("*") if path.is_file()}
-    restored.set(key, f"'{value}'" if key != "fetch.columns" else value)
-    output = restored.stage("fetch", status=1)
-    assert told in output
-    assert "Traceback" not in output
-    assert {path: pin(path) for path in (restored.root / "data").rglob("*") if path.is_file()} == before
-
-
-def test_a_file_that_is_not_what_it_must_be_is_refused(restored):
-    use(restored, TICKETS, text="message", label="topic")
-    restored.set("fetch.train_sha256", f"'{'0' * 64}'")
-    found = pin(restored.root / TICKETS)["sha256"]
-    assert f"{TICKETS}: SHA-256 {found}, but params.yaml has fetch.train_sha256: 000" in restored.stage(
-        "fetch", status=1
-    )
-
-
-def test_an_official_test_that_leaves_a_class_nothing_to_learn_from_is_refused(restored):
-    lines = [line for line in label_lines(100) if line.startswith("HUM:")]
-    (restored.root / "data/own/test.label").write_text("".join(f"{line}\n" for line in lines))
-    (restored.root / "data/own/train.label").write_text("".join(f"{line}\n" for line in label_lines(100)))
-    restored.set("fetch.train", "data/own/train.label")
-    restored.set("fetch.test", "data/own/test.label")
-    restored.stage("fetch")
-    assert "data/own/train.label: read as ASCII" in restored.stage("tokenize")
-    before = outputs(restored)
-    told = restored.stage("split", status=1)
-    assert told.startswith("error: 20 of the 100 questions of fetch.train are also in fetch.test")
-    assert "class 'HUM' (0 of 20)" in told
-    assert outputs(restored) == before
-
-
-def test_questions_that_a_model_cannot_tell_apart_are_in_one_split(project):
-    """Accents and spaces that the tokenizer drops: the texts differ, the token ids do not."""
-    lines = [f"{line} house" for line in label_lines(60)]
-    parted = [line.partition(" ") for line in lines]
-    twins = [
-        f"{label} {text.replace('house', 'ho' + chr(0xFB) + 'se').replace(' ?', '?')}" for label, _, text in parted
-    ]
-    path = project.root / "data/own/twins.label"
-    path.write_text("".join(f"{line}\n" for line in [*lines, *twins]), encoding="utf-8")
-    use(project, str(path.relative_to(project.root)))
-    assert "data/own/twins.label: read as UTF-8" in project.run("dvc", "repro", "split")
-    figures = read_json(project.root / "reports/data.json")
-    assert sum(figures["by_ids"]["duplicates"].values()) >= 60
-    assert set(figures["by_ids"]["overlap"].values()) == {0}
-    assert sum(figures["duplicates"].values()) < 30
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
+def test_a_bad_file_is_refused_by_its_own_name_and_line_and_what_was_there_stays(restored):
+    path = restored.root / "data/own/bad.csv"
+    use(restored, "data/own/bad.csv")
+    kept = outputs(restored)
+    cases = [
         ("text,label\nwho ?,a\n,b\n", "data/own/bad.csv:3: text is empty; 1 such line(s) to correct: 3"),
         ("text,topic\nwho ?,a\n", "data/own/bad.csv:1: no column 'label', which fetch.columns of"),
         ("text,label\nwho ?,a\nwhy ?,a\n", "the train file has only one class, a"),
-    ],
-)
-def test_a_bad_file_is_refused_by_its_own_name_and_line(restored, content, told):
-    (restored.root / "data/own/bad.csv").write_text(content)
-    use(restored, "data/own/bad.csv")
-    restored.stage("fetch")
-    output = restored.stage("tokenize", status=1)
-    assert output.startswith(f"error: {told}")
-
-
-def test_the_fine_label_cannot_stand_before_questions_that_have_none(restored):
-    use(restored, TICKETS, text="message", label="topic")
+    ]
+    for content, told in cases:
+        path.write_text(content)
+        restored.stage("fetch")
+        assert restored.stage("tokenize", status=1).startswith(f"error: {told}")
     restored.set("tokenize.include_fine_label", "true")
+    path.write_text("text,label\nwho ?,a\nwhy ?,b\n")
     restored.stage("fetch")
     assert "include_fine_label: invalid value True" in restored.stage("tokenize", status=1)
+    assert {name for name, pins in outputs(restored).items() if kept.get(name) != pins} <= {
+        "data/own/bad.csv", "data/raw/train.csv", "data/raw/files.json"
+    }  # fmt: skip

@@ -88,8 +88,8 @@ def test_a_fourth_model_is_trained_evaluated_drawn_and_reported(finished, tmp_pa
     assert {row["model"] for row in read_csv(project.root / "plots/reliability.csv")} == set(MODELS)
     assert "The mean of word vectors" in (project.root / "reports/cards/toy.md").read_text()
     assert load("models/toy").predict(["who is it"])[0].label == "HUM"
-    found = cross_validate("toy", {"toy": settings}, Folders(), 2, [1])["toy"]
-    assert found.accuracy > 0.8
+    folds = cross_validate("toy", {"toy": settings}, Folders(), 2, [1])["toy"]
+    assert folds.accuracy > 0.8
 
     monkeypatch.setattr(report, "load_settings", lambda: settings)
     assert report.run(None) == 0

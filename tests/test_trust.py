@@ -1,6 +1,5 @@
 """What gets in and what gets out: no code from data, no word of the machine in an output, no part without a pin."""
 
-import ast
 import contextlib
 import re
 import runpy
@@ -19,35 +18,16 @@ from qc.errors import QcError
 from qc.inference.predictor import load
 from tests.conftest import MARK, ROOT, STAGES, write_record
 
-OWN = [*ROOT.glob("src/**/*.py"), *ROOT.glob("stages/*.py")]
-PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "pandas"}
 UNPICKLING = {"pickle.find_class", "marshal.load"}
-
-
-def names_in(path):
-    """Modules that a file imports, and attributes and names that it calls, dotted: `torch.load`."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield (node.module or "").split(".")[0]
-        elif isinstance(node, ast.Call):
-            yield ast.unparse(node.func)
-            yield from (keyword.arg for keyword in node.keywords if keyword.arg == "allow_pickle")
-
-
-def test_no_line_of_ours_can_unpickle():
-    for path in OWN:
-        assert not {*PICKLES, "torch.load", "np.load", "numpy.load", "allow_pickle"} & set(names_in(path)), path
 
 
 def watch(*programs):
     """Run modules as programs, each with its arguments, and tell on standard error of all that is unpickled."""
 
-    def hook(event, found):
+    def hook(event, arguments):
         if event in UNPICKLING:
             stack = "".join(traceback.format_stack()[-6:-1])
-            print(f"UNPICKLED {found}\n{stack}", file=sys.stderr, flush=True)
+            print(f"UNPICKLED {arguments}\n{stack}", file=sys.stderr, flush=True)
 
     sys.addaudithook(hook)
     for program in programs:
@@ -146,7 +126,7 @@ def test_every_dependency_is_pinned_and_locked():
     base, extras = project["project"]["dependencies"], project["project"]["optional-dependencies"]
     own, *tools = extras["dev"]
     assert own == f"qc[{','.join(name for name in extras if name != 'dev')}]"
-    used = [*base, *(each for name, extra in extras.items() if name != "dev" for each in extra)]
+    used = [*base, *(requirement for name, extra in extras.items() if name != "dev" for requirement in extra)]
     direct = [*used, *tools]
     run, dev = (lock(name) for name in ("requirements.txt", "requirements-dev.txt"))
     assert not run.keys() & dev.keys()
