@@ -150,6 +150,8 @@ def test_a_value_is_valid_up_to_its_limits_and_refused_with_line_and_key_beyond_
         ("train_prefix.encoder", "other", "expected an encoder of fetch.encoders: all-MiniLM-L6-v2"),
         ("train_scratch.betas", "[0.9]", "invalid value [0.9]; expected at least 2 items"),
         ("train_scratch.heads", "3", "train_scratch.hidden_size: invalid value 256; expected a multiple of heads"),
+        ("train_scratch.hidden_size", "3", "invalid value 3; expected multiple of 2"),
+        ("train_scratch.hidden_size", "0", "invalid value 0; expected greater than or equal to 2"),
         ("split.test", "0.95", "invalid value 0.95; expected less than 0.9, so that valid + test leave questions to"),
         ("fetch.columns", "{text: a, label: a, fine: null}", "invalid value 'a'; expected three different columns"),
         ("gate.rules", rule("p_value: 0.1", "*.ece"), "expected beside a metric MODEL.accuracy, better: higher"),
