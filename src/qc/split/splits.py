@@ -7,16 +7,15 @@ Notable:
 - each class is split on its own, so that every split has the classes in the same shares
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset, disable_progress_bars
 
 from qc.errors import QcError, listed
-from qc.questions.tables import QuestionTable
+from qc.questions.labels import Labels
+from qc.questions.tables import new_table, read_pieces
 from qc.split.groups import GroupedQuestions
 
 if TYPE_CHECKING:
@@ -159,12 +158,15 @@ def _check_left(
         )
 
 
-def write_split(questions: QuestionTable, rows: np.ndarray, groups: np.ndarray, path: Path) -> None:
-    """Write some questions as a Parquet file, with the number of the group (N,) of each."""
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    chosen = Dataset(questions.take(rows).columns.drop_columns("official"))
-    chosen.add_column("group", groups).to_parquet(path)
+def write_split(questions: Path, rows: np.ndarray, groups: np.ndarray, labels: Labels, path: Path) -> None:
+    """Write some rows of a table of questions to another, with the number of the group (N,) of every question."""
+    begin = 0
+    with new_table(path, labels, "id", "text", "label", "fine", "input_ids", "group") as writer:
+        for piece in read_pieces(questions, rows=rows):
+            end = begin + len(piece)
+            columns = piece.columns.append_column("group", [groups[rows[begin:end]]])
+            writer.write_table(columns.select(writer.schema.names).cast(writer.schema))
+            begin = end
 
 
 def most_frequent(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
