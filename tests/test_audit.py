@@ -1,17 +1,21 @@
 """The audit of the data: what the splits hold, and trivial baselines."""
 
+import tempfile
+from pathlib import Path
+
 import pyarrow
 import pytest
 
 from qc.files import read_json
-from qc.questions.labels import UNKNOWN
-from qc.questions.tables import QuestionTable
+from qc.questions.labels import UNKNOWN, Labels
+from qc.questions.tables import new_table
 from qc.questions.vocabulary import Vocabulary
 from qc.split.audit import audit_leaks, describe_splits, leak_suspected
 from qc.split.groups import Reading, group_questions
 from tests.conftest import CLASSES, FILLERS
 
 VOCABULARY = Vocabulary("x", 100, 0, 1, [], [], "")
+NAMES = ["X", "Y"]
 
 
 def rows_of(*questions, others=(), max_length=64, vocabulary=VOCABULARY):
@@ -24,14 +28,16 @@ def rows_of(*questions, others=(), max_length=64, vocabulary=VOCABULARY):
         "label": [NAMES.index(name) for name in coarse],
         "fine": [pairs.index(pair) if pair[1] else UNKNOWN for pair in zip(coarse, fine, strict=True)],
     }
-    tables = [
-        QuestionTable(pyarrow.table({**columns, "input_ids": pyarrow.array(ids, pyarrow.list_(pyarrow.int32()))}))
-        for ids in (input_ids, *others)
-    ]
-    return group_questions([Reading(table, vocabulary, max_length) for table in tables], seed=1)
-
-
-NAMES = ["X", "Y"]
+    if not pairs:
+        del columns["fine"]
+    with tempfile.TemporaryDirectory() as folder:
+        readings = []
+        for number, ids in enumerate((input_ids, *others)):
+            path = Path(folder) / f"{number}.parquet"
+            with new_table(path, Labels(NAMES, pairs), *columns, "input_ids") as writer:
+                writer.write_table(pyarrow.table({**columns, "input_ids": ids}, schema=writer.schema))
+            readings.append(Reading(path, vocabulary, max_length))
+        return group_questions(readings, seed=1)
 
 
 def test_the_figures_count_duplicates_overlap_conflicts_and_cut_questions():

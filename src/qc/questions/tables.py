@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from qc.errors import QcError
+from qc.files import read_errors
 from qc.questions.labels import Labels, join_fine, split_fine
 
 QUESTIONS, VOCABULARY = "questions.parquet", "vocabulary.json"
@@ -110,16 +110,13 @@ def read_pieces(path: Path, *columns: str, rows: np.ndarray | None = None) -> It
         QcError: The file is missing or broken.
     """
     begin = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = [name for name in columns if name in file.schema_arrow.names]
-            for batch in file.iter_batches(PIECE, columns=names or None):
-                piece = QuestionTable(pyarrow.Table.from_batches([batch]))
-                end = begin + len(piece)
-                yield piece if rows is None else piece.take(rows[slice(*np.searchsorted(rows, (begin, end)))] - begin)
-                begin = end
-    except (OSError, pyarrow.ArrowException) as error:
-        raise QcError(f"{path}: cannot be read: {error}; run `dvc repro` to recreate it") from None
+    with read_errors(path, pyarrow.ArrowException), pyarrow.parquet.ParquetFile(path) as file:
+        names = [name for name in columns if name in file.schema_arrow.names]
+        for batch in file.iter_batches(PIECE, columns=names or None):
+            piece = QuestionTable(pyarrow.Table.from_batches([batch]))
+            end = begin + len(piece)
+            yield piece if rows is None else piece.take(rows[slice(*np.searchsorted(rows, (begin, end)))] - begin)
+            begin = end
 
 
 @contextmanager
