@@ -27,13 +27,13 @@ def main(settings: Settings) -> None:
     for about in files.values():
         if "encoding" in about:
             print(f"{about['name']}: read as {ENCODINGS[about['encoding']]}")
-    inventory = take_inventory(read_raw(RAW, files))
-    for one, other in case_twins(inventory.labels.classes):
+    labels, count, without_fine = take_inventory(read_raw(RAW, files))
+    for one, other in case_twins(labels.classes):
         print(f"warning: {one!r} and {other!r} are two classes, though letter case alone differs", file=sys.stderr)
-    if config.include_fine_label and inventory.without_fine:
+    if config.include_fine_label and without_fine:
         raise QcError(
             "params.yaml: tokenize.include_fine_label: invalid value True; expected false, since "
-            f"{inventory.without_fine} question(s) have no fine label"
+            f"{without_fine} question(s) have no fine label"
         )
     with new_folder(TOKENIZED) as folder:
         tokenizers = []
@@ -42,8 +42,8 @@ def main(settings: Settings) -> None:
             vocabulary = describe_tokenizer(ENCODERS / name, tokenizer, config.lowercase, config.include_fine_label)
             write_json(folder / name / VOCABULARY, vocabulary.record())
             tokenizers.append((tokenizer, vocabulary))
-        write_tokenized(read_raw(RAW, files), inventory, tokenizers, folder)
-    print(f"{inventory.questions} questions of {len(inventory.labels.classes)} classes, for {', '.join(names)}")
+        write_tokenized(read_raw(RAW, files), labels, count, tokenizers, folder)
+    print(f"{count} questions of {len(labels.classes)} classes, for {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -22,23 +21,8 @@ from qc.questions.vocabulary import Vocabulary
 Rows = Iterable[tuple[str, LabelledQuestion]]  # partition (`train` or `test`) and question
 
 
-@dataclass(frozen=True)
-class Inventory:
-    """Summary of the question files.
-
-    Attributes:
-        questions: Number of questions.
-        labels: Class names; the fine classes are those of the train file.
-        without_fine: Number of questions without a fine label.
-    """
-
-    questions: int
-    labels: Labels
-    without_fine: int
-
-
-def take_inventory(rows: Rows) -> Inventory:
-    """Count questions and classes.
+def take_inventory(rows: Rows) -> tuple[Labels, int, int]:
+    """Find the classes; count the questions, and those without a fine label. Fine classes are those of the train file.
 
     Raises:
         QcError: There is only one class, or a class occurs in the test file alone.
@@ -54,24 +38,25 @@ def take_inventory(rows: Rows) -> Inventory:
             f"the test file has class {listed(unknown)}, which the train file does not have; expected {listed(classes)}"
         )
     without_fine = sum(number for (_, _, fine), number in counts.items() if not fine)
-    return Inventory(counts.total(), Labels(classes, sorted(pair for pair in in_train if pair[1])), without_fine)
+    return Labels(classes, sorted(pair for pair in in_train if pair[1])), counts.total(), without_fine
 
 
 def write_tokenized(
-    rows: Rows, inventory: Inventory, tokenizers: Sequence[tuple[Tokenizer, Vocabulary]], folder: Path
+    rows: Rows, labels: Labels, count: int, tokenizers: Sequence[tuple[Tokenizer, Vocabulary]], folder: Path
 ) -> None:
     """Write a table of all questions for every tokenizer, token ids with special tokens included.
 
     Args:
         rows: The questions; the row number becomes the id.
-        inventory: Their number and classes.
+        labels: Their classes.
+        count: Their number, for the progress bar.
         tokenizers: From `load_tokenizer`, each with its ids and the way texts are treated before it.
         folder: Where `NAME/questions.parquet` is written.
     """
-    labels, names = inventory.labels, ("id", "official", "text", "label", "fine", "input_ids")
+    names = ("id", "official", "text", "label", "fine", "input_ids")
     numbers = {name: number for number, name in enumerate(labels.classes)}
     fine_numbers = {tuple(pair): number for number, pair in enumerate(labels.fine_classes)}
-    rows, begin = iter(tqdm(rows, "tokenize", inventory.questions, unit=" questions", leave=False, disable=None)), 0
+    rows, begin = iter(tqdm(rows, "tokenize", count, unit=" questions", leave=False, disable=None)), 0
     with ExitStack() as stack:
         writers = [
             stack.enter_context(new_table(folder / vocabulary.tokenizer / QUESTIONS, labels, *names))
