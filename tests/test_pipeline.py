@@ -82,26 +82,26 @@ def test_metrics_are_the_few_numbers_that_people_compare(finished):
 
 
 def test_the_report_of_the_test_scores_has_the_fixed_shape(finished):
-    found = read_json(finished.root / "reports/test.json")
-    assert list(found) == ["n_test", "scratch", "prefix", "distilbert", "baselines", "comparisons"]
+    report = read_json(finished.root / "reports/test.json")
+    assert list(report) == ["n_test", "scratch", "prefix", "distilbert", "baselines", "comparisons"]
     for name in ("scratch", "prefix", "distilbert"):
         keys = ["accuracy", "accuracy_low", "accuracy_high", "macro_f1", "loss", "ece", "brier"]
-        assert list(found[name]) == [
+        assert list(report[name]) == [
             *keys, "macro_precision", "macro_recall", "f1", "precision", "recall", "calibrated"
         ]  # fmt: skip
-        assert all(list(found[name][score]) == sorted(CLASSES) for score in ("f1", "precision", "recall"))
-        assert list(found[name]["calibrated"]) == ["temperature", "loss", "ece", "brier"]
+        assert all(list(report[name][score]) == sorted(CLASSES) for score in ("f1", "precision", "recall"))
+        assert list(report[name]["calibrated"]) == ["temperature", "loss", "ece", "brier"]
         config = read_json(finished.root / f"models/{name}/config.json")
-        assert found[name]["calibrated"]["temperature"] == config["temperature"]
-        assert 0 <= found[name]["accuracy_low"] <= found[name]["accuracy"] <= found[name]["accuracy_high"] <= 1
-    assert {name: list(scores) for name, scores in found["baselines"].items()} == {
+        assert report[name]["calibrated"]["temperature"] == config["temperature"]
+        assert 0 <= report[name]["accuracy_low"] <= report[name]["accuracy"] <= report[name]["accuracy_high"] <= 1
+    assert {name: list(scores) for name, scores in report["baselines"].items()} == {
         name: ["accuracy", "accuracy_low", "accuracy_high"] for name in ("majority", "tfidf_svm")
     }  # fmt: skip
-    assert list(found["comparisons"]) == [
+    assert list(report["comparisons"]) == [
         "prefix_vs_scratch", "distilbert_vs_scratch", "distilbert_vs_prefix",
         "scratch_vs_tfidf_svm", "prefix_vs_tfidf_svm", "distilbert_vs_tfidf_svm",
     ]  # fmt: skip
-    assert all(0 <= pair["mcnemar_p"] <= 1 for pair in found["comparisons"].values())
+    assert all(0 <= pair["mcnemar_p"] <= 1 for pair in report["comparisons"].values())
 
 
 @pytest.mark.parametrize(
@@ -110,21 +110,21 @@ def test_the_report_of_the_test_scores_has_the_fixed_shape(finished):
 )
 def test_predictions_agree_with_the_scores(finished, split, scores, predictions):
     rows = read_csv(finished.root / "metrics" / predictions)
-    found = read_json(finished.root / "reports" / scores)
+    report = read_json(finished.root / "reports" / scores)
     asked = QuestionTable.read(finished.root / f"data/split/tiny-bert/{split}.parquet")
-    assert found[f"n_{split}"] == len(rows)
+    assert report[f"n_{split}"] == len(rows)
     assert [int(row["id"]) for row in rows] == asked.columns["id"].to_pylist()
     assert [row["text"] for row in rows] == asked.texts
     assert [row["label"] for row in rows] == [sorted(CLASSES)[label] for label in asked.labels]
     for name in ("scratch", "prefix", "distilbert"):
         right = sum(row[name] == row["label"] for row in rows)
-        assert right / len(rows) == pytest.approx(found[name]["accuracy"], abs=1e-6)
+        assert right / len(rows) == pytest.approx(report[name]["accuracy"], abs=1e-6)
         assert all(1 / len(CLASSES) <= float(row[f"{name}_probability"]) <= 1 for row in rows)
         if split == "valid":  # predicted as in training
             trained = read_json(finished.root / f"reports/train_{name}.json")["valid"]
-            assert {key: found[name][key] for key in trained} == pytest.approx(trained, abs=2e-6)
+            assert {key: report[name][key] for key in trained} == pytest.approx(trained, abs=2e-6)
     right = sum(row["tfidf_svm"] == row["label"] for row in rows)
-    assert right / len(rows) == pytest.approx(found["baselines"]["tfidf_svm"]["accuracy"], abs=1e-6)
+    assert right / len(rows) == pytest.approx(report["baselines"]["tfidf_svm"]["accuracy"], abs=1e-6)
 
 
 def test_the_tables_of_the_plots_agree_with_the_predictions(finished):
@@ -145,7 +145,7 @@ def test_the_tables_of_the_plots_agree_with_the_predictions(finished):
         gaps = (abs(float(b["accuracy"]) - float(b["confidence"])) * int(b["questions"]) for b in bins)
         assert sum(gaps) / len(predictions) == pytest.approx(scores[name]["ece"], abs=1e-5)
     f1 = {(row["model"], row["class"]): float(row["f1"]) for row in read_csv(finished.root / "plots/f1.csv")}
-    assert f1 == {(name, each): scores[name]["f1"][each] for name, each in f1}
+    assert f1 == {(name, class_name): scores[name]["f1"][class_name] for name, class_name in f1}
     assert len(f1) == 3 * len(CLASSES)
 
 
@@ -268,20 +268,22 @@ def test_an_experiment_runs_and_is_listed(restored):
     assert "longer-prefix" in json.dumps(shown)
     assert "train_prefix.prefix_length" in restored.run("dvc", "params", "diff")
     assert "metrics/train_prefix.json" in restored.run("dvc", "metrics", "diff", "--all")
-    text, table, rows = (restored.run("qc", "experiments", "--format", each) for each in ("text", "markdown", "csv"))
-    found = {row["experiment"]: row for row in csv.DictReader(rows.splitlines())}
-    assert list(found) == sorted(found, key=lambda name: -sum(float(found[name][f"{m} valid"]) for m in MODELS))
-    assert found["longer-prefix"]["changed"] == "train_prefix.prefix_length=4"
-    assert found["main"]["changed"] == ""
+    text, table, rows = (restored.run("qc", "experiments", "--format", form) for form in ("text", "markdown", "csv"))
+    listed = {row["experiment"]: row for row in csv.DictReader(rows.splitlines())}
+    assert list(listed) == sorted(listed, key=lambda name: -sum(float(listed[name][f"{m} valid"]) for m in MODELS))
+    assert listed["longer-prefix"]["changed"] == "train_prefix.prefix_length=4"
+    assert listed["main"]["changed"] == ""
     for name in MODELS:
         scores = read_json(restored.root / f"metrics/test_{name}.json")
         assert (
-            found["workspace"][f"{name} test"] == found["longer-prefix"][f"{name} test"] == f"{scores['accuracy']:.3f}"
+            listed["workspace"][f"{name} test"]
+            == listed["longer-prefix"][f"{name} test"]
+            == f"{scores['accuracy']:.3f}"
         )
         valid = read_json(restored.root / f"metrics/train_{name}.json")["valid_accuracy"]
-        assert found["longer-prefix"][f"{name} valid"] == f"{valid:.3f}"
-    for each in (text, table, restored.run("dvc", "metrics", "show"), restored.run("dvc", "metrics", "diff")):
-        assert max(map(len, each.splitlines())) <= SCREEN
+        assert listed["longer-prefix"][f"{name} valid"] == f"{valid:.3f}"
+    for output in (text, table, restored.run("dvc", "metrics", "show"), restored.run("dvc", "metrics", "diff")):
+        assert max(map(len, output.splitlines())) <= SCREEN
     shown = restored.run("dvc", "exp", "show", "--no-pager", "--only-changed", "--drop", "(ece|loss|macro_f1|Created)$")
     assert max(map(len, shown.splitlines())) <= SCREEN
     restored.run("dvc", "exp", "remove", "longer-prefix")
@@ -311,7 +313,7 @@ def test_seeds_that_are_stopped_leave_nothing_running(restored, tmp_path):
     while "trainable parameters" not in (tmp_path / "log").read_text():
         assert process.poll() is None, (tmp_path / "log").read_text()
     stopped = psutil.Process(process.pid).children(recursive=True)
-    assert any("stages.train_scratch" in each.cmdline() for each in stopped)
+    assert any("stages.train_scratch" in process.cmdline() for process in stopped)
     process.terminate()
     assert process.wait() == 128 + signal.SIGTERM
     _, alive = psutil.wait_procs(stopped, timeout=60)
@@ -353,8 +355,8 @@ def test_metrics_and_plots_are_shown(finished):
         rows = read_csv(finished.root / f"metrics/{file}.csv")
         for name in names if not split else ("distilbert",):
             points = figures.pop(f"confusion of {name}{split}")
-            found = sorted((point["label"], point[name]) for point in points)
-            assert found == sorted((row["label"], row[name]) for row in rows)
+            pairs = sorted((point["label"], point[name]) for point in points)
+            assert pairs == sorted((row["label"], row[name]) for row in rows)
     for title, file in (
         ("F1 by class", "f1"),
         ("the most confident mistakes", "mistakes"),
