@@ -41,7 +41,7 @@ MODULES = {  # the test files about each
     "questions/reader": ["questions"],
     "split/audit": ["audit"],
     "split/groups": ["splits", "audit"],
-    "split/splits": ["splits"],
+    "split/splits": ["splits", "audit"],
     "training/checkpoints": ["resume"],
     "training/loop": ["training", "resume"],
 }

@@ -1,5 +1,6 @@
 """The audit of the data: what the splits hold, and trivial baselines."""
 
+import hashlib
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from qc.files import read_json, write_json
 from qc.questions import tables
 from qc.questions.labels import UNKNOWN, Labels
 from qc.questions.tables import new_table
+from qc.questions.text import normalize_text
 from qc.questions.vocabulary import Vocabulary
 from qc.schema import read_yaml
 from qc.split.audit import audit_leaks, describe_splits, leak_suspected
@@ -194,6 +196,33 @@ def test_the_leak_baseline_is_fitted_on_train_and_scored_on_test(stage):
     assert figures["leak_audit_questions"] == {"train": 27, "test": 20}
     assert figures["size"] == {"train": 27, "valid": 3, "test": 20}
     assert figures["train_questions_in_official_test"] == 0
+
+
+@pytest.mark.parametrize(("drop", "left"), [(True, 39), (False, 40)])
+def test_the_files_hold_every_question_of_a_split_with_its_group(stage, monkeypatch, drop, left):
+    monkeypatch.setattr(tables, "PIECE", 7)
+    rows = [(f"question {n % 38}", "ab"[n % 2], n, n >= 40) for n in range(50)]  # 38 and 39 are 0 and 1 again
+    rows[45] = ("QUESTION 5", "b", 45, True)
+    rows[40:45] = [(f"new {n}", "ab"[n % 2], n, True) for n in range(40, 45)]
+    rows[46:] = [(f"new {n}", "ab"[n % 2], n, True) for n in range(46, 50)]
+    figures, said = stage(rows, drop_test_questions=drop, valid=0.25)
+    assert figures["train_questions_in_official_test"] == 1
+    files = {name: Path(f"data/split/all-MiniLM-L6-v2/{name}.parquet") for name in ("train", "valid", "test")}
+    assert figures["sha256"] == {
+        f"all-MiniLM-L6-v2/{name}": hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()
+    }
+    parts = {name: tables.QuestionTable.read(path).columns.to_pylist() for name, path in files.items()}
+    assert [row["id"] for row in parts["test"]] == list(range(40, 50))
+    assert len(parts["train"]) + len(parts["valid"]) == left
+    assert len(parts["valid"]) == round(left / 4)
+    assert f"train: {len(parts['train'])} questions, valid: {len(parts['valid'])} questions, test: 10" in said.out
+    groups = {}
+    for row in (row for part in parts.values() for row in part):
+        text, name, token, _ = rows[row["id"]]
+        assert (row["text"], "ab"[row["label"]], row["input_ids"]) == (text, name, [token, 100 + row["id"]])
+        assert list(row) == ["id", "text", "label", "input_ids", "group"]
+        assert groups.setdefault(normalize_text(text), row["group"]) == row["group"]
+    assert len(set(groups.values())) == len(groups)
 
 
 @pytest.mark.parametrize("gives_away", [True, False])

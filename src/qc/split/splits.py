@@ -65,7 +65,7 @@ def stratified_group_split(
     numbers, groups = np.unique(groups, return_inverse=True)
     sizes = np.bincount(groups)
     class_of = most_frequent(groups, labels)[1]
-    totals = np.bincount(class_of, weights=sizes, minlength=len(classes)).astype(int).tolist()
+    totals = np.bincount(class_of, weights=sizes).astype(int).tolist()
     present = {label: totals[label] for label in np.unique(class_of).tolist()}
     sizes_of = {split: _apportion(present, share) for split, share in shares.items()}
     names = ["train", *shares]
