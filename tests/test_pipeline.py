@@ -19,7 +19,7 @@ from qc.files import read_csv, read_json
 from qc.questions.tables import QuestionTable
 from qc.schema import read_yaml
 from stages import evaluate
-from tests.conftest import CLASSES, ENCODER_FILES, STAGES, VOCABULARY, in_soak, outputs, pin
+from tests.conftest import CLASSES, STAGES, VOCABULARY, in_soak, outputs, pin
 
 MODELS = ("scratch", "prefix", "distilbert")
 SCREEN = 160  # columns
@@ -30,24 +30,6 @@ TRAINING = ["train_scratch", "train_prefix", "train_distilbert"]
 def test_a_second_run_runs_nothing(finished):
     assert finished.repro() == []
     assert finished.run("git", "status", "--porcelain") == ""
-
-
-def test_every_output_of_the_design_is_there(finished):
-    assert set(outputs(finished)) >= {
-        "data/raw/train.label",
-        *(f"data/encoders/tiny-bert/{name}" for name in ENCODER_FILES),
-        "data/tokenized/tiny-bert/questions.parquet", "data/tokenized/tiny-bert/vocabulary.json",
-        *(f"data/split/tiny-bert/{name}.parquet" for name in ("train", "valid", "test")),
-        "data/split/tiny-bert/vocabulary.json",
-        *(f"models/{name}/config.json" for name in ("scratch", "prefix", "distilbert")),
-        *(f"models/{name}/model.safetensors" for name in ("scratch", "prefix", "distilbert")),
-        *(f"metrics/train_{name}.json" for name in ("scratch", "prefix", "distilbert")),
-        *(f"metrics/test_{name}.json" for name in ("scratch", "prefix", "distilbert", "tfidf_svm", "majority")),
-        *(f"reports/train_{name}.json" for name in ("scratch", "prefix", "distilbert")),
-        *(f"plots/train_{name}.csv" for name in ("scratch", "prefix", "distilbert")),
-        "reports/data.json", "metrics/predictions.csv",
-        "reports/test.json", "reports/validation.json", "metrics/validation_predictions.csv",
-    }  # fmt: skip
 
 
 def test_a_checkout_that_turns_line_ends_is_up_to_date(finished, tmp_path):
@@ -81,27 +63,19 @@ def test_metrics_are_the_few_numbers_that_people_compare(finished):
         assert read_json(finished.root / f"metrics/train_{name}.json") == {"valid_accuracy": valid["accuracy"]}
 
 
-def test_the_report_of_the_test_scores_has_the_fixed_shape(finished):
+def test_the_report_of_the_test_scores_holds_every_model_baseline_and_comparison(finished):
     report = read_json(finished.root / "reports/test.json")
-    assert list(report) == ["n_test", "scratch", "prefix", "distilbert", "baselines", "comparisons"]
-    for name in ("scratch", "prefix", "distilbert"):
-        keys = ["accuracy", "accuracy_low", "accuracy_high", "macro_f1", "loss", "ece", "brier"]
-        assert list(report[name]) == [
-            *keys, "macro_precision", "macro_recall", "f1", "precision", "recall", "calibrated"
-        ]  # fmt: skip
+    assert list(report) == ["n_test", *MODELS, "baselines", "comparisons"]
+    for name in MODELS:
         assert all(list(report[name][score]) == sorted(CLASSES) for score in ("f1", "precision", "recall"))
-        assert list(report[name]["calibrated"]) == ["temperature", "loss", "ece", "brier"]
+        assert report[name]["accuracy_low"] <= report[name]["accuracy"] <= report[name]["accuracy_high"]
         config = read_json(finished.root / f"models/{name}/config.json")
         assert report[name]["calibrated"]["temperature"] == config["temperature"]
-        assert 0 <= report[name]["accuracy_low"] <= report[name]["accuracy"] <= report[name]["accuracy_high"] <= 1
-    assert {name: list(scores) for name, scores in report["baselines"].items()} == {
-        name: ["accuracy", "accuracy_low", "accuracy_high"] for name in ("majority", "tfidf_svm")
-    }  # fmt: skip
+    assert list(report["baselines"]) == ["majority", "tfidf_svm"]
     assert list(report["comparisons"]) == [
         "prefix_vs_scratch", "distilbert_vs_scratch", "distilbert_vs_prefix",
         "scratch_vs_tfidf_svm", "prefix_vs_tfidf_svm", "distilbert_vs_tfidf_svm",
     ]  # fmt: skip
-    assert all(0 <= pair["mcnemar_p"] <= 1 for pair in report["comparisons"].values())
 
 
 @pytest.mark.parametrize(
@@ -116,7 +90,7 @@ def test_predictions_agree_with_the_scores(finished, split, scores, predictions)
     assert [int(row["id"]) for row in rows] == asked.columns["id"].to_pylist()
     assert [row["text"] for row in rows] == asked.texts
     assert [row["label"] for row in rows] == [sorted(CLASSES)[label] for label in asked.labels]
-    for name in ("scratch", "prefix", "distilbert"):
+    for name in MODELS:
         right = sum(row[name] == row["label"] for row in rows)
         assert right / len(rows) == pytest.approx(report[name]["accuracy"], abs=1e-6)
         assert all(1 / len(CLASSES) <= float(row[f"{name}_probability"]) <= 1 for row in rows)
@@ -132,7 +106,7 @@ def test_the_tables_of_the_plots_agree_with_the_predictions(finished):
     scores = read_json(finished.root / "reports/test.json")
     mistakes = read_csv(finished.root / "plots/mistakes.csv")
     reliability = read_csv(finished.root / "plots/reliability.csv")
-    for name in ("scratch", "prefix", "distilbert"):
+    for name in MODELS:
         wrong = {row["id"]: row for row in predictions if row[name] != row["label"]}
         own = [row for row in mistakes if row["model"] == name]
         assert len(own) == min(20, len(wrong))
@@ -150,7 +124,7 @@ def test_the_tables_of_the_plots_agree_with_the_predictions(finished):
 
 
 def test_the_learning_curve_has_a_row_an_epoch(finished):
-    for name in ("scratch", "prefix", "distilbert"):
+    for name in MODELS:
         rows = read_csv(finished.root / f"plots/train_{name}.csv")
         metrics = read_json(finished.root / f"reports/train_{name}.json")
         assert [int(row["epoch"]) for row in rows] == [1, 2]
