@@ -9,36 +9,12 @@ Notable:
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qc.errors import QcError, listed
 from qc.questions.labels import Labels
 from qc.questions.tables import new_table, read_pieces
-from qc.split.groups import GroupedQuestions
-
-if TYPE_CHECKING:
-    from qc.config.settings import SplitConfig
-
-
-def split_questions(
-    questions: GroupedQuestions, classes: Sequence[str], config: "SplitConfig"
-) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Split questions by the section `split` of params.yaml.
-
-    Returns:
-        Row numbers of train, valid and test, ascending; with an official test file, how many questions of the train
-        file also occur in it.
-    """
-    groups, labels, overlap = questions.groups, questions.labels, {}
-    if questions.official.any():
-        splits, overlap["train_questions_in_official_test"] = official_split(
-            groups, labels, classes, questions.official, config.valid, config.drop_test_questions
-        )
-    else:
-        splits = stratified_group_split(groups, labels, classes, {"test": config.test, "valid": config.valid})
-    return {name: splits[name] for name in ("train", "valid", "test")}, overlap
 
 
 def stratified_group_split(
