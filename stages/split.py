@@ -26,27 +26,36 @@ def main(settings: Settings) -> None:
     """Split, audit, and write both."""
     from qc.evaluation.baselines import tfidf_accuracy
     from qc.files import file_sha256, new_folder, write_json
-    from qc.questions.tables import QUESTIONS, VOCABULARY, QuestionTable
+    from qc.questions.tables import QUESTIONS, VOCABULARY, read_pieces
     from qc.questions.vocabulary import Vocabulary
     from qc.split.audit import audit_leaks, describe_splits, leak_suspected
     from qc.split.groups import Reading, group_questions, sample_groups
-    from qc.split.splits import split_questions, write_split
+    from qc.split.splits import official_split, stratified_group_split, write_split
 
     config, names = settings.split, dict.fromkeys(model.tokenizer_name for model in settings.training().values())
-    tables = {name: QuestionTable.read(TOKENIZED / name / QUESTIONS) for name in names}
     vocabularies = {name: Vocabulary.read(TOKENIZED / name / VOCABULARY) for name in names}
     read = dict.fromkeys(
         (model.tokenizer_name, model.tokens_kept(settings.max_length)) for model in settings.training().values()
     )
-    readings = [Reading(tables[name], vocabularies[name], max_length) for name, max_length in read]
-    questions, classes = group_questions(readings, config.seed), readings[0].questions.class_names.classes
-    splits, overlap = split_questions(questions, classes, config)
+    readings = [Reading(TOKENIZED / name / QUESTIONS, vocabularies[name], max_length) for name, max_length in read]
+    questions, first = group_questions(readings, config.seed), readings[0].table
+    names_of_classes = next(read_pieces(first, "label", "fine")).class_names
+    groups, labels, classes, overlap = questions.groups, questions.labels, names_of_classes.classes, {}
+    if questions.official.any():
+        splits, overlap["train_questions_in_official_test"] = official_split(
+            groups, labels, classes, questions.official, config.valid, config.drop_test_questions
+        )
+    else:
+        splits = stratified_group_split(groups, labels, classes, {"test": config.test, "valid": config.valid})
+    splits = {name: splits[name] for name in ("train", "valid", "test")}
 
     parts = {name: questions.take(rows) for name, rows in splits.items()}
     audited = {name: sample_groups(questions, splits[name], AUDITED) for name in ("train", "test")}
-    train, test = (readings[0].questions.take(rows) for rows in audited.values())
+    train, test = (
+        [text for piece in read_pieces(first, "text", rows=rows) for text in piece.texts] for rows in audited.values()
+    )
     audit = audit_leaks(parts["train"], parts["test"])
-    audit["tfidf_svm"] = tfidf_accuracy(train.texts, train.labels, test.texts, test.labels)
+    audit["tfidf_svm"] = tfidf_accuracy(train, labels[audited["train"]], test, labels[audited["test"]])
     suspected = leak_suspected(audit, config.leak_above, config.leak_above_baseline)
     figures = {
         **describe_splits(parts, classes, readings[0].max_length),
@@ -57,10 +66,10 @@ def main(settings: Settings) -> None:
     }
     with new_folder(SPLIT) as folder:
         for name in names:
-            (folder / name).mkdir()
             write_json(folder / name / VOCABULARY, vocabularies[name].record())
             for split, rows in splits.items():
-                write_split(tables[name], rows, questions.groups[rows], folder / name / f"{split}.parquet")
+                source, target = TOKENIZED / name / QUESTIONS, folder / name / f"{split}.parquet"
+                write_split(source, rows, groups, names_of_classes, target)
     sha256 = {f"{name}/{split}": file_sha256(SPLIT / name / f"{split}.parquet") for name in names for split in splits}
     write_json(REPORTS / "data.json", {**figures, "sha256": sha256})
     print(", ".join(f"{name}: {len(rows)} questions" for name, rows in splits.items()))

@@ -6,8 +6,6 @@ tokenizer.
 """
 
 import sys
-import tempfile
-from pathlib import Path
 
 from qc.config.settings import Settings
 from qc.errors import QcError
@@ -17,36 +15,35 @@ from qc.stage import run
 
 def main(settings: Settings) -> None:
     """Read the files twice: once to know the classes and refuse invalid lines, once to write the tables."""
-    from qc.files import new_folder, read_json, write_json
-    from qc.questions.raw import read_raw, report_encodings
-    from qc.questions.tables import QUESTIONS, VOCABULARY
+    from qc.files import new_folder, write_json
+    from qc.questions.raw import ENCODINGS, load_files, read_raw
+    from qc.questions.tables import VOCABULARY
     from qc.questions.text import case_twins
-    from qc.questions.tokenized import question_table, take_inventory, write_tokenized
+    from qc.questions.tokenized import take_inventory, write_tokenized
     from qc.questions.tokenizers import describe_tokenizer, load_tokenizer
 
     config, names = settings.tokenize, settings.fetch.encoder_names()
-    files = read_json(FILES)
-    for line in report_encodings(RAW, files):
-        print(line)
-    inventory = take_inventory(read_raw(RAW, files))
-    for one, other in case_twins(inventory.labels.classes):
+    files = load_files(FILES)
+    for about in files.values():
+        if "encoding" in about:
+            print(f"{about['name']}: read as {ENCODINGS[about['encoding']]}")
+    labels, count, without_fine = take_inventory(read_raw(RAW, files))
+    for one, other in case_twins(labels.classes):
         print(f"warning: {one!r} and {other!r} are two classes, though letter case alone differs", file=sys.stderr)
-    if config.include_fine_label and inventory.without_fine:
+    if config.include_fine_label and without_fine:
         raise QcError(
             "params.yaml: tokenize.include_fine_label: invalid value True; expected false, since "
-            f"{inventory.without_fine} question(s) have no fine label"
+            f"{without_fine} question(s) have no fine label"
         )
-    with new_folder(TOKENIZED) as folder, tempfile.TemporaryDirectory() as cache:
-        questions = question_table(
-            read_raw(RAW, files), inventory.labels, config.lowercase, config.include_fine_label, Path(cache)
-        )
+    with new_folder(TOKENIZED) as folder:
+        tokenizers = []
         for name in names:
             tokenizer = load_tokenizer(ENCODERS / name)
             vocabulary = describe_tokenizer(ENCODERS / name, tokenizer, config.lowercase, config.include_fine_label)
-            (folder / name).mkdir()
-            write_tokenized(questions, tokenizer, vocabulary, folder / name / QUESTIONS)
             write_json(folder / name / VOCABULARY, vocabulary.record())
-    print(f"{inventory.questions} questions of {len(inventory.labels.classes)} classes, for {', '.join(names)}")
+            tokenizers.append((tokenizer, vocabulary))
+        write_tokenized(read_raw(RAW, files), labels, count, tokenizers, folder)
+    print(f"{count} questions of {len(labels.classes)} classes, for {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Small pipelines killed, damaged and changed at random, with a look after each step: `python -m tests.stress`.
+"""A small pipeline killed, damaged and changed at random, with a look after each step: `python -m tests.stress`.
 
-    python -m tests.stress                 three walks side by side, 30 minutes each
-    python -m tests.stress --minutes 5     shorter ones
+    python -m tests.stress                 a walk of 30 minutes
+    python -m tests.stress --seed 2        another, to run beside it
+    python -m tests.stress --minutes 5     a shorter one
 
 After each step the next command must not be kept from anything by what the one before left, and what DVC says is up to
 date must be the bytes that a run from nothing makes of the same parameters. The first fault ends a walk. What came
@@ -16,12 +17,9 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import psutil
@@ -45,8 +43,7 @@ CHOICES = {
     "seed": (1, 2),
 }
 ACTIONS = {  # how often each is chosen
-    "changed parameters": 4, "killed runs": 4, "killed queues": 1, "damaged outputs": 2, "experiments": 2, "commits": 1,
-    "goings back": 1, "collections of garbage": 1,
+    "changed parameters": 4, "killed runs": 4, "damaged outputs": 2, "experiments": 2, "commits": 1, "goings back": 1,
 }  # fmt: skip
 
 
@@ -117,45 +114,6 @@ class Walk:
             self.mend()
         self.project.run("dvc", "repro")
 
-    def killed_queues(self) -> None:
-        """Two experiments by a queue of two workers, killed; those that come to their end have the right bytes."""
-        shutil.rmtree(self.project.root / ".dvc/cache/runs", ignore_errors=True)  # or nothing would be left to run
-        self.commits()
-        for name, change in (("longer", "train_scratch.epochs=3"), ("shorter", "train_distilbert.epochs=1")):
-            self.project.run("dvc", "exp", "run", "--queue", "--name", name, "--set-param", change)
-        # By a process that writes to a file, since workers would keep a pipe open.
-        self.project.start(self.folder / "log", "dvc", "queue", "start", "--jobs", "2").wait()
-        for _ in range(self.rng.randint(0, 3)):
-            time.sleep(self.rng.uniform(0, 5))
-            self.kill()
-            self.mend()
-        begun = time.monotonic()
-        while self.processes() and re.search(
-            r"(Queued|Running) *$", self.project.run("dvc", "queue", "status"), re.MULTILINE
-        ):
-            assert time.monotonic() - begun < STUCK, self.project.run("dvc", "queue", "status")
-            time.sleep(0.5)
-        for process in self.processes():
-            end(process)
-        self.wait_until_quiet()
-        self.mend()
-        # As docs/reproducibility.md says: DVC keeps calling a killed task running, so it is killed by name.
-        if running := re.findall(
-            r"^[0-9a-f]{7} +(\S+) .* Running *$", self.project.run("dvc", "queue", "status"), re.MULTILINE
-        ):
-            self.project.run("dvc", "queue", "kill", *running)
-        self.project.run("dvc", "queue", "remove", "--all")
-        for ref in self.project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split():
-            name = ref.rpartition("/")[2]
-            if name in ("longer", "shorter"):
-                lock, params = (
-                    self.project.run("git", "show", f"{ref}:{path}") for path in ("dvc.lock", "params.yaml")
-                )
-                assert lock == self.from_nothing(params)["dvc.lock"]["text"], ref
-                self.count["experiments of killed queues that ended in the right bytes"] += 1
-                self.project.run("dvc", "exp", "remove", name)
-        assert self.project.run("git", "status", "--porcelain") == ""
-
     def damaged_outputs(self) -> None:
         self.project.run("dvc", "repro")
         damages = [damage for name, damage in DAMAGES.items() if name != "read-only"]
@@ -176,9 +134,6 @@ class Walk:
         commits = self.project.run("git", "rev-list", "HEAD").split()
         self.project.run("git", "checkout", "--quiet", "--force", self.rng.choice(commits), "--", ".")
         self.project.run("dvc", "checkout", "--force", "--allow-missing")
-
-    def collections_of_garbage(self) -> None:
-        self.project.run("dvc", "gc", "--workspace", "--force")
 
     def processes(self) -> list[psutil.Process]:
         """All processes that run for the project, whoever started them."""
@@ -228,33 +183,17 @@ def end(process: psutil.Process) -> None:
         process.kill()
 
 
-def walk(folder: Path, seed: int, minutes: float) -> Counter:
-    """A walk in a folder of its own."""
-    return Walk(folder / str(seed), seed).walk(minutes)
-
-
 def main() -> None:
-    """Take three walks at a time, and write down what was counted."""
+    """Walk, and print what was counted."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress")
-    parser.add_argument("--minutes", type=float, default=30, help="of each of the three walks")
-    minutes, count, faults = parser.parse_args().minutes, Counter(), 0
-    with (
-        tempfile.TemporaryDirectory(prefix="qc-stress-") as name,
-        fork_server.running(Path(name)) as programs,
-        ProcessPoolExecutor(3) as pool,
-    ):
+    parser.add_argument("--minutes", type=float, default=30, help="how long")
+    parser.add_argument("--seed", type=int, default=1, help="another one takes other steps")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="qc-stress-") as name, fork_server.running(Path(name)) as programs:
         os.environ[PROGRAMS] = str(programs)
-        for future in as_completed([pool.submit(walk, Path(name), seed, minutes) for seed in (1, 2, 3)]):
-            if error := future.exception():
-                faults += 1
-                traceback.print_exception(error)
-            else:
-                count += future.result()
-    if faults:
-        sys.exit(f"error: {faults} of 3 walks met a fault, see above")
+        count = Walk(Path(name) / "walk", options.seed).walk(options.minutes)
     rows = [f"| {name} | {times:,} |" for name, times in sorted(count.items())]
-    table = "\n".join([f"| `python -m tests.stress --minutes {minutes:g}` | |", "|---|--:|", *rows])
-    print(f"{table}\n\nNo fault, in three walks side by side.")
+    print("\n".join([f"| `python -m tests.stress --minutes {options.minutes:g}` | |", "|---|--:|", *rows]))
 
 
 if __name__ == "__main__":

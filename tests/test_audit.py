@@ -1,17 +1,28 @@
 """The audit of the data: what the splits hold, and trivial baselines."""
 
+import hashlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
 import pyarrow
 import pytest
 
-from qc.files import read_json
-from qc.questions.labels import UNKNOWN
-from qc.questions.tables import QuestionTable
+from qc.config.settings import Settings
+from qc.files import read_json, write_json
+from qc.questions import tables
+from qc.questions.labels import UNKNOWN, Labels
+from qc.questions.tables import new_table
+from qc.questions.text import normalize_text
 from qc.questions.vocabulary import Vocabulary
+from qc.schema import read_yaml
 from qc.split.audit import audit_leaks, describe_splits, leak_suspected
-from qc.split.groups import Reading, group_questions
-from tests.conftest import CLASSES, FILLERS
+from qc.split.groups import Reading, group_questions, sample_groups
+from stages import split
+from tests.conftest import ROOT
 
 VOCABULARY = Vocabulary("x", 100, 0, 1, [], [], "")
+NAMES = ["X", "Y"]
 
 
 def rows_of(*questions, others=(), max_length=64, vocabulary=VOCABULARY):
@@ -24,14 +35,16 @@ def rows_of(*questions, others=(), max_length=64, vocabulary=VOCABULARY):
         "label": [NAMES.index(name) for name in coarse],
         "fine": [pairs.index(pair) if pair[1] else UNKNOWN for pair in zip(coarse, fine, strict=True)],
     }
-    tables = [
-        QuestionTable(pyarrow.table({**columns, "input_ids": pyarrow.array(ids, pyarrow.list_(pyarrow.int32()))}))
-        for ids in (input_ids, *others)
-    ]
-    return group_questions([Reading(table, vocabulary, max_length) for table in tables], seed=1)
-
-
-NAMES = ["X", "Y"]
+    if not pairs:
+        del columns["fine"]
+    with tempfile.TemporaryDirectory() as folder:
+        readings = []
+        for number, ids in enumerate((input_ids, *others)):
+            path = Path(folder) / f"{number}.parquet"
+            with new_table(path, Labels(NAMES, pairs), *columns, "input_ids") as writer:
+                writer.write_table(pyarrow.table({**columns, "input_ids": ids}, schema=writer.schema))
+            readings.append(Reading(path, vocabulary, max_length))
+        return group_questions(readings, seed=1)
 
 
 def test_the_figures_count_duplicates_overlap_conflicts_and_cut_questions():
@@ -90,32 +103,46 @@ def test_questions_are_the_same_where_a_model_reads_no_further_than_they_agree()
     assert rows.lengths.tolist() == [4] * 3  # before truncation
 
 
-TRAIN = rows_of(
-    ("who is it", "X", "", [7, 1, 9]),
-    ("who was it", "X", "", [7, 2, 9]),
-    ("who dug it", "Y", "", [7, 3, 8]),
-    ("where is it", "Y", "", [5, 1, 8]),
-    ("where", "X", "", [5]),
-)
-TEST = rows_of(
-    ("who", "X", "", [7, 9]),  # 7 is mostly X; 9 always X; no train question has 2 tokens: the majority, X
-    ("where now", "X", "", [5, 4, 8]),  # 5 is X and Y, so X; 8 always Y; 3 tokens: X and Y, so X
-    ("then", "Y", "", [6, 8, 6, 6]),  # unseen everywhere: X
-)
+def test_traits_leave_special_tokens_out_and_pieces_come_together_as_if_they_were_one(monkeypatch):
+    special = Vocabulary("x", 100, 0, 1, [2], [3, 3], "")
+    questions = [(f"q {n % 17}", NAMES[n % 2], "p", [2, 5 + n, *range(n % 4), 3, 3]) for n in range(40)]
+    whole = rows_of(*questions, vocabulary=special)
+    assert whole.lengths.tolist() == [1 + n % 4 for n in range(40)]
+    assert whole.first_tokens.tolist() == list(range(5, 45))
+    assert whole.last_tokens.tolist()[:5] == [5, 0, 1, 2, 9]
+    assert len(set(whole.texts)) == 17
+    assert not whole.official.any()
+    monkeypatch.setattr(tables, "PIECE", 9)
+    for name, expected in vars(whole).items():
+        np.testing.assert_array_equal(getattr(rows_of(*questions, vocabulary=special), name), expected)
+
+
+def test_the_sample_of_the_audit_is_blind_to_the_order_of_rows():
+    questions = [(f"question {n}", "X", "", [n]) for n in range(40)]
+    order = np.random.default_rng(1).permutation(40)
+    chosen = np.arange(0, 40, 2)
+    sample = sample_groups(rows_of(*questions), chosen, 10)
+    shuffled = sample_groups(rows_of(*[questions[n] for n in order]), np.flatnonzero(np.isin(order, chosen)), 10)
+    assert len(sample) == 10
+    assert sample.tolist() == sorted(sample)
+    assert set(sample) == set(order[shuffled])
 
 
 def test_a_trivial_baseline_predicts_the_class_most_often_seen():
-    audit = audit_leaks(TRAIN, TEST)
-    assert list(audit) == ["majority", "first_token", "last_token", "length"]
-    assert audit["majority"] == pytest.approx(2 / 3)
-    assert audit["first_token"] == pytest.approx(2 / 3)
-    assert audit["last_token"] == pytest.approx(1 / 3)
-    assert audit["length"] == pytest.approx(2 / 3)
-
-
-def test_the_first_token_giving_the_class_away_scores_full_marks():
-    leaky = rows_of(*((f"word{n} {n}", NAMES[n % 2], "", [100 + n % 2, n, n]) for n in range(30)))
-    assert audit_leaks(leaky, leaky)["first_token"] == 1.0
+    train = rows_of(
+        ("who is it", "X", "", [7, 1, 9]),
+        ("who was it", "X", "", [7, 2, 9]),
+        ("who dug it", "Y", "", [7, 3, 8]),
+        ("where is it", "Y", "", [5, 1, 8]),
+        ("where", "X", "", [5]),
+    )
+    test = rows_of(
+        ("who", "X", "", [7, 9]),  # 7 is mostly X; 9 always X; no train question has 2 tokens: the majority, X
+        ("where now", "X", "", [5, 4, 8]),  # 5 is X and Y, so X; 8 always Y; 3 tokens: X and Y, so X
+        ("then", "Y", "", [6, 8, 6, 6]),  # unseen everywhere: X
+        ("late", "Y", "", [9, 9, 9]),  # as a first token unseen, so X; as a last one always X; 3 tokens: X
+    )
+    assert audit_leaks(train, test) == {"majority": 0.5, "first_token": 0.5, "last_token": 0.25, "length": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -132,23 +159,78 @@ def test_a_leak_is_suspected_above_a_share_or_above_the_baseline(first_token, ab
     assert leak_suspected({"first_token": first_token, "tfidf_svm": 0.8}, above, above_baseline) is suspected
 
 
-def test_a_label_before_the_question_is_found_by_the_stage(project):
-    leaky = [
-        f"{name}:{CLASSES[name]} the {'dog ' * n}is in {FILLERS[place]}"
-        for n in range(20)
-        for place, name in enumerate(CLASSES)
-    ]
-    (project.mirror / "tiny.label").write_text("".join(f"{line}\n" for line in leaky))
-    project.write_sources()
-    for included in (False, True):
-        project.set("tokenize.include_fine_label", str(included).lower())
-        for stage in ("fetch", "tokenize"):
-            project.stage(stage)
-        said = project.stage("split")
-        figures = read_json(project.root / "reports/data.json")
-        assert figures["leak_suspected"] is included
-        assert ("A LEAK IS SUSPECTED" in said) is included
-    assert figures["leak_audit"]["first_token"] == 1.0
-    project.set("split.leak_above", 1.0)
-    project.set("split.leak_above_baseline", "false")
-    assert "A LEAK" not in project.stage("split")
+@pytest.fixture
+def stage(tmp_path, monkeypatch, capsys):
+    """Run the stage on rows of (text, class, first token, official): the audit's figures and what was printed."""
+    monkeypatch.chdir(tmp_path)
+    settings = read_yaml(Settings, ROOT / "params.yaml", "params.yaml")
+    folder = Path("data/tokenized/all-MiniLM-L6-v2")
+    folder.mkdir(parents=True)
+    write_json(folder / "vocabulary.json", VOCABULARY.record())
+
+    def run(rows, **options):
+        texts, names, tokens, official = zip(*rows, strict=True)
+        labels = sorted(set(names))
+        columns = {
+            "id": range(len(rows)),
+            "official": official,
+            "text": texts,
+            "label": [labels.index(name) for name in names],
+            "input_ids": [[token, 100 + number] for number, token in enumerate(tokens)],
+        }
+        with new_table(folder / "questions.parquet", Labels(labels), *columns) as writer:
+            writer.write_table(pyarrow.table(columns, schema=writer.schema))
+        config = settings.split.model_copy(update=options)
+        split.main(settings.model_copy(update={"split": config}))
+        return read_json(Path("reports/data.json")), capsys.readouterr()
+
+    return run
+
+
+def test_the_leak_baseline_is_fitted_on_train_and_scored_on_test(stage):
+    train = [(f"{name} {n}", name, n, False) for n in range(10) for name in ("one", "two", "three")]
+    test = [(f"{name} again {n}", name, 50 + n, True) for n in range(10) for name in ("one", "two")]
+    figures, _ = stage(train + test)
+    assert figures["leak_audit"]["tfidf_svm"] == 1.0  # fitted on test, it would know no three
+    assert figures["leak_audit"]["first_token"] == figures["leak_audit"]["majority"] == 0.5
+    assert figures["leak_audit_questions"] == {"train": 27, "test": 20}
+    assert figures["size"] == {"train": 27, "valid": 3, "test": 20}
+    assert figures["train_questions_in_official_test"] == 0
+
+
+@pytest.mark.parametrize(("drop", "left"), [(True, 39), (False, 40)])
+def test_the_files_hold_every_question_of_a_split_with_its_group(stage, monkeypatch, drop, left):
+    monkeypatch.setattr(tables, "PIECE", 7)
+    rows = [(f"question {n % 38}", "ab"[n % 2], n, n >= 40) for n in range(50)]  # 38 and 39 are 0 and 1 again
+    rows[45] = ("QUESTION 5", "b", 45, True)
+    rows[40:45] = [(f"new {n}", "ab"[n % 2], n, True) for n in range(40, 45)]
+    rows[46:] = [(f"new {n}", "ab"[n % 2], n, True) for n in range(46, 50)]
+    figures, said = stage(rows, drop_test_questions=drop, valid=0.25)
+    assert figures["train_questions_in_official_test"] == 1
+    files = {name: Path(f"data/split/all-MiniLM-L6-v2/{name}.parquet") for name in ("train", "valid", "test")}
+    assert figures["sha256"] == {
+        f"all-MiniLM-L6-v2/{name}": hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()
+    }
+    parts = {name: tables.QuestionTable.read(path).columns.to_pylist() for name, path in files.items()}
+    assert [row["id"] for row in parts["test"]] == list(range(40, 50))
+    assert len(parts["train"]) + len(parts["valid"]) == left
+    assert len(parts["valid"]) == round(left / 4)
+    assert f"train: {len(parts['train'])} questions, valid: {len(parts['valid'])} questions, test: 10" in said.out
+    groups = {}
+    for row in (row for part in parts.values() for row in part):
+        text, name, token, _ = rows[row["id"]]
+        assert (row["text"], "ab"[row["label"]], row["input_ids"]) == (text, name, [token, 100 + row["id"]])
+        assert list(row) == ["id", "text", "label", "input_ids", "group"]
+        assert groups.setdefault(normalize_text(text), row["group"]) == row["group"]
+    assert len(set(groups.values())) == len(groups)
+
+
+@pytest.mark.parametrize("gives_away", [True, False])
+def test_a_first_token_that_gives_the_class_away_is_reported_with_a_warning(stage, gives_away):
+    rows = [(f"{name} {n}", name, 10 * gives_away + place, False) for n in range(20) for place, name in enumerate("ab")]
+    rows = rows if gives_away else [(text, name, 7, official) for text, name, _, official in rows]
+    figures, said = stage(rows)
+    assert figures["leak_suspected"] is gives_away
+    assert ("A LEAK IS SUSPECTED" in said.err) is gives_away
+    assert f"first_token {1 if gives_away else 0.5:.3f}" in said.out
+    assert "A LEAK" not in stage(rows, leak_above=1.0, leak_above_baseline=False)[1].err

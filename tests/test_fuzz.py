@@ -1,11 +1,10 @@
-"""Whatever a file holds: it is read, or refused by its name; never a traceback, a hang, or something half done."""
+"""Whatever a file holds: it is read, or refused by its name; never a traceback or something half done."""
 
 import contextlib
 import gzip
 import io
 import json
 import shutil
-import signal
 import tarfile
 import zipfile
 from pathlib import Path
@@ -31,28 +30,8 @@ PARAMS = (ROOT / "params.yaml").read_bytes()
 SOURCES = (ROOT / "data/sources.yaml").read_bytes()
 LONGEST_MESSAGE = 20_000  # characters: somebody has to read it
 
-HANG = 10  # seconds of processor time for one example, that takes a thousandth of it
-
 many = settings(max_examples=3 * settings.default.max_examples)
 some = settings(max_examples=settings.default.max_examples * 3 // 5)
-
-
-@pytest.fixture(autouse=True)
-def no_hang():
-    """Give up what computes without an end."""
-
-    def give_up(number, frame):
-        pytest.fail(f"a hang: more than {HANG} seconds of processor time")
-
-    before = signal.signal(signal.SIGPROF, give_up)
-    yield
-    signal.setitimer(signal.ITIMER_PROF, 0)
-    signal.signal(signal.SIGPROF, before)
-
-
-def begin():
-    """Begin to count an example's processor time: an example that takes too much of it is a hang to whoever waits."""
-    signal.setitimer(signal.ITIMER_PROF, HANG)
 
 
 NASTY_YAML = [
@@ -72,7 +51,7 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 YAML_FILES = VALUES.map(lambda value: yaml.safe_dump(value, allow_unicode=True).encode())
-SHORT_BYTES = st.binary(max_size=12) | st.sampled_from([each.encode() for each in NASTY_YAML]) | st.sampled_from(
+SHORT_BYTES = st.binary(max_size=12) | st.sampled_from([text.encode() for text in NASTY_YAML]) | st.sampled_from(
     [b"\0", b"\n", b"\t", b"\r", b'"', b"{", b"[", b",", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"NaN", b"1e999"]
 )  # fmt: skip
 
@@ -115,9 +94,8 @@ def test_a_yaml_file_is_read_or_refused_by_file_and_key(kind, content, tmp_path)
 
     @many
     @given(changed(content) | st.binary() | YAML_FILES)
-    def check(found):
-        begin()
-        path.write_bytes(found)
+    def check(content):
+        path.write_bytes(content)
         try:
             assert isinstance(read_yaml(kind, path, "x.yaml"), kind)
         except QcError as error:
@@ -137,10 +115,9 @@ def test_a_preset_is_laid_over_or_refused_and_params_stay(which, tmp_path, monke
 
     @many
     @given(changed(original))
-    def check(found):
-        begin()
+    def check(content):
         Path("params.yaml").write_bytes(PARAMS)
-        Path(which).write_bytes(found)
+        Path(which).write_bytes(content)
         before = Path("params.yaml").read_bytes()
         status = main(["preset", "x"])
         told = capsys.readouterr()
@@ -175,19 +152,19 @@ def test_questions_are_read_or_refused_by_line(ending):
     @many
     @given(st.binary() | damaged(WELL_FORMED[ending]) | st.sampled_from(NASTY_JSON))
     def check(content):
-        begin()
         try:
-            found = list(read_questions(io.BytesIO(content), ending, columns, "x"))
+            questions = list(read_questions(io.BytesIO(content), ending, columns, "x"))
         except QcError as error:
             refused_well(str(error).encode("unicode_escape").decode(), "x:")
         else:
-            assert found
-            assert all(question.text.strip() and (question.coarse or ending == ".txt") for _, question in found)
-            assert [number for number, _ in found] == sorted({number for number, _ in found})
+            assert questions
+            assert all(question.text.strip() and (question.coarse or ending == ".txt") for _, question in questions)
+            assert [number for number, _ in questions] == sorted({number for number, _ in questions})
 
     check()
 
 
+@pytest.mark.soak
 def test_every_question_that_is_read_is_answered(here, tmp_path, capsys):
     path = tmp_path / "x.jsonl"
 
@@ -199,7 +176,6 @@ def test_every_question_that_is_read_is_answered(here, tmp_path, capsys):
         | st.text().map(lambda text: json.dumps({"text": text}).encode())
     )
     def check(content):
-        begin()
         path.write_bytes(content)
         status = main(["predict", "--json", "--file", str(path)])
         said = capsys.readouterr()
@@ -208,7 +184,9 @@ def test_every_question_that_is_read_is_answered(here, tmp_path, capsys):
         else:
             questions = read_questions(io.BytesIO(content), ".jsonl", {"text": "text"}, "x")
             answers = [json.loads(line) for line in said.out.split("\n")[:-1]]
-            assert [(each["line"], each["text"]) for each in answers] == [(line, each.text) for line, each in questions]
+            assert [(row["line"], row["text"]) for row in answers] == [
+                (line, question.text) for line, question in questions
+            ]
 
     check()
 
@@ -222,9 +200,8 @@ def test_metrics_are_compared_or_refused_by_file(restored, split, files, kind, m
 
     @some
     @given(damaged(original) | st.binary() | st.sampled_from([b"[" * 100_000, b'{"a":' * 5000, b"9" * 5000]))
-    def check(found):
-        begin()
-        path.write_bytes(found)
+    def check(content):
+        path.write_bytes(content)
         status = main(["check", "--base", "HEAD", "--split", split])
         told = capsys.readouterr()
         assert status in (0, 1, 2)
@@ -264,9 +241,8 @@ def test_a_model_is_loaded_or_refused_by_file(model, name):
 
     @some
     @given(damaged(original) | with_another_json_value(original) | with_another_header(original))
-    def check(found):
-        begin()
-        path.write_bytes(found)
+    def check(content):
+        path.write_bytes(content)
         try:
             load(model / "models/prefix").predict(["who ?"])
         except QcError as error:
@@ -293,7 +269,7 @@ def with_another_header(content):
         return st.nothing()
     header = st.integers(0, 2**64 - 1).map(lambda size: size.to_bytes(8, "little") + content[8:])
     fields = damaged(content[8 : 8 + size]).map(
-        lambda found: len(found).to_bytes(8, "little") + found + content[8 + size :]
+        lambda header: len(header).to_bytes(8, "little") + header + content[8 + size :]
     )
     return header | fields
 
@@ -320,7 +296,6 @@ def test_an_archive_is_read_or_refused(kind, tmp_path):
     @many
     @given(damaged(archive(kind)) | st.binary())
     def check(content):
-        begin()
         path.write_bytes(gzip.compress(content, 1) if kind == "npm" else content)  # damage behind gzip's checksum
         with contextlib.suppress(Unavailable):
             if kind == "npm":

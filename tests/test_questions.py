@@ -4,31 +4,37 @@ import csv
 import io
 import json
 
+import numpy as np
 import pandas
+import pyarrow
 import pytest
-from hypothesis import given
+from datasets import Features
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qc.errors import QcError
 from qc.files import csv_writer, escape_formula, read_csv, unescape_formula, write_csv
+from qc.questions.labels import Labels
 from qc.questions.reader import LabelledQuestion, label_encoding, read_questions
+from qc.questions.tables import QuestionTable, new_table, read_pieces
 from qc.questions.text import case_twins, fault_of_label, fault_of_text, normalize_label, normalize_text
 from tests.conftest import ROOT
 
 C1 = "".join(map(chr, range(0x80, 0xA0)))  # where Windows-1252 has quotes and dashes
 LATIN = st.characters(max_codepoint=255, exclude_characters=f"\n\r{C1}")
 WORDS = st.characters(max_codepoint=255, exclude_categories=["Cc", "Cf", "Zs"])
-NAMES = st.text(WORDS.filter(lambda character: character != ":"), min_size=1)
-FINE = st.text(WORDS, min_size=1)
-LABEL_FILE_TEXTS = st.text(LATIN, min_size=1).filter(lambda text: fault_of_text(text) is None)
-LABELS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1).map(normalize_label)
-LABELS = LABELS.filter(lambda label: fault_of_label(label) is None)
-TEXTS = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: fault_of_text(text) is None)
+NAMES = st.text(WORDS.filter(lambda character: character != ":"), min_size=1, max_size=9)
+FINE = st.text(WORDS, min_size=1, max_size=9)
+LABEL_FILE_TEXTS = st.text(LATIN, min_size=1, max_size=20).filter(lambda text: fault_of_text(text) is None)
+LABELS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=9)
+LABELS = LABELS.map(normalize_label).filter(lambda label: fault_of_label(label) is None)
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(lambda text: fault_of_text(text) is None)
 ENDS = st.sampled_from(["\n", "\r", "\r\n"])
-ROWS = st.lists(st.tuples(LABELS, LABELS, TEXTS), min_size=1)
+ROWS = st.lists(st.tuples(LABELS, LABELS, TEXTS), min_size=1, max_size=6)
 COLUMNS = {"text": "text", "label": "label", "fine": None}
 FINE_COLUMNS = {"text": "what was asked", "label": "class", "fine": "kind"}
 HEADER = "text,label\n"
+few = settings(max_examples=40)
 
 
 def numbered(content, ending=".label", columns=COLUMNS, **options):
@@ -46,56 +52,83 @@ def refused(content, ending=".label", columns=COLUMNS, **options):
     return str(caught.value)
 
 
-@given(st.lists(st.builds(LabelledQuestion, NAMES, FINE, LABEL_FILE_TEXTS), min_size=1), ENDS)
+@few
+@given(st.lists(st.builds(LabelledQuestion, NAMES, FINE, LABEL_FILE_TEXTS), min_size=1, max_size=6), ENDS)
 def test_every_well_formed_label_file_is_read_as_it_was_written(questions, end):
     content = "".join(f"{q.coarse}:{q.fine} {q.text}{end}" for q in questions).encode("latin-1")
     assert read(content) == questions
 
 
-@given(rows=ROWS, mark=st.booleans(), end=ENDS, ending=st.sampled_from(["csv", "tsv"]))
-def test_every_table_that_is_quoted_as_it_should_be_is_read_as_it_was_written(rows, mark, end, ending):
+@few
+@given(rows=ROWS, mark=st.booleans(), end=ENDS, delimiter=st.sampled_from([(".csv", ","), (".tsv", "\t")]))
+def test_every_table_that_is_quoted_as_it_should_be_is_read_as_it_was_written(rows, mark, end, delimiter):
+    ending, character = delimiter
     out = io.StringIO()
-    writer = csv.writer(out, delimiter="," if ending == "csv" else "\t", lineterminator=end, quoting=csv.QUOTE_ALL)
+    writer = csv.writer(out, delimiter=character, lineterminator=end, quoting=csv.QUOTE_ALL)
     writer.writerow(["id", "kind", "what was asked", "class"])
     writer.writerows([number, fine, text, coarse] for number, (coarse, fine, text) in enumerate(rows))
     content = out.getvalue().encode("utf-8-sig" if mark else "utf-8")
-    assert read(content, f".{ending}", FINE_COLUMNS) == [LabelledQuestion(*row) for row in rows]
+    assert read(content, ending, FINE_COLUMNS) == [LabelledQuestion(*row) for row in rows]
 
 
+@few
 @given(rows=ROWS, escaped=st.booleans(), end=ENDS)
 def test_every_file_of_objects_is_read_as_it_was_written(rows, escaped, end):
     objects = [{"kind": fine, "what was asked": text, "class": coarse, "other": None} for coarse, fine, text in rows]
-    content = "".join(f"{json.dumps(each, ensure_ascii=escaped)}{end}" for each in objects)
+    content = "".join(f"{json.dumps(row, ensure_ascii=escaped)}{end}" for row in objects)
     assert read(content, ".jsonl", FINE_COLUMNS) == [LabelledQuestion(*row) for row in rows]
 
 
-@given(st.lists(TEXTS.filter(lambda text: not {"\n", "\r"} & set(text)), min_size=1), ENDS)
+@few
+@given(st.lists(TEXTS.filter(lambda text: not {"\n", "\r"} & set(text)), min_size=1, max_size=6), ENDS)
 def test_every_file_of_lines_is_read_as_it_was_written(texts, end):
-    found = numbered(end.join(texts).encode("utf-8-sig"), ".txt")
-    assert found == [(number, LabelledQuestion("", "", text)) for number, text in enumerate(texts, start=1)]
+    questions = numbered(end.join(texts).encode("utf-8-sig"), ".txt")
+    assert questions == [(number, LabelledQuestion("", "", text)) for number, text in enumerate(texts, start=1)]
 
 
 # Python splits lines at some of these, spreadsheets run formulas, and CSV gives a meaning to quotes and line ends.
 ODD = st.text(st.sampled_from("\0\r\n\t\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\",';=+-@ a\ufeff"), min_size=1)
 
 
-@given(st.lists(st.tuples(ODD | TEXTS, ODD | LABELS), min_size=1), st.booleans())
+@few
+@given(st.lists(st.tuples(ODD | TEXTS, ODD | LABELS), min_size=1, max_size=6), st.booleans())
 def test_what_is_written_as_csv_every_reader_reads(tmp_path_factory, rows, inert):
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     write_csv(path, ["text", "label"], rows, inert)
     expected = [tuple(map(escape_formula, row)) if inert else row for row in rows]
     assert [tuple(row.values()) for row in read_csv(path)] == expected
-    found = pandas.read_csv(path, dtype=str, keep_default_na=False)
-    assert list(found.itertuples(index=False, name=None)) == expected
+    assert list(pandas.read_csv(path, dtype=str, keep_default_na=False).itertuples(False, None)) == expected
     with path.open(encoding="utf-8") as file:  # as DVC opens it, which makes a CR an LF
         assert len(list(csv.DictReader(file))) == len(rows)
+    valid = [(text, normalize_label(label)) for text, label in expected if not fault_of_text(text)]
+    if len(valid) == len(rows) and not any(fault_of_label(label) for _, label in valid):
+        assert [(question.text, question.coarse) for question in read(path.read_bytes(), ".csv")] == valid
 
 
-@given(st.lists(st.tuples(TEXTS, LABELS), min_size=1))
-def test_what_is_written_as_csv_is_read_as_questions(tmp_path_factory, rows):
-    path = tmp_path_factory.mktemp("csv") / "x.csv"
-    write_csv(path, ["text", "label"], rows)
-    assert [(row.text, row.coarse) for row in read(path.read_bytes(), ".csv")] == rows
+@few
+@given(rows=ROWS, fine=st.booleans())
+def test_what_is_written_as_a_table_every_reader_reads(tmp_path_factory, rows, fine):
+    path = tmp_path_factory.mktemp("table") / "x.parquet"
+    coarse, kinds, texts = zip(*rows, strict=True)
+    labels = Labels(sorted(set(coarse)), sorted(set(zip(coarse, kinds, strict=True))) if fine else [])
+    columns = {
+        "text": list(texts),
+        "label": [labels.classes.index(name) for name in coarse],
+        "input_ids": [[number] * number for number in range(len(rows))],
+    }
+    if fine:
+        columns["fine"] = [labels.fine_classes.index(pair) for pair in zip(coarse, kinds, strict=True)]
+    with new_table(path, labels, "text", "label", "fine", "input_ids") as writer:
+        writer.write_table(pyarrow.table(columns, schema=writer.schema))
+    table = QuestionTable.read(path)
+    assert {name: table.columns[name].to_pylist() for name in columns} == columns
+    assert (table.class_names.classes, table.class_names.fine_classes) == (labels.classes, labels.fine_classes)
+    assert table.fine_labels is None or table.fine_labels.tolist() == columns["fine"]
+    chosen = np.arange(0, len(rows), 2)
+    assert [text for piece in read_pieces(path, "text", rows=chosen) for text in piece.texts] == list(texts[::2])
+    features = Features.from_arrow_schema(pyarrow.parquet.read_schema(path))  # as load_dataset reads it
+    assert [features["label"].int2str(number) for number in columns["label"]] == list(coarse)
+    assert list(features) == ["text", "label", *(["fine"] if fine else []), "input_ids"]
 
 
 @given(ODD)
@@ -129,14 +162,13 @@ def test_colons_and_odd_line_ends_inside_a_question_are_part_of_it():
 
 @pytest.mark.parametrize("line", ["NUM", "NUM:count", "NUM:count ", "NUM:count   ", "NUM How many", ":x y", "N: y"])
 def test_a_malformed_line_is_refused_with_file_and_line(line):
-    found = refused(f"A:b fine\n{line}\nA:b fine\n")
-    assert found == f"x.label:2: {line!r} is not 'COARSE:fine question'; 1 such line(s) to correct: 2"
+    told = refused(f"A:b fine\n{line}\nA:b fine\n")
+    assert told == f"x.label:2: {line!r} is not 'COARSE:fine question'; 1 such line(s) to correct: 2"
 
 
-def test_the_first_ten_malformed_lines_are_named_and_all_are_counted():
-    told = refused("wrong\r" * 13)
-    assert "13 such line(s)" in told
-    assert told.endswith("1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more")
+def test_the_first_twenty_malformed_lines_are_named_and_all_are_counted():
+    told = refused("wrong\r" * 23)
+    assert told.endswith(f"; 23 such line(s) to correct: {', '.join(map(str, range(1, 21)))} and 3 more")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +192,7 @@ def test_an_empty_fine_label_is_unknown(content, ending):
     ]  # fmt: skip
 
 
-def test_without_a_column_of_fine_labels_there_are_none_and_a_number_is_a_label():
+def test_a_number_is_a_label_and_other_columns_are_left_alone():
     assert read('{"text": "who ?", "label": 3, "fine": "x"}\n', ".jsonl") == [LabelledQuestion("3", "", "who ?")]
 
 
@@ -212,10 +244,10 @@ def test_a_bad_table_is_refused_with_file_and_line(content, told):
 )  # fmt: skip
 def test_a_bad_object_is_refused_with_file_and_line(line, told):
     fine = '{"text": "who ?", "label": "a"}'
-    found = refused(f"{fine}\n{line}\n{fine}\n", ".jsonl")
-    assert found.startswith("x.jsonl:2: ")
-    assert told in found
-    assert found.endswith("1 such line(s) to correct: 2")
+    message = refused(f"{fine}\n{line}\n{fine}\n", ".jsonl")
+    assert message.startswith("x.jsonl:2: ")
+    assert told in message
+    assert message.endswith("1 such line(s) to correct: 2")
 
 
 @pytest.mark.parametrize(
@@ -272,10 +304,9 @@ def test_blank_lines_are_passed_over(content, ending):
 )
 def test_empty_texts_are_refused_or_left_out_and_the_others_keep_their_numbers(content, ending):
     assert "is empty; " in refused(content, ending, {"text": "text"})
-    found = numbered(content, ending, {"text": "text"}, skip_empty=True)
-    assert [(content.splitlines()[line - 1].count(question.text), question.text) for line, question in found] == [
-        (1, "one"), (1, "two")
-    ]  # fmt: skip
+    texts = [(line, question.text) for line, question in numbered(content, ending, {"text": "text"}, skip_empty=True)]
+    lines = content.splitlines()
+    assert texts == [(number, text) for text in ("one", "two") for number, line in enumerate(lines, 1) if text in line]
     assert "text is None" in refused('{"text": null}', ".jsonl", {"text": "text"}, skip_empty=True)
 
 

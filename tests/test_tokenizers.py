@@ -6,6 +6,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from qc.errors import QcError
+from qc.questions import tokenized
+from qc.questions.reader import LabelledQuestion
+from qc.questions.tables import QuestionTable
+from qc.questions.tokenized import take_inventory, write_tokenized
 from qc.questions.tokenizers import describe_tokenizer, load_tokenizer, token_ids
 
 TEXTS = [
@@ -66,25 +70,25 @@ def test_ids_are_those_of_the_tokenizer_with_its_own_special_tokens(folder):
     reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
     reference.no_truncation()
     reference.no_padding()
-    found = token_ids(tokenizer, TEXTS, vocabulary)
-    assert found == [reference.encode(text).ids for text in TEXTS]
-    assert all(ids[0] == 0 and ids[-1] == 2 and len(ids) > 2 for ids in found)
-    assert max(max(ids) for ids in found) < vocabulary.size
-    assert len({tuple(ids) for ids in found}) == len(TEXTS)
-    assert len(found[0]) > 4  # what the file says of truncation is not followed
+    ids = token_ids(tokenizer, TEXTS, vocabulary)
+    assert ids == [reference.encode(text).ids for text in TEXTS]
+    assert all(row[0] == 0 and row[-1] == 2 and len(row) > 2 for row in ids)
+    assert max(max(row) for row in ids) < vocabulary.size
+    assert len({tuple(row) for row in ids}) == len(TEXTS)
+    assert len(ids[0]) > 4  # what the file says of truncation is not followed
 
 
 def test_what_no_token_stands_for_is_unknown(folder):
     tokenizer = load_tokenizer(folder)
     vocabulary = describe_tokenizer(folder, tokenizer)
-    (found,) = token_ids(tokenizer, ["ħ"], vocabulary)
+    (ids,) = token_ids(tokenizer, ["ħ"], vocabulary)
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     if model["type"] == "BPE" and model["unk_token"] is None:
         assert vocabulary.unknown_id == vocabulary.pad_id
-        assert len(found) > 3  # its bytes
+        assert len(ids) > 3  # its bytes
     else:
         assert vocabulary.unknown_id == 3
-        assert 3 in found
+        assert 3 in ids
 
 
 def test_a_text_of_which_nothing_is_left_is_one_unknown_token(tmp_path):
@@ -123,9 +127,9 @@ def test_an_added_token_counts_in_the_vocabulary(folder):
     before = describe_tokenizer(folder, tokenizer)
     tokenizer.add_tokens(["one more"])
     tokenizer.save(str(folder / "tokenizer.json"))
-    found = describe_tokenizer(folder, load_tokenizer(folder))
-    assert found.size == before.size + 1
-    assert found.tokenizer_sha256 != before.tokenizer_sha256
+    after = describe_tokenizer(folder, load_tokenizer(folder))
+    assert after.size == before.size + 1
+    assert after.tokenizer_sha256 != before.tokenizer_sha256
 
 
 def test_a_tokenizer_without_special_tokens_puts_none(tmp_path):
@@ -136,7 +140,7 @@ def test_a_tokenizer_without_special_tokens_puts_none(tmp_path):
     tokenizer = load_tokenizer(tmp_path)
     vocabulary = describe_tokenizer(tmp_path, tokenizer)
     assert (vocabulary.before, vocabulary.after) == ([], [])
-    assert token_ids(tokenizer, TEXTS, vocabulary) == [found.ids for found in tokenizer.encode_batch(TEXTS)]
+    assert token_ids(tokenizer, TEXTS, vocabulary) == [row.ids for row in tokenizer.encode_batch(TEXTS)]
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "[1]", '{"model": {"type": "None such"}}'])
@@ -145,3 +149,52 @@ def test_a_broken_tokenizer_is_refused(tmp_path, content):
         (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(QcError, match=r"tokenizer\.json: cannot be read: .*; run the fetch stage again"):
         load_tokenizer(tmp_path)
+
+
+def test_the_tables_hold_every_question_with_the_ids_of_each_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenized, "PIECE", 2)
+    tokenizers = []
+    for kind, lowercase, fine_first in (("BPE", True, False), ("Unigram", False, True)):
+        (tmp_path / kind).mkdir()
+        trained(kind).save(str(tmp_path / kind / "tokenizer.json"))
+        (tmp_path / kind / "config.json").write_text("{}")
+        tokenizer = load_tokenizer(tmp_path / kind)
+        tokenizers.append((tokenizer, describe_tokenizer(tmp_path / kind, tokenizer, lowercase, fine_first)))
+    rows = [
+        ("train", LabelledQuestion("b", "x", "Who wrote Hamlet ?")),
+        ("train", LabelledQuestion("a", "x", "WHO ?")),
+        ("train", LabelledQuestion("b", "w", "who")),
+        ("test", LabelledQuestion("b", "y", "Hamlet")),  # a fine class that train does not have
+        ("test", LabelledQuestion("a", "", "wrote ?")),
+    ]
+    labels, count, without_fine = take_inventory(rows)
+    assert (labels.classes, labels.fine_classes) == (["a", "b"], [("a", "x"), ("b", "w"), ("b", "x")])
+    assert (count, without_fine) == (5, 1)
+    write_tokenized(rows, labels, count, tokenizers, tmp_path)
+    texts = [question.text for _, question in rows]
+    treated = {"BPE": [text.lower() for text in texts], "Unigram": [f"{row.fine} {row.text}" for _, row in rows]}
+    for tokenizer, vocabulary in tokenizers:
+        assert QuestionTable.read(tmp_path / vocabulary.tokenizer / "questions.parquet").columns.to_pydict() == {
+            "id": [0, 1, 2, 3, 4],
+            "official": [False, False, False, True, True],
+            "text": texts,
+            "label": [1, 0, 1, 1, 0],
+            "fine": [2, 0, 1, -1, -1],
+            "input_ids": token_ids(tokenizer, treated[vocabulary.tokenizer], vocabulary),
+        }
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([("train", "a"), ("train", "a"), ("test", "b")], "the train file has only one class, a; expected two or more"),
+        (
+            [("train", "a"), ("train", "b"), ("test", "d"), ("test", "c")],
+            "the test file has class c, d, which the train file does not have; expected a, b",
+        ),
+    ],
+)
+def test_classes_that_cannot_be_learned_or_tested_are_refused(rows, told):
+    with pytest.raises(QcError) as caught:
+        take_inventory((partition, LabelledQuestion(name, "", "who ?")) for partition, name in rows)
+    assert str(caught.value) == told

@@ -33,45 +33,41 @@ TEMPORARY = r"\.(.+)\.(\d+)\.tmp(?:\.old)?"  # final name, and number of the pro
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; rename it to `path` when the block ends without an error.
-
-    Raises:
-        QcError: It could not be written; what was at `path` stays.
-    """
-    with write_errors(path):
-        temporary = _temporary(path)
-        try:
-            yield temporary
-            temporary.chmod(0o644)
-            _flush(temporary)
-            temporary.replace(path)
-            _flush(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    """Give a path beside `path` to write to; the file replaces `path` when the block ends without an error."""
+    with _replacement(path) as temporary:
+        yield temporary
+        temporary.chmod(0o644)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`; it replaces `path` when the block ends without an error.
+    """Give an empty folder beside `path`; it replaces `path` when the block ends without an error."""
+    with _replacement(path) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+@contextmanager
+def _replacement(path: Path) -> Iterator[Path]:
+    """Give a path beside `path`; what is written there is flushed to the disk and renamed to `path`.
 
     Raises:
         QcError: It could not be written; what was at `path` stays.
     """
     with write_errors(path):
         temporary = _temporary(path)
+        old = temporary.with_name(f"{temporary.name}.old")
         try:
-            temporary.mkdir()
             yield temporary
-            temporary.chmod(0o755)
-            for written in temporary.rglob("*"):
+            for written in (temporary, *temporary.rglob("*")):
                 _flush(written)
-            old = temporary.with_name(f"{temporary.name}.old")
-            if path.exists():
-                path.rename(old)
+            if temporary.is_dir() and path.exists():
+                path.rename(old)  # no folder can be renamed to one that is there
             temporary.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
+            _flush(path.parent)
+            _remove(old)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
 
 
 @contextmanager
@@ -91,9 +87,9 @@ def _temporary(path: Path) -> Path:
     """Choose a name beside `path` for this process; remove what killed processes left there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
-        found = re.fullmatch(TEMPORARY, left.name)
-        if found and found[1] == path.name and not _alive(int(found[2])):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        parts = re.fullmatch(TEMPORARY, left.name)
+        if parts and parts[1] == path.name and not _alive(int(parts[2])):
+            _remove(left)
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
@@ -103,8 +99,13 @@ def _alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass
+        pass  # it runs for another user
     return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -168,12 +169,18 @@ def truncate_text(text: str) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON output; QcError where it is missing or broken."""
-    try:
+    with read_errors(path):
         return parse_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise QcError(f"{path}: cannot be read: {reason(error)}; run `dvc repro` to recreate it") from None
-    except ValueError as error:
-        raise QcError(f"{path}: cannot be read: {error}; run `dvc repro` to recreate it") from None
+
+
+@contextmanager
+def read_errors(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn the error of a missing or broken output into a QcError; `kinds` are a library's own errors."""
+    try:
+        yield
+    except (OSError, ValueError, *kinds) as error:
+        why = reason(error) if isinstance(error, OSError) else error
+        raise QcError(f"{path}: cannot be read: {why}; run `dvc repro` to recreate it") from None
 
 
 def parse_json(text: str) -> dict[str, Any]:
@@ -206,11 +213,8 @@ def round_floats(value: Any) -> Any:
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Read a CSV output, its rows by column; QcError where it is missing or broken."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise QcError(f"{path}: cannot be read: {error}; run `dvc repro` to recreate it") from None
+    with read_errors(path, csv.Error), path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def encoder_files(names: Sequence[str] | Mapping[str, object]) -> list[str]:
@@ -220,8 +224,8 @@ def encoder_files(names: Sequence[str] | Mapping[str, object]) -> list[str]:
     """
     weights = [WEIGHTS]
     if WEIGHTS not in names and WEIGHTS_INDEX in names:
-        found = filter(None, (re.fullmatch(r"model-\d{5}-of-(\d{5})\.safetensors", name) for name in names))
-        count = next((int(shard[1]) for shard in found), 1)
+        shards = filter(None, (re.fullmatch(r"model-\d{5}-of-(\d{5})\.safetensors", name) for name in names))
+        count = next((int(shard[1]) for shard in shards), 1)
         weights = [WEIGHTS_INDEX, *(f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1))]
     return [CONFIG, *weights, TOKENIZER]
 

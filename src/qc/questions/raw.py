@@ -11,37 +11,39 @@ from pathlib import Path
 from typing import Any
 
 from qc.errors import QcError, listed
-from qc.files import unescape_formula
+from qc.files import read_json, unescape_formula
 from qc.questions.reader import LabelledQuestion, label_encoding, read_questions
 from qc.questions.text import normalize_text
 
 ENCODINGS = {"ascii": "ASCII", "utf-8-sig": "UTF-8", "cp1252": "latin-1 (Windows-1252)"}
 CORRECTION_COLUMNS = {"text": "text", "label": "label"}
 
-Files = Mapping[str, Mapping[str, Any]]  # content of files.json
+Files = dict[str, dict[str, Any]]  # content of files.json
+
+
+def load_files(path: Path) -> Files:
+    """Read files.json; detect the `encoding` of each label file beside it."""
+    files = read_json(path)
+    for about in files.values():
+        if about["file"].endswith(".label"):
+            with (path.parent / about["file"]).open("rb") as file:
+                about["encoding"] = label_encoding(file)
+    return files
 
 
 def read_raw(folder: Path, files: Files) -> Iterator[tuple[str, LabelledQuestion]]:
     """Read partition (`train` or `test`) and question from every file; those of train with the corrections applied."""
     for partition in (name for name in ("train", "test") if name in files):
         about = files[partition]
-        path = folder / about["file"]
+        path, name = folder / about["file"], _named(folder, about)
         with path.open("rb") as file:
-            numbered = read_questions(file, path.suffix, about["columns"], _named(folder, about))
+            numbered = read_questions(file, path.suffix, about["columns"], name, encoding=about.get("encoding"))
             questions = (question for _, question in numbered)
             if partition == "train" and "corrections" in files:
                 given = files["corrections"]
                 questions = apply_corrections(folder / given["file"], _named(folder, given), questions)
             for question in questions:
                 yield partition, question
-
-
-def report_encodings(folder: Path, files: Files) -> Iterator[str]:
-    """Say in which encoding each label file is read."""
-    for about in files.values():
-        if about["file"].endswith(".label"):
-            with (folder / about["file"]).open("rb") as file:
-                yield f"{about['name']}: read as {ENCODINGS[label_encoding(file)]}"
 
 
 def apply_corrections(path: Path, name: str, questions: Iterable[LabelledQuestion]) -> Iterator[LabelledQuestion]:

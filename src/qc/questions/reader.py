@@ -9,7 +9,7 @@
 Notable:
 - lines end in LF, CRLF or CR; a line end inside a quoted field stays
 - texts stay as they are written; labels are normalized (`qc.questions.text`)
-- invalid lines are counted, the first ten are named, and nothing of such a file is used; blank lines are skipped,
+- invalid lines are counted, the first twenty are named, and nothing of such a file is used; blank lines are skipped,
   except where each line is a text
 - a file is read as a stream, so its size does not matter to memory
 """
@@ -24,13 +24,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from qc.errors import QcError, printable
+from qc.errors import QcError, listed, printable
 from qc.questions.text import fault_of_label, fault_of_text, is_empty, normalize_label
 
 BLOCK = 1 << 20  # bytes that are decoded at a time
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LABEL_LINE = re.compile(r"([^\s:]+):(\S+)\s(.*\S.*)", re.DOTALL)
-MOST_LINES_NAMED = 10
 MOST_CHARACTERS_SHOWN = 80
 NOT_DECODED = re.compile("[\udc80-\udcff]")  # bytes that `surrogateescape` passed through
 UNDEFINED = {0xDC00 + byte: byte for byte in (0x81, 0x8D, 0x8F, 0x90, 0x9D)}  # in Windows-1252: read as latin-1
@@ -57,6 +56,7 @@ def read_questions(
     name: str,
     named_by: str = "fetch.columns of params.yaml",
     skip_empty: bool = False,
+    encoding: str | None = None,
 ) -> Iterator[tuple[int, LabelledQuestion]]:
     """Read the questions of a file, each with the number of its first line.
 
@@ -67,12 +67,13 @@ def read_questions(
         name: Its name in messages.
         named_by: What names the columns, in messages.
         skip_empty: Leave out empty texts, rather than refuse them.
+        encoding: That of a label file, from `label_encoding`; detected if it is not given.
 
     Raises:
         QcError: A column or the encoding is invalid; at the end, where a line is invalid, or there is no question.
     """
     _refuse_utf16(file, name)
-    encoding = label_encoding(file) if file_format == ".label" else "utf-8-sig"
+    encoding = encoding or (label_encoding(file) if file_format == ".label" else "utf-8-sig")
     file.seek(0)
     newline = "" if file_format in DELIMITERS else None  # a quoted field keeps its line ends
     stream = io.TextIOWrapper(file, encoding, errors="surrogateescape", newline=newline)
@@ -86,7 +87,7 @@ def read_questions(
         rows = ((number, _label_row(line)) for number, line in _filled(lines))
     else:
         rows = ((number, {"text": line.removesuffix("\n")}) for number, line in enumerate(lines, start=1))
-    found, wrong, numbers, why = 0, 0, [], ""
+    count, wrong, why = 0, [], ""
     try:
         for number, row in rows:
             text = row["text"] if isinstance(row, dict) else None
@@ -94,19 +95,16 @@ def read_questions(
                 continue
             question = _question(row, named) if isinstance(row, dict) else row
             if isinstance(question, LabelledQuestion):
-                found += 1
+                count += 1
                 yield number, question
             else:
-                wrong += 1
-                numbers += [number] if wrong <= MOST_LINES_NAMED else []
+                wrong.append(str(number))
                 why = why or question
     finally:
         stream.detach()
     if wrong:
-        listed = ", ".join(map(str, numbers))
-        more = f" and {wrong - MOST_LINES_NAMED} more" if wrong > MOST_LINES_NAMED else ""
-        raise QcError(f"{name}:{numbers[0]}: {why}; {wrong} such line(s) to correct: {listed}{more}")
-    if not found:
+        raise QcError(f"{name}:{wrong[0]}: {why}; {len(wrong)} such line(s) to correct: {listed(wrong)}")
+    if not count:
         raise QcError(f"{name}: empty; expected one question a line")
 
 
@@ -194,26 +192,26 @@ def _table(
 
 def _place(column: str, header: list[str], where: str, named_by: str) -> int:
     if header.count(column) != 1:
-        found = "two or more columns" if column in header else "no column"
+        number = "two or more columns" if column in header else "no column"
         raise QcError(
-            f"{where}: {found} {column!r}, which {named_by} names; columns are: {printable(', '.join(header))}"
+            f"{where}: {number} {column!r}, which {named_by} names; columns are: {printable(', '.join(header))}"
         )
     return header.index(column)
 
 
 def _json_row(line: str, named: Mapping[str, str], named_by: str) -> Row:
     try:
-        found = json.loads(line, object_pairs_hook=tuple)
+        content = json.loads(line, object_pairs_hook=tuple)  # a tuple of pairs shows a key that is there twice
     except (ValueError, RecursionError):
         return f"{line[:MOST_CHARACTERS_SHOWN]!r} is not JSON"
-    if not isinstance(found, tuple):
+    if not isinstance(content, tuple):
         return f"{line[:MOST_CHARACTERS_SHOWN]!r} is not a JSON object"
-    keys = [key for key, _ in found]  # a tuple of pairs, so that a key that is there twice is seen
+    keys = [key for key, _ in content]
     for column in named.values():
         if keys.count(column) != 1:
             number = "two or more" if column in keys else "no"
             return f"{number} {column!r}, which {named_by} names; keys are: {printable(', '.join(keys))}"
-    fields = dict(found)
+    fields = dict(content)
     return {use: fields[column] for use, column in named.items()}
 
 

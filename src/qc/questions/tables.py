@@ -5,10 +5,12 @@
     vocabulary.json, in either folder                  describes the tokenizer
 
 `label` and `fine` are `ClassLabel`s of the library datasets, so class names travel with the file, and
-`load_dataset("parquet", data_files=...)` opens it.
+`load_dataset("parquet", data_files=...)` opens it. Large files are read and written in pieces of `PIECE` questions.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +20,22 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from qc.errors import QcError
-from qc.questions.labels import Labels, split_fine
+from qc.files import read_errors
+from qc.questions.labels import Labels, join_fine, split_fine
 
 QUESTIONS, VOCABULARY = "questions.parquet", "vocabulary.json"
 TRAIN, VALID, TEST = "train.parquet", "valid.parquet", "test.parquet"
+PIECE = 16_384  # questions that are in memory at once
+TYPES = {
+    "id": pyarrow.int64(),
+    "official": pyarrow.bool_(),  # in the official test file
+    "text": pyarrow.string(),
+    "label": pyarrow.int64(),
+    "fine": pyarrow.int64(),
+    "input_ids": pyarrow.list_(pyarrow.int32()),
+    "group": pyarrow.int64(),
+}
+CHUNKING = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024, "norm_level": 0}  # as datasets writes
 
 
 @dataclass(frozen=True)
@@ -38,11 +51,8 @@ class QuestionTable:
     @classmethod
     def read(cls, path: Path, *columns: str) -> Self:
         """Read all columns, or those of these names that it has; QcError where the file is missing or broken."""
-        try:
-            names = [name for name in columns if name in pyarrow.parquet.read_schema(path).names]
-            return cls(pyarrow.parquet.read_table(path, columns=names or None).combine_chunks())
-        except (OSError, pyarrow.ArrowException) as error:
-            raise QcError(f"{path}: cannot be read: {error}; run `dvc repro` to recreate it") from None
+        pieces = [piece.columns for piece in read_pieces(path, *columns)]
+        return cls(pyarrow.concat_tables(pieces).combine_chunks())
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -86,3 +96,47 @@ class QuestionTable:
     def join(self, other: Self) -> Self:
         """Append the questions of another table."""
         return type(self)(pyarrow.concat_tables([self.columns, other.columns]))
+
+
+def read_pieces(path: Path, *columns: str, rows: np.ndarray | None = None) -> Iterator[QuestionTable]:
+    """Read a table in pieces: all columns, or those of these names that it has.
+
+    Args:
+        path: The Parquet file.
+        columns: Names of the columns.
+        rows: Row numbers to read, ascending; all without.
+
+    Raises:
+        QcError: The file is missing or broken.
+    """
+    begin = 0
+    with read_errors(path, pyarrow.ArrowException), pyarrow.parquet.ParquetFile(path) as file:
+        names = [name for name in columns if name in file.schema_arrow.names]
+        for batch in file.iter_batches(PIECE, columns=names or None):
+            piece = QuestionTable(pyarrow.Table.from_batches([batch]))
+            end = begin + len(piece)
+            yield piece if rows is None else piece.take(rows[slice(*np.searchsorted(rows, (begin, end)))] - begin)
+            begin = end
+
+
+@contextmanager
+def new_table(path: Path, labels: Labels, *columns: str) -> Iterator[pyarrow.parquet.ParquetWriter]:
+    """Give a writer of a table with these columns of `TYPES`; `fine` is left out where there are no fine classes."""
+    classes = {"label": labels.classes, "fine": [join_fine(*pair) for pair in labels.fine_classes]}
+    fields, features = [], {}
+    for name in columns:
+        if name == "fine" and not labels.fine_classes:
+            continue
+        fields.append((name, TYPES[name]))
+        if name in classes:
+            features[name] = {"names": classes[name], "_type": "ClassLabel"}
+        elif name == "input_ids":
+            features[name] = {"feature": {"dtype": "int32", "_type": "Value"}, "_type": "List"}
+        else:
+            features[name] = {"dtype": str(TYPES[name]), "_type": "Value"}
+    schema = pyarrow.schema(fields, {"huggingface": json.dumps({"info": {"features": features}})})
+    with pyarrow.parquet.ParquetWriter(
+        path, schema, use_content_defined_chunking=CHUNKING, write_page_index=True
+    ) as writer:
+        yield writer
+        writer.add_key_value_metadata({"content_defined_chunking": json.dumps(CHUNKING)})

@@ -48,7 +48,7 @@ def fault_of_label(label: str) -> str | None:
         return "is empty"
     if len(label) > LONGEST_LABEL:
         return f"is {len(label)} characters long, expected at most {LONGEST_LABEL}"
-    if wrong := next((each for each in label if unicodedata.category(each) in ("Cc", "Cs")), None):
+    if wrong := next((character for character in label if unicodedata.category(character) in ("Cc", "Cs")), None):
         return f"holds the control character {wrong!r}"
     return None
 
@@ -58,7 +58,6 @@ def normalize_text(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", strip_invisible(text)).casefold().split())
 
 
-def model_text(text: str, lowercase: bool, fine: str | None = None) -> str:
-    """Prepare a text for the tokenizer; `fine`, if given, is a fine label to put before it."""
-    text = text if fine is None else f"{fine} {text}"
+def model_text(text: str, lowercase: bool) -> str:
+    """Prepare a text for the tokenizer."""
     return text.lower() if lowercase else text

@@ -1,54 +1,35 @@
-"""The tables of tokenized questions, made with `datasets`: what `tokenize` writes.
+"""The tables of tokenized questions: what `tokenize` writes."""
 
-Notable:
-- a table is made batch by batch from a memory-mapped file, so memory does not grow with the number of questions
-- the same questions give the same bytes
-"""
-
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, Features, List, Value, disable_progress_bars
+import pyarrow
 from tokenizers import Tokenizer
+from tqdm import tqdm
 
 from qc.errors import QcError, listed
-from qc.questions.labels import UNKNOWN, Labels, join_fine
+from qc.questions.labels import UNKNOWN, Labels
 from qc.questions.reader import LabelledQuestion
+from qc.questions.tables import PIECE, QUESTIONS, new_table
 from qc.questions.text import model_text
 from qc.questions.tokenizers import token_ids
 from qc.questions.vocabulary import Vocabulary
 
-BATCH = 16_384  # questions that are in memory at once
-TREATED = "model_text"  # column of the text as the tokenizer gets it; not written
 Rows = Iterable[tuple[str, LabelledQuestion]]  # partition (`train` or `test`) and question
 
 
-@dataclass(frozen=True)
-class Inventory:
-    """Summary of the question files.
-
-    Attributes:
-        questions: Number of questions.
-        labels: Class names; the fine classes are those of the train file.
-        without_fine: Number of questions without a fine label.
-    """
-
-    questions: int
-    labels: Labels
-    without_fine: int
-
-
-def take_inventory(rows: Rows) -> Inventory:
-    """Count questions and classes.
+def take_inventory(rows: Rows) -> tuple[Labels, int, int]:
+    """Find the classes; count the questions, and those without a fine label. Fine classes are those of the train file.
 
     Raises:
         QcError: There is only one class, or a class occurs in the test file alone.
     """
     counts = Counter((partition, question.coarse, question.fine) for partition, question in rows)
-    classes = sorted({coarse for partition, coarse, _ in counts if partition == "train"})
+    in_train = {(coarse, fine) for partition, coarse, fine in counts if partition == "train"}
+    classes = sorted({coarse for coarse, _ in in_train})
     if len(classes) < 2:
         raise QcError(f"the train file has only one class, {classes[0]}; expected two or more")
     unknown = sorted({coarse for _, coarse, _ in counts} - set(classes))
@@ -56,79 +37,44 @@ def take_inventory(rows: Rows) -> Inventory:
         raise QcError(
             f"the test file has class {listed(unknown)}, which the train file does not have; expected {listed(classes)}"
         )
-    return Inventory(
-        questions=counts.total(),
-        labels=Labels(
-            classes, sorted({(coarse, fine) for partition, coarse, fine in counts if partition == "train" and fine})
-        ),
-        without_fine=sum(number for (_, _, fine), number in counts.items() if not fine),
-    )
+    without_fine = sum(number for (_, _, fine), number in counts.items() if not fine)
+    return Labels(classes, sorted(pair for pair in in_train if pair[1])), counts.total(), without_fine
 
 
-def question_table(rows: Rows, labels: Labels, lowercase: bool, include_fine_label: bool, cache: Path) -> Dataset:
-    """Make the table of all questions, without token ids.
+def write_tokenized(
+    rows: Rows, labels: Labels, count: int, tokenizers: Sequence[tuple[Tokenizer, Vocabulary]], folder: Path
+) -> None:
+    """Write a table of all questions for every tokenizer, token ids with special tokens included.
 
     Args:
-        rows: The questions; their row number becomes their id.
-        labels: Class names.
-        lowercase: Lower-case a text before it is tokenized.
-        include_fine_label: Put the fine label before a text before it is tokenized.
-        cache: Folder of the memory-mapped file.
+        rows: The questions; the row number becomes the id.
+        labels: Their classes.
+        count: Their number, for the progress bar.
+        tokenizers: From `load_tokenizer`, each with its ids and the way texts are treated before it.
+        folder: Where `NAME/questions.parquet` is written.
     """
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    names = [join_fine(*pair) for pair in labels.fine_classes]
-    numbers = {tuple(pair): number for number, pair in enumerate(labels.fine_classes)}
-    columns = {
-        "id": Value("int64"),
-        "official": Value("bool"),  # in the official test file
-        "text": Value("string"),
-        "label": ClassLabel(names=labels.classes),
-        **({"fine": ClassLabel(names=names)} if names else {}),
-        TREATED: Value("string"),
-    }
-
-    def examples() -> Iterator[dict[str, object]]:
-        for number, (partition, question) in enumerate(rows):
-            values = (
-                number,
-                partition == "test",
-                question.text,
-                question.coarse,
-                *([numbers.get((question.coarse, question.fine), UNKNOWN)] if names else []),
-                model_text(question.text, lowercase, question.fine if include_fine_label else None),
-            )
-            yield dict(zip(columns, values, strict=True))
-
-    return Dataset.from_generator(
-        examples,
-        features=Features(columns),
-        cache_dir=str(cache),
-        fingerprint="questions",  # given, so that nothing is pickled to compute it
-        writer_batch_size=BATCH,
-    )
-
-
-def write_tokenized(questions: Dataset, tokenizer: Tokenizer, vocabulary: Vocabulary, path: Path) -> None:
-    """Write the table of questions with the token ids of a tokenizer, special tokens included.
-
-    Args:
-        questions: From `question_table`.
-        tokenizer: From `load_tokenizer`.
-        vocabulary: Its ids.
-        path: The Parquet file.
-    """
-    columns = Features({**questions.features, "input_ids": List(Value("int32"))})
-    columns.pop(TREATED)
-    questions.map(
-        lambda texts: {"input_ids": token_ids(tokenizer, texts, vocabulary)},
-        input_columns=TREATED,
-        batched=True,
-        batch_size=BATCH,
-        writer_batch_size=BATCH,
-        remove_columns=TREATED,
-        features=columns,
-        new_fingerprint=vocabulary.tokenizer_sha256[:32],
-        cache_file_name=f"{questions.cache_files[0]['filename']}.{vocabulary.tokenizer}",
-        desc=vocabulary.tokenizer,
-    ).to_parquet(path)
+    names = ("id", "official", "text", "label", "fine", "input_ids")
+    numbers = {name: number for number, name in enumerate(labels.classes)}
+    fine_numbers = {tuple(pair): number for number, pair in enumerate(labels.fine_classes)}
+    rows, begin = iter(tqdm(rows, "tokenize", count, unit=" questions", leave=False, disable=None)), 0
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(new_table(folder / vocabulary.tokenizer / QUESTIONS, labels, *names))
+            for _, vocabulary in tokenizers
+        ]
+        while piece := list(islice(rows, PIECE)):
+            questions = [question for _, question in piece]
+            columns = {
+                "id": range(begin, begin + len(piece)),
+                "official": [partition == "test" for partition, _ in piece],
+                "text": [question.text for question in questions],
+                "label": [numbers[question.coarse] for question in questions],
+                "fine": [fine_numbers.get((question.coarse, question.fine), UNKNOWN) for question in questions],
+            }
+            for writer, (tokenizer, vocabulary) in zip(writers, tokenizers, strict=True):
+                fine_first = vocabulary.include_fine_label
+                texts = [f"{question.fine} {question.text}" if fine_first else question.text for question in questions]
+                texts = [model_text(text, vocabulary.lowercase) for text in texts]
+                columns["input_ids"] = token_ids(tokenizer, texts, vocabulary)
+                writer.write_table(pyarrow.Table.from_pydict(columns, schema=writer.schema))
+            begin += len(piece)

@@ -49,18 +49,18 @@ def _find_padding(tokenizer: dict[str, Any], config: dict[str, Any], known: dict
     """Find the padding id in the encoder's configuration, the tokenizer's, or by the token's name."""
     named = (known[token] for token in PADDING if token in known)
     candidates = (config.get("pad_token_id"), (tokenizer.get("padding") or {}).get("pad_id"), *named)
-    return next((found for found in candidates if type(found) is int and 0 <= found <= max(known.values())), None)
+    return next((pad for pad in candidates if type(pad) is int and 0 <= pad <= max(known.values())), None)
 
 
 def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """Find the ids of the special tokens before and after a text."""
     for probe in PROBES:
-        found = tokenizer.encode(probe)
-        special = found.special_tokens_mask
+        encoding = tokenizer.encode(probe)
+        special = encoding.special_tokens_mask
         if 0 in special:
             before = sum(1 for _ in takewhile(bool, special))
             after = sum(1 for _ in takewhile(bool, reversed(special)))
-            return found.ids[:before], found.ids[len(found.ids) - after :]
+            return encoding.ids[:before], encoding.ids[len(encoding.ids) - after :]
     raise QcError(f"the tokenizer has no token for any of {', '.join(PROBES)}; take an encoder with another")
 
 
@@ -84,5 +84,5 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], vocabulary: Vocabulary
     """Tokenize texts, special tokens included; a text without any token becomes the unknown token."""
     before, after = vocabulary.before, vocabulary.after
     nothing = [*before, vocabulary.unknown_id, *after]
-    found = tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
-    return [one.ids if len(one.ids) > len(before) + len(after) else nothing for one in found]
+    encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
+    return [encoding.ids if len(encoding.ids) > len(before) + len(after) else nothing for encoding in encodings]

@@ -102,11 +102,5 @@ def audit_leaks(train: GroupedQuestions, test: GroupedQuestions) -> dict[str, fl
 
 
 def leak_suspected(audit: Mapping[str, float], above: float, above_baseline: bool) -> bool:
-    """Whether the first token alone predicts the class too well.
-
-    Args:
-        audit: From `audit_leaks`, and the accuracy of the TF-IDF baseline as `tfidf_svm`.
-        above: Suspicious accuracy of the first-token rule.
-        above_baseline: An accuracy above that of the TF-IDF baseline is suspicious, too.
-    """
+    """Whether the first token alone predicts the class too well: `above` a share, or better than `tfidf_svm`."""
     return audit["first_token"] > above or (above_baseline and audit["first_token"] > audit["tfidf_svm"])

@@ -10,17 +10,16 @@ Notable:
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from qc.questions.tables import QuestionTable
+from qc.questions.tables import QuestionTable, read_pieces
 from qc.questions.text import normalize_text
 from qc.questions.vocabulary import Vocabulary
-
-PIECE = 65_536  # texts that are Python strings at once
 
 
 @dataclass(frozen=True)
@@ -62,20 +61,26 @@ class Reading:
     """What a model reads of the questions: one tokenizer's ids, the first `max_length` that are not special.
 
     Attributes:
-        questions: The table of that tokenizer.
+        table: The table of that tokenizer.
         vocabulary: The tokenizer.
         max_length: Tokens kept, special tokens not counted.
     """
 
-    questions: QuestionTable
+    table: Path
     vocabulary: Vocabulary
     max_length: int
 
-    def spans(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All tokens end to end, and start and end (N,) of each question among them, special tokens left out."""
-        ids, (before, after) = self.questions.input_ids, self.vocabulary.special_counts
-        offsets = ids.offsets.to_numpy()
-        return ids.values.to_numpy(), offsets[:-1] + before, offsets[1:] - after
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """Keys (N, 2) of the ids that the model reads; lengths (N,), first and last tokens (N,) before truncation."""
+        before, after = self.vocabulary.special_counts
+        pieces = []
+        for piece in read_pieces(self.table, "input_ids"):
+            tokens, offsets = piece.input_ids.values.to_numpy(), piece.input_ids.offsets.to_numpy()
+            starts, ends = offsets[:-1] + before, offsets[1:] - after
+            cut = np.minimum(ends, starts + self.max_length)
+            keys = hash_keys(tokens[start:end].tobytes() for start, end in zip(starts, cut, strict=True))
+            pieces.append((keys, ends - starts, tokens[starts], tokens[ends - 1]))
+        return tuple(map(np.concatenate, zip(*pieces, strict=True)))
 
 
 def group_questions(readings: Sequence[Reading], seed: int) -> GroupedQuestions:
@@ -85,12 +90,13 @@ def group_questions(readings: Sequence[Reading], seed: int) -> GroupedQuestions:
         readings: What each model reads of the same questions; lengths and tokens are those of the first.
         seed: Decides the order of the groups.
     """
-    questions = readings[0].questions
-    tokens, starts, ends = readings[0].spans()
-    texts = number_keys(text_keys(_texts(questions), seed))
-    ids = number_keys(id_keys(readings[0]))
+    keys, lengths, first_tokens, last_tokens = readings[0].arrays()
+    ids = number_keys(keys)
     for other in readings[1:]:
-        ids = group_numbers(ids, number_keys(id_keys(other)))
+        ids = group_numbers(ids, number_keys(other.arrays()[0]))
+    path = readings[0].table
+    texts = number_keys(np.concatenate([text_keys(piece.texts, seed) for piece in read_pieces(path, "text")]))
+    questions = QuestionTable.read(path, "label", "fine", "official")
     fine_labels = questions.fine_labels
     return GroupedQuestions(
         groups=group_numbers(texts, ids),
@@ -99,30 +105,19 @@ def group_questions(readings: Sequence[Reading], seed: int) -> GroupedQuestions:
         labels=questions.labels,
         fine_labels=np.zeros_like(questions.labels) if fine_labels is None else fine_labels,
         official=questions.columns["official"].to_numpy(),
-        lengths=ends - starts,
-        first_tokens=tokens[starts],
-        last_tokens=tokens[ends - 1],
+        lengths=lengths,
+        first_tokens=first_tokens,
+        last_tokens=last_tokens,
     )
 
 
-def _texts(questions: QuestionTable) -> Iterable[str]:
-    for piece in questions.columns.select(["text"]).to_batches(PIECE):
-        yield from piece["text"].to_pylist()
-
-
 def text_keys(texts: Iterable[str], seed: int) -> np.ndarray:
-    """Hash each text with the seed: the first 128 bits of SHA-256, (N, 2) uint64."""
-    return _keys(f"{seed}:{normalize_text(text)}".encode() for text in texts)
+    """Hash each text with the seed."""
+    return hash_keys(f"{seed}:{normalize_text(text)}".encode() for text in texts)
 
 
-def id_keys(reading: Reading) -> np.ndarray:
-    """Hash the token ids that a model reads of each question: the first 128 bits of SHA-256, (N, 2) uint64."""
-    tokens, starts, ends = reading.spans()
-    ends = np.minimum(ends, starts + reading.max_length)
-    return _keys(tokens[start:end].tobytes() for start, end in zip(starts, ends, strict=True))
-
-
-def _keys(contents: Iterable[bytes]) -> np.ndarray:
+def hash_keys(contents: Iterable[bytes]) -> np.ndarray:
+    """Hash bytes: the first 128 bits of SHA-256, (N, 2) uint64."""
     digests = (hashlib.sha256(content).digest()[:16] for content in contents)
     return np.frombuffer(b"".join(digests), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 

@@ -7,39 +7,14 @@ Notable:
 - each class is split on its own, so that every split has the classes in the same shares
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset, disable_progress_bars
 
 from qc.errors import QcError, listed
-from qc.questions.tables import QuestionTable
-from qc.split.groups import GroupedQuestions
-
-if TYPE_CHECKING:
-    from qc.config.settings import SplitConfig
-
-
-def split_questions(
-    questions: GroupedQuestions, classes: Sequence[str], config: "SplitConfig"
-) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Split questions by the section `split` of params.yaml.
-
-    Returns:
-        Row numbers of train, valid and test, ascending; with an official test file, how many questions of the train
-        file also occur in it.
-    """
-    groups, labels, overlap = questions.groups, questions.labels, {}
-    if questions.official.any():
-        splits, overlap["train_questions_in_official_test"] = official_split(
-            groups, labels, classes, questions.official, config.valid, config.drop_test_questions
-        )
-    else:
-        splits = stratified_group_split(groups, labels, classes, {"test": config.test, "valid": config.valid})
-    return {name: splits[name] for name in ("train", "valid", "test")}, overlap
+from qc.questions.labels import Labels
+from qc.questions.tables import new_table, read_pieces
 
 
 def stratified_group_split(
@@ -66,7 +41,7 @@ def stratified_group_split(
     numbers, groups = np.unique(groups, return_inverse=True)
     sizes = np.bincount(groups)
     class_of = most_frequent(groups, labels)[1]
-    totals = np.bincount(class_of, weights=sizes, minlength=len(classes)).astype(int).tolist()
+    totals = np.bincount(class_of, weights=sizes).astype(int).tolist()
     present = {label: totals[label] for label in np.unique(class_of).tolist()}
     sizes_of = {split: _apportion(present, share) for split, share in shares.items()}
     names = ["train", *shares]
@@ -84,8 +59,8 @@ def stratified_group_split(
     splits = {name: np.flatnonzero(place[groups] == number) for number, name in enumerate(names)}
     counts = np.bincount(labels, minlength=len(classes))
     for split, rows in splits.items():
-        found = np.bincount(labels[rows], minlength=len(classes))
-        for label in np.flatnonzero((counts > 0) & (found == 0)):
+        in_split = np.bincount(labels[rows], minlength=len(classes))
+        for label in np.flatnonzero((counts > 0) & (in_split == 0)):
             different = int(np.sum(class_of == label))
             remedy = (
                 "a group of equal questions is larger than what is held out: raise the shares of split in params.yaml"
@@ -110,7 +85,7 @@ def official_split(
     """Split the questions of a train file into train and validation; those of an official test file are test.
 
     Args:
-        groups: (N,) as for `split_questions`, of the questions of both files.
+        groups: (N,) as for `stratified_group_split`, of the questions of both files.
         labels: (N,) class numbers.
         classes: Names of the classes.
         official: (N,) bool, whether a question is in the test file.
@@ -121,50 +96,37 @@ def official_split(
         Row numbers of train, valid and test, ascending; how many rows of the train file are also in the test file.
 
     Raises:
-        QcError: As for `split_questions`; or too few questions of a class are left for train and valid.
+        QcError: As for `stratified_group_split`; or too few questions of a class are left for train and valid.
     """
     shared = ~official & np.isin(groups, groups[official])
-    if drop_test_questions:
-        _check_left(groups, labels, classes, ~official, shared)
-    train = np.flatnonzero(~official & ~shared if drop_test_questions else ~official)
-    parts = stratified_group_split(groups[train], labels[train], classes, {"valid": valid})
-    return {**{name: train[rows] for name, rows in parts.items()}, "test": np.flatnonzero(official)}, int(shared.sum())
-
-
-def _check_left(
-    groups: np.ndarray, labels: np.ndarray, classes: Sequence[str], train: np.ndarray, shared: np.ndarray
-) -> None:
-    """Raise QcError where an official test file leaves a class without questions for train and validation.
-
-    Args:
-        groups: (N,) as for `split_questions`.
-        labels: (N,) class numbers.
-        classes: Names of the classes.
-        train: (N,) bool, whether a question is in the train file.
-        shared: (N,) bool, whether one of those is also in the test file.
-    """
-    left = train & ~shared
-    short = [
-        f"{name!r} ({np.sum(left & (labels == label))} of {np.sum(train & (labels == label))})"
-        for label, name in enumerate(classes)
-        if np.any(shared & (labels == label)) and len(np.unique(groups[left & (labels == label)])) < 2
-    ]
+    left = ~official & ~shared if drop_test_questions else ~official
+    short = []
+    for label, name in enumerate(classes):
+        of_class = labels == label
+        if np.any(~official & ~left & of_class) and len(np.unique(groups[left & of_class])) < 2:
+            short.append(f"{name!r} ({np.sum(left & of_class)} of {np.sum(~official & of_class)})")
     if short:
         raise QcError(
-            f"{np.sum(shared)} of the {np.sum(train)} questions of fetch.train are also in fetch.test, and were left "
-            "out of train and valid (split.drop_test_questions: true in params.yaml); too few different ones are left "
-            f"of class {listed(short)}: train and valid need one each. Name another fetch.test, add questions of "
+            f"{np.sum(shared)} of the {np.sum(~official)} questions of fetch.train are also in fetch.test, and were "
+            "left out of train and valid (split.drop_test_questions: true in params.yaml); too few different ones are "
+            f"left of class {listed(short)}: train and valid need one each. Name another fetch.test, add questions of "
             "these classes, or set split.drop_test_questions: false, which trains on test questions, so that no test "
             "score means anything"
         )
+    rows = np.flatnonzero(left)
+    parts = stratified_group_split(groups[rows], labels[rows], classes, {"valid": valid})
+    return {**{name: rows[part] for name, part in parts.items()}, "test": np.flatnonzero(official)}, int(shared.sum())
 
 
-def write_split(questions: QuestionTable, rows: np.ndarray, groups: np.ndarray, path: Path) -> None:
-    """Write some questions as a Parquet file, with the number of the group (N,) of each."""
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    chosen = Dataset(questions.take(rows).columns.drop_columns("official"))
-    chosen.add_column("group", groups).to_parquet(path)
+def write_split(questions: Path, rows: np.ndarray, groups: np.ndarray, labels: Labels, path: Path) -> None:
+    """Write some rows of a table of questions to another, with the number of the group (N,) of every question."""
+    begin = 0
+    with new_table(path, labels, "id", "text", "label", "fine", "input_ids", "group") as writer:
+        for piece in read_pieces(questions, rows=rows):
+            end = begin + len(piece)
+            columns = piece.columns.append_column("group", [groups[rows[begin:end]]])
+            writer.write_table(columns.select(writer.schema.names).cast(writer.schema))
+            begin = end
 
 
 def most_frequent(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
