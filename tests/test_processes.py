@@ -172,12 +172,6 @@ def test_one_of_several_processes_ends_without_tearing_the_interpreter_down(proj
     assert done.stdout == ("begun\ntorn down\n" if processes == 1 else "begun\n")
 
 
-def test_a_checkpoint_of_one_process_is_not_resumed_by_two(project):
-    project.set("train_scratch.epochs", 60)
-    project.leave_a_checkpoint("train_scratch")
-    assert "resuming" not in project.run(*TWO, "-m", "stages.train_scratch")
-
-
 TORCHRUNS = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1",
 }  # fmt: skip
