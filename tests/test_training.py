@@ -182,9 +182,11 @@ def test_the_best_epoch_is_restored(select_by):
         if checkpoint.best == checkpoint.curve[-1].epoch:
             seen.append({name: weights.clone() for name, weights in checkpoint.best_weights.items()})
 
-    model, end = trained(changed(CONFIG, select_by=select_by), report=report)
+    rate = 0.1  # so high that the best epoch is not the last
+    model, end = trained(changed(CONFIG, select_by=select_by, learning_rate=rate), report=report)
     best = best_epoch(end.curve, select_by)
     assert best.epoch == end.best
+    assert (end.best == 8) == (select_by == "last")
     assert all(torch.equal(weights, seen[-1][name]) for name, weights in model.named_parameters())
     scores = score(predict(model, task(60, 2)), task(60, 2).labels)
     assert (scores.accuracy, scores.loss) == (best.valid_accuracy, best.valid_loss)
