@@ -1,7 +1,5 @@
 """Training on a GPU, where there is one: the same bytes twice and after a kill, and close to what a CPU trains."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -9,6 +7,7 @@ from qc.config.settings import Settings
 from qc.files import read_csv
 from qc.paths import PARAMS, Folders
 from qc.schema import read_yaml
+from qc.training.checkpoints import CheckpointFolder
 from qc.training.data import load_training_data
 from qc.training.trainer import train_model
 from tests.conftest import outputs
@@ -25,8 +24,8 @@ def trained(name, device, precision="fp32", start=None, report=lambda checkpoint
     return train_model(name, load_training_data(name, settings, Folders()), settings, start=start, report=report)
 
 
-def weights(found):
-    return {name: tensor.cpu() for name, tensor in found.model.state_dict().items()}
+def weights(trained):
+    return {name: tensor.cpu() for name, tensor in trained.model.state_dict().items()}
 
 
 def equal(first, second):
@@ -52,24 +51,17 @@ def test_a_gpu_trains_what_a_cpu_trains(here, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(here, name):
+def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(here, tmp_path, name):
+    folder = CheckpointFolder(tmp_path / "stage", {}, pytest.fail)
     kept = []
 
     def keep(checkpoint):
-        copies = {key: tensor.detach().cpu().clone() for key, tensor in checkpoint.tensors.items()}
-        best = {key: tensor.cpu().clone() for key, tensor in checkpoint.best_weights.items()}
-        kept.append(
-            dataclasses.replace(
-                checkpoint,
-                curve=list(checkpoint.curve),
-                padding_shares=list(checkpoint.padding_shares),
-                tensors=copies,
-                best_weights=best,
-            )
-        )
+        folder.save(checkpoint)
+        kept.append(folder.load())
 
     whole = trained(name, "cuda", report=keep, epochs=3)
-    assert equal(weights(trained(name, "cuda", start=kept[0], epochs=3)), weights(whole))
+    for checkpoint in kept:
+        assert equal(weights(trained(name, "cuda", start=checkpoint, epochs=3)), weights(whole))
 
 
 def test_frozen_features_in_memory_and_on_disk_train_the_same(here, monkeypatch):

@@ -1,7 +1,8 @@
 """Killed, continued, equal: a run that is ended at any moment goes on to the bytes of an undisturbed one."""
 
-import contextlib
+import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from multiprocessing import forkserver
@@ -21,12 +23,14 @@ import pyarrow.parquet
 import pynvml
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.models.scratch import ScratchClassifier
 from qc.paths import Folders
-from qc.runtime.device import pick_precision, seed_everything
+from qc.runtime.device import pick_precision
 from qc.schema import read_yaml
 from qc.training import run
 from qc.training.checkpoints import CheckpointFolder
@@ -44,41 +48,60 @@ def checkpoints(tmp_path, key="a", warn=pytest.fail):
     return CheckpointFolder(tmp_path / "train_x", {"key": key}, warn)
 
 
-def same_weights(first, second):
-    return all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
+def states(folder, saved=lambda number: True):
+    """A function that saves the checkpoints of some epochs, as on a GPU, and a list of what each file gives back."""
+    read = []
+
+    def report(checkpoint):
+        folder.interval = 0 if saved(len(checkpoint.curve)) else math.inf
+        folder.save(checkpoint)
+        if saved(len(checkpoint.curve)):
+            read.append(folder.load())
+
+    return report, read
+
+
+@settings(max_examples=10)
+@given(
+    st.sampled_from(["accuracy", "macro_f1", "loss", "last"]),
+    st.sampled_from([1e-3, 1e-1]),  # the last epoch is the best one, or an earlier one
+    st.sets(st.integers(1, 5), min_size=1),
+    st.integers(1, 5),
+    st.sampled_from([{}, {"fine_weight": 0.5}, {"schedule": "constant", "warmup": 0.0, "clip_norm": None}]),
+    st.integers(0, 9),
+)
+def test_resuming_at_any_epoch_gives_the_same_bytes(select_by, rate, epochs, patience, changes, seed):
+    section = {"select_by": select_by, "learning_rate": rate, "epochs": 5, "patience": patience, **changes}
+    train = dataclasses.replace(questions := task(20, 1), fine_labels=2 - questions.labels)
+
+    def run(start=None, report=lambda checkpoint: None):
+        torch.manual_seed(seed)
+        model = ScratchClassifier(dataclasses.replace(SIZES, coarse_of=(2, 1, 0) if "fine_weight" in changes else ()))
+        end = fit(model, train, task(12, 2), changed(CONFIG, **section), seed, start=start, report=report)
+        return end, model.state_dict()
+
+    with tempfile.TemporaryDirectory() as folder:
+        report, checkpoints_read = states(checkpoints(Path(folder)), epochs.__contains__)
+        end, weights = run(report=report)
+    assert checkpoints_read or min(epochs) > len(end.curve)
+    for checkpoint in checkpoints_read:
+        torch.rand(100)  # no random state of the process counts
+        again, resumed = run(checkpoint)
+        assert (again.curve, again.best, again.padding_shares) == (end.curve, end.best, end.padding_shares)
+        assert all(torch.equal(tensor, resumed[name]) for name, tensor in weights.items())
+
+
+@pytest.fixture(scope="module")
+def five_epochs(tmp_path_factory):
+    """Checkpoints of a run that ended after its fifth epoch."""
+    folder = tmp_path_factory.mktemp("five")
+    trained(changed(CONFIG, epochs=5), report=checkpoints(folder).save)
+    return folder
 
 
 @pytest.fixture
-def saved(tmp_path):
-    """States of a run of eight epochs that was ended after five."""
-
-    class Ended(Exception):
-        pass
-
-    def report(checkpoint):
-        checkpoints(tmp_path).save(checkpoint)
-        if len(checkpoint.curve) == 5:
-            raise Ended
-
-    with contextlib.suppress(Ended):
-        trained(report=report)
-    return tmp_path
-
-
-def test_a_run_from_a_checkpoint_ends_in_the_bits_of_an_undisturbed_one(saved):
-    checkpoint = checkpoints(saved).load()
-    assert len(checkpoint.curve) == 5
-    model, result = trained(start=checkpoint)
-    undisturbed, expected = trained()
-    assert result == expected
-    assert same_weights(model, undisturbed)
-
-
-def test_a_run_from_its_last_checkpoint_only_takes_the_best_weights(tmp_path):
-    undisturbed, expected = trained(report=checkpoints(tmp_path).save)
-    model, result = trained(start=checkpoints(tmp_path).load())
-    assert result == expected
-    assert same_weights(model, undisturbed)
+def saved(five_epochs, tmp_path):
+    return shutil.copytree(five_epochs, tmp_path / "saved")
 
 
 def test_the_newest_and_the_best_checkpoint_are_kept_and_a_finished_run_keeps_none(tmp_path):
@@ -94,35 +117,6 @@ def test_the_newest_and_the_best_checkpoint_are_kept_and_a_finished_run_keeps_no
     assert max(counts) <= 2
     folder.remove()
     assert not folder.folder.exists()
-
-
-def test_a_run_of_which_not_every_epoch_was_saved_ends_in_the_same_bits(tmp_path):
-    """As on a GPU: the best epoch may have no file of its own."""
-    config = changed(CONFIG, learning_rate=0.1)  # so high that the best epochs are 1 and 5
-    number = 0
-    folder = CheckpointFolder(tmp_path / "train_x", {"key": "a"}, str, interval=3, clock=lambda: number)
-    loaded, embedded = [], 0
-
-    def report(checkpoint):
-        nonlocal number, embedded
-        number += 1
-        before = set(folder.folder.glob("*"))
-        folder.save(checkpoint)
-        if set(folder.folder.glob("*")) - before:
-            loaded.append(folder.load())
-            assert loaded[-1].best == checkpoint.best
-            assert loaded[-1].tensors.keys() == checkpoint.tensors.keys()
-            expected = {name: weights.clone() for name, weights in checkpoint.best_weights.items()}
-            assert all(torch.equal(loaded[-1].best_weights[name], weights) for name, weights in expected.items())
-            embedded += checkpoint.best != len(checkpoint.curve)
-
-    undisturbed, expected = trained(config, report=report)
-    assert [len(checkpoint.curve) for checkpoint in loaded] == [1, 4, 7]
-    assert embedded == 1
-    for checkpoint in loaded:
-        model, result = trained(config, start=checkpoint)
-        assert result == expected
-        assert same_weights(model, undisturbed)
 
 
 def test_a_checkpoint_belongs_to_its_key_alone(saved):
@@ -146,25 +140,21 @@ def test_a_broken_checkpoint_is_set_aside_with_a_warning_and_never_used(saved, d
     folder = checkpoints(saved, warn=warnings.append)
     path = folder.folder / "epoch-0005.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    checkpoint = folder.load()
+    assert len(folder.load().curve) == 4  # the one before
     assert len(warnings) == 1
     assert "epoch-0005.safetensors is broken and was set aside" in warnings[0]
     assert path.with_name(f"{path.name}.broken").exists()
-    assert checkpoint is None or len(checkpoint.curve) < 5
-    model, _ = trained(start=checkpoint)
-    assert same_weights(model, trained()[0])
 
 
 def test_a_full_disk_is_named_and_the_earlier_checkpoint_stays_good(saved):
     folder = checkpoints(saved)
     before = folder.load()
-
-    def report(checkpoint):
-        with file_size_limit(10_000):
-            folder.save(checkpoint)
-
-    with pytest.raises(QcError, match=r"epoch-0006.safetensors: cannot be written: File too large.*stays"):
-        trained(start=before, report=report)
+    later = dataclasses.replace(before, curve=[*before.curve, before.curve[-1]], best=6)
+    with (
+        file_size_limit(10_000),
+        pytest.raises(QcError, match=r"epoch-0006.safetensors: cannot be written: File too large.*stays"),
+    ):
+        folder.save(later)
     assert folder.load().curve == before.curve
     assert not list(folder.folder.glob(".*"))
 
@@ -188,13 +178,6 @@ def test_only_a_few_checkpoints_of_other_runs_are_kept(tmp_path):
     with checkpoints(tmp_path, key=0).locked():
         left = {path for path in (tmp_path / "train_x").iterdir() if path.is_dir()}
     assert left == {checkpoints(tmp_path, key=number).folder for number in (0, 3, 4)}
-
-
-def test_the_checkpoint_holds_all_that_is_trained_and_the_optimizers_moments(saved):
-    checkpoint = checkpoints(saved).load()
-    names = {name for name, _ in ScratchClassifier(SIZES).named_parameters()}
-    kinds = {"weights", "exp_avg", "exp_avg_sq", "step"}
-    assert set(checkpoint.tensors) == {f"{kind}.{name}" for kind in kinds for name in names}
 
 
 # The stages themselves, in processes that are ended from outside.
@@ -280,16 +263,76 @@ def test_a_stage_killed_again_and_again_ends_in_the_bytes_of_an_undisturbed_run(
     assert f"resuming {stage} from epoch" in log.read_text()
 
 
-def no_change(project):
-    pass
+def read_settings(**changes):
+    return read_yaml(Settings, Path("params.yaml"), "params.yaml").model_copy(update=changes)
+
+
+def key_of(name="scratch", device="cpu", **changes):
+    """The key of a run in the working directory."""
+    settings = read_settings(**changes)
+    return run_key(name, load_training_data(name, settings, Folders()), settings, torch.device(device))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("precision", {"bf16": "fp32", "fp32": "bf16"}[pick_precision("auto", torch.device("cpu"))]),
+        ("compile", True),
+        ("class_weights", "balanced"),
+        ("seed", 7),
+        ("max_length", 5),
+    ],
+)
+def test_a_run_is_known_by_its_settings(here, name, value):
+    assert value != getattr(read_settings(), name)
+    assert key_of(**{name: value}) != key_of()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MKL_CBWR", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "TORCH_ALLOW_TF32_X", "NPY_X",
+     "DNNL_MAX_CPU_ISA", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "WORLD_SIZE"],
+)  # fmt: skip
+def test_a_run_is_known_by_its_environment(here, monkeypatch, name):
+    before = key_of()
+    launch = {"RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
+    for variable, value in {**launch, name: "2"}.items():
+        monkeypatch.setenv(variable, value)
+    assert key_of() != before
+    monkeypatch.undo()
+    monkeypatch.setenv("EDITOR", "another")
+    monkeypatch.chdir(here)
+    assert key_of() == before
+
+
+@pytest.mark.parametrize("library", ["numpy", "safetensors", "tokenizers", "torch", "transformers", "python"])
+def test_a_run_is_known_by_its_versions(here, monkeypatch, library):
+    before = key_of()
+    monkeypatch.setattr(run, "version", lambda name: "0" if name == library else version(name))
+    if library == "python":
+        monkeypatch.setattr(platform, "python_version", lambda: "3")
+    assert key_of() != before
+
+
+def test_a_run_is_known_by_its_threads_processor_and_driver(here, monkeypatch):
+    before = key_of()
+    for where, name, value in ((torch, "get_num_threads", 7), (torch.cpu, "get_capabilities", {"avx2": False})):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, lambda value=value: value)
+            assert key_of() != before, name
+    for where, name, value in (
+        (torch.cuda, "get_device_name", "card"), (pynvml, "nvmlInit", None), (torch.backends.cudnn, "version", 9),
+    ):  # fmt: skip
+        monkeypatch.setattr(where, name, lambda value=value: value)
+    keys = []
+    for driver in ("570.1", "570.2"):
+        monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", lambda driver=driver: driver)
+        keys.append(key_of(device="cuda"))
+    assert keys[0] != keys[1]
 
 
 def other_parameter(project):
-    project.set("train_scratch.learning_rate", 0.5)
-
-
-def other_seed(project):
-    project.set("seed", 7)
+    project.set("train_distilbert.learning_rate", 0.5)
 
 
 def other_data(project):
@@ -306,23 +349,6 @@ def other_token_ids(project):
     pyarrow.parquet.write_table(table.set_column(table.schema.get_field_index("input_ids"), "input_ids", ids), path)
 
 
-def other_code(project):
-    path = project.root / "src/qc/models/scratch.py"
-    path.write_text(path.read_text() + "# a change\n")
-
-
-@pytest.mark.parametrize(
-    "change",
-    in_soak([no_change, other_parameter, other_seed, other_data, other_token_ids, other_code], but=other_token_ids),
-)
-def test_a_checkpoint_is_never_used_with_other_parameters_data_or_code(longer, change):
-    longer.set("train_scratch.epochs", 50)
-    longer.leave_a_checkpoint("train_scratch")
-    change(longer)
-    assert ("resuming train_scratch from epoch" in longer.stage("train_scratch")) == (change is no_change)
-    assert bool(list(longer.root.glob(".state/train_scratch/*/epoch-*"))) == (change is not no_change)
-
-
 def other_encoder_configuration(project):
     path = project.root / "data/encoders/tiny-bert/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"layer_norm_eps": 1e-3}))
@@ -333,59 +359,45 @@ def other_tokenizer(project):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_sha256": "0" * 64}))
 
 
-@pytest.mark.parametrize("change", in_soak([no_change, other_encoder_configuration, other_tokenizer], but=no_change))
-def test_a_checkpoint_is_never_used_with_another_encoder_or_tokenizer(longer, change):
-    longer.set("train_distilbert.epochs", 60)
-    longer.set("train_distilbert.patience", 60)
-    longer.leave_a_checkpoint("train_distilbert")
-    change(longer)
-    assert ("resuming train_distilbert from epoch" in longer.stage("train_distilbert")) == (change is no_change)
+@pytest.mark.parametrize(
+    "change", [other_parameter, other_data, other_token_ids, other_encoder_configuration, other_tokenizer]
+)
+def test_a_run_is_known_by_its_section_data_encoder_and_tokenizer(restored, monkeypatch, change):
+    monkeypatch.chdir(restored.root)
+    before = key_of("distilbert")
+    assert key_of("distilbert") == before
+    change(restored)
+    assert key_of("distilbert") != before
 
 
-def test_a_run_is_known_by_its_arithmetic(monkeypatch, here):
-    """Threads of the process, versions, and on a GPU the driver: what decides the bits beside parameters and data."""
-    settings = read_yaml(Settings, here / "params.yaml", "params.yaml")
-    data = load_training_data("scratch", settings, Folders())
+def test_a_run_is_known_by_its_code(here, monkeypatch, tmp_path):
+    before, module = key_of(), sys.modules[ScratchClassifier.__module__]
+    changed_code = tmp_path / "scratch.py"
+    changed_code.write_text(Path(module.__file__).read_text() + "# a change\n")
+    monkeypatch.setattr(module, "__file__", str(changed_code))
+    assert key_of() != before
 
-    def key(device="cpu", **changes):
-        return run_key("scratch", data, settings.model_copy(update=changes), torch.device(device))
 
-    before = key()
-    assert key() == before
-    for where, name, value in (
-        (torch, "get_num_threads", lambda: 7),
-        (platform, "python_version", lambda: "3"),
-        (torch.cpu, "get_capabilities", lambda: {"avx2": False}),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(where, name, value)
-            assert key() != before, name
-    for library in ("numpy", "safetensors", "tokenizers", "torch", "transformers"):
-        with monkeypatch.context() as patch:
-            patch.setattr(run, "version", lambda name, other=library: "0" if name == other else version(name))
-            assert key() != before, library
-    for name in ("MKL_CBWR", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "TORCH_ALLOW_TF32_X"):
-        with monkeypatch.context() as patch:
-            patch.setenv(name, "another")
-            assert key() != before, name
-    changes = {
-        "precision": {"bf16": "fp32", "fp32": "bf16"}[pick_precision("auto", torch.device("cpu"))],
-        "compile": True,
-        "class_weights": "balanced",
-        "seed": 7,
-        "max_length": 5,
-    }
-    for name, value in changes.items():
-        assert value != getattr(settings, name)
-        assert key(**{name: value}) != before, name
-    facts = {"get_device_name": "card", "nvmlSystemGetDriverVersion": "1", "nvmlInit": None, "version": 9}
-    for where, name in ((torch.cuda, "get_device_name"), (pynvml, "nvmlInit"), (torch.backends.cudnn, "version")):
-        monkeypatch.setattr(where, name, lambda name=name: facts[name])
-    found = []
-    for driver in ("570.1", "570.2"):
-        monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", lambda driver=driver: driver)
-        found.append(key("cuda"))
-    assert found[0] != found[1]
+def test_a_resumed_run_shows_its_curve_from_the_start(restored, monkeypatch, capsys):
+    """Ended in its third epoch, and again before the fourth begins: what DVC sees then is of the earlier epochs."""
+    restored.set("train_scratch.epochs", 6)
+    monkeypatch.chdir(restored.root)
+    live, step, seen = restored.root / "dvclive/train_scratch", torch.optim.AdamW.step, []
+
+    def interrupted(optimizer, *arguments, **options):
+        if any((restored.root / ".state/train_scratch").glob("*/epoch-0002*")):
+            seen.append(json.loads((live / "metrics.json").read_text())["step"])
+            seen.append((live / "plots/metrics/valid_loss.tsv").read_text().count("\n") - 1)
+            raise KeyboardInterrupt
+        return step(optimizer, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run.run_training("scratch", read_settings(), Folders())
+        assert not live.exists()
+    assert seen == [2, 2, 2, 2]  # the number of the last epoch, and rows
+    assert "resuming train_scratch from epoch 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -443,9 +455,9 @@ def test_a_pipeline_killed_with_all_its_processes_goes_on_and_ends_in_the_same_l
     process.wait()
     told = longer.run("dvc", "repro", "train_distilbert")
     assert "resuming train_distilbert from epoch" in told
-    found, lock = outputs(longer), (longer.root / "dvc.lock").read_bytes()
+    resumed, lock = outputs(longer), (longer.root / "dvc.lock").read_bytes()
     assert longer.repro("--force", "train_distilbert")[-1] == "train_distilbert"
-    assert outputs(longer) == found
+    assert outputs(longer) == resumed
     assert (longer.root / "dvc.lock").read_bytes() == lock
 
 
@@ -455,13 +467,3 @@ def test_checkpoints_are_neither_gits_nor_dvcs(longer):
     checkpoint.touch()
     assert ".state" not in longer.run("git", "status", "--porcelain", "--untracked-files=all")
     longer.run("dvc", "check-ignore", ".state/train_scratch/key/epoch-0001.safetensors")
-
-
-def test_seeds_decide_every_epoch_so_resuming_needs_no_random_state():
-    seed_everything(1, threads=1)
-    models = [ScratchClassifier(SIZES) for _ in range(2)]
-    models[1].load_state_dict(models[0].state_dict())
-    for model in models:
-        torch.rand(100)
-        fit(model, task(240, 1), task(60, 2), CONFIG, seed=1)
-    assert same_weights(*models)

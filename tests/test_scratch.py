@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from qc.models.common import attention_bias, masked_mean
+from qc.models.common import Task, attention_bias, masked_mean
 from qc.models.scratch import MultiHeadAttention, ScratchClassifier, ScratchConfig, sinusoidal_positions
+from qc.models.scratch_parameters import ScratchTrainingConfig
+from tests.test_training import CONFIG
 
 SMALL = ScratchConfig(
     vocab_size=50, classes=4, coarse_of=(), hidden_size=16, heads=2, ffn_size=32, layers=2, max_length=12,
@@ -18,7 +20,7 @@ SMALL = ScratchConfig(
 
 def test_attention_equals_torch_with_the_same_weights():
     torch.manual_seed(0)
-    ours = MultiHeadAttention(hidden_size=24, heads=3, dropout=0.0)
+    ours = MultiHeadAttention(dataclasses.replace(SMALL, hidden_size=24, heads=3, dropout=0.0))
     reference = nn.MultiheadAttention(24, 3, batch_first=True)
     reference.load_state_dict(
         {
@@ -34,11 +36,8 @@ def test_attention_equals_torch_with_the_same_weights():
     torch.testing.assert_close(ours(x, attention_bias(mask[:, None, None, :])), expected, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_a_layer_equals_torch_with_the_same_weights(norm):
-    torch.manual_seed(0)
-    model = ScratchClassifier(dataclasses.replace(SMALL, norm=norm)).eval()
-    ours = model.layers[0]
+def plain_layer(ours, norm):
+    """PyTorch's layer with the weights of one of ours."""
     reference = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=norm == "pre").eval()
     names = {
         "self_attn.in_proj_": "attention.qkv.", "self_attn.out_proj.": "attention.out.",
@@ -48,8 +47,7 @@ def test_a_layer_equals_torch_with_the_same_weights(norm):
     reference.load_state_dict(
         {their + kind: ours.state_dict()[our + kind] for their, our in names.items() for kind in ("weight", "bias")}
     )
-    x = torch.randn(3, 5, 16)
-    torch.testing.assert_close(ours(x, None), reference(x), atol=1e-6, rtol=1e-5)
+    return reference
 
 
 def test_positions_follow_the_formula_of_the_paper():
@@ -100,10 +98,6 @@ def test_unmasked_padding_counts_as_text_but_not_by_batch():
     assert not torch.allclose(masked(ids, None), model(ids, None))
 
 
-def test_logits_have_one_row_a_question_and_one_column_a_class():
-    assert ScratchClassifier(SMALL)(torch.randint(0, 50, (3, 7)), None).shape == (3, 4)
-
-
 def test_every_parameter_learns():
     model = ScratchClassifier(SMALL)
     model(torch.randint(0, 50, (3, 7)), None).sum().backward()
@@ -138,54 +132,37 @@ def test_the_order_of_the_tokens_matters(norm):
     torch.testing.assert_close(model(ids, None), model(ids.flip(1), None), atol=1e-5, rtol=1e-4)
 
 
-def dropouts(model):
-    """Every place with dropout, by name: how to set its rate."""
-    found = {"embeddings": lambda rate: setattr(model.dropout, "p", rate)}
-    for number, layer in enumerate(model.layers):
-        found[f"attention {number}"] = lambda rate, layer=layer: setattr(layer.attention, "dropout", rate)
-        found[f"residuals {number}"] = lambda rate, layer=layer: setattr(layer.dropout, "p", rate)
-    return found
-
-
-@pytest.mark.parametrize("place", ["embeddings", "attention 0", "residuals 0", "attention 1", "residuals 1"])
-def test_every_dropout_drops_while_training_and_never_after(place):
+def created(**section):
+    """A model as a section of params.yaml creates it."""
+    sizes = {"hidden_size": 16, "heads": 2, "ffn_size": 32, "layers": 2, "norm": "post", "mask_padding": True}
+    section = {**CONFIG.model_dump(), **sizes, "min_count": 0, "tokenizer": "x", "dropout": 0.1, **section}
     torch.manual_seed(0)
-    model = ScratchClassifier(SMALL)
-    assert all(rate == SMALL.dropout for rate in (model.dropout.p, *(each.attention.dropout for each in model.layers)))
-    ids = torch.randint(0, 50, (3, 7))
-    for name, set_rate in dropouts(model).items():
-        set_rate(0.5 if name == place else 0.0)
-    assert not torch.equal(model.train()(ids, None), model(ids, None))
-    assert torch.equal(model.eval()(ids, None), model(ids, None))
-    dropouts(model)[place](0.0)
-    assert torch.equal(model.train()(ids, None), model(ids, None))
+    return ScratchClassifier.create(ScratchTrainingConfig(**section), Task(4, (), 12, 50, 1, 0, torch.ones(50)))
 
 
-def test_both_sums_of_a_layer_have_dropout():
-    torch.manual_seed(0)
-    layer = ScratchClassifier(SMALL).layers[0].train()
-    layer.attention.dropout, layer.dropout.p = 0.0, 0.5
-    x = torch.randn(2, 5, 16)
-    for silent in (layer.attention.out, layer.feed_forward.outer):  # with one part silent, the other one's is seen
-        weights = [parameter.detach().clone() for parameter in silent.parameters()]
-        with torch.no_grad():
-            for parameter in silent.parameters():
-                parameter.zero_()
-        assert not torch.equal(layer(x, None), layer(x, None))
-        with torch.no_grad():
-            for parameter, before in zip(silent.parameters(), weights, strict=True):
-                parameter.copy_(before)
+def test_every_place_of_a_layer_drops_in_training_and_never_after():
+    """Where everything is dropped, attention and feed-forward part add nothing."""
+    ids, mask = torch.randint(0, 50, (3, 7)), None
+    assert created(dropout=0.3).layers[0].attention.dropout == 0.3
+    model = created(dropout=0.3)
+    layer, x = model.layers[1], torch.randn(2, 5, 16)
+    assert not torch.equal(model.train().features(ids, mask), model.features(ids, mask))
+    assert not torch.equal(layer.attention(x, None), layer.attention(x, None))
+    layer.dropout.p = 1 - 2**-16
+    alone = layer.feed_forward_norm(layer.attention_norm(x))
+    torch.testing.assert_close(layer(x, None), alone)
+    assert torch.equal(model.eval()(ids, mask), model(ids, mask))
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_the_whole_model_is_what_its_parts_make(norm):
     """Scaled embeddings plus positions, the layers, the last norm where there is one, the mean of what is real."""
-    torch.manual_seed(0)
-    model = ScratchClassifier(dataclasses.replace(SMALL, norm=norm)).eval()
+    model = created(norm=norm).eval()
     ids, mask = torch.randint(0, 50, (3, 7)), torch.arange(7) < torch.tensor([7, 4, 5])[:, None]
     hidden = model.embedding.weight[ids] * 16**0.5 + sinusoidal_positions(12, 16)[:7]
+    assert len(model.layers) == 2
     for layer in model.layers:
-        hidden = layer(hidden, attention_bias(mask[:, None, None, :]))
+        hidden = plain_layer(layer, norm)(hidden, src_key_padding_mask=~mask)
     if norm == "pre":
         hidden = nn.functional.layer_norm(hidden, (16,))
     means = torch.stack([row[real].mean(dim=0) for row, real in zip(hidden, mask, strict=True)])

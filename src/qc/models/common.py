@@ -79,18 +79,18 @@ class Classifier(nn.Module):
         has_frozen_part: Whether training leaves `features` as they are, so that they may be computed once.
         pools_features: Whether `features` is one vector a question, (B, 1, H).
         sizes: What `rebuild` needs, as `config.json` keeps it.
-        output_layer: The head that the logits come from.
+        head: The last part, which may have a learning rate of its own.
     """
 
     special_tokens: ClassVar[bool] = True
     has_frozen_part: bool = False
     pools_features: bool = False
     sizes: dict[str, Any]
-    output_layer: HierarchicalHead
+    head: nn.Module
 
-    @classmethod
-    def load_encoder(cls, folder: Path, upper_layers: "UpperLayers") -> "Encoder | None":
-        """Load the pretrained encoder that the model needs; None for a model without one."""
+    @staticmethod
+    def load_encoder(folder: Path, upper_layers: "UpperLayers", setting: str = "") -> "Encoder | None":
+        """Load the model's encoder, see `qc.models.encoder.load_encoder`; None for a model without one."""
         return None
 
     @classmethod
@@ -113,6 +113,11 @@ class Classifier(nn.Module):
     def prefix_positions(cls, config: "TrainingConfig") -> int:
         """Number of vectors that the model puts before a question."""
         return 0
+
+    @property
+    def output_layer(self) -> HierarchicalHead:
+        """The layer that the logits come from."""
+        return self.head[-1] if isinstance(self.head, nn.Sequential) else self.head
 
     def features(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
         """Run the part before the trained layers.

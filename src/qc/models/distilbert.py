@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from torch import Tensor, nn
 
-from qc.models.common import Dropout, HierarchicalHead, Task, masked_mean
-from qc.models.encoder import Encoder, EncoderClassifier, use_cheap_dropout
+from qc.models.common import Classifier, Dropout, HierarchicalHead, Task, masked_mean
+from qc.models.encoder import Encoder, load_encoder, use_cheap_dropout
 
 if TYPE_CHECKING:
     from qc.models.distilbert_parameters import DistilbertTrainingConfig
 
 
-class DistilbertClassifier(EncoderClassifier):
+class DistilbertClassifier(Classifier):
     """An encoder whose last layers are trained together with a head.
 
     Args:
@@ -32,7 +32,7 @@ class DistilbertClassifier(EncoderClassifier):
         coarse_of: For each fine class, the number of its coarse class; empty for no second task.
     """
 
-    layers_setting = "train_distilbert.trainable_layers"
+    load_encoder = staticmethod(load_encoder)
 
     def __init__(
         self,
@@ -68,11 +68,6 @@ class DistilbertClassifier(EncoderClassifier):
     def create(cls, config: "DistilbertTrainingConfig", task: Task, encoder: Encoder | None) -> Self:
         """Build an untrained model, see `Classifier.create`."""
         return cls(encoder, config.head_hidden_size, config.dropout, config.pooling, task.classes, task.coarse_of)
-
-    @property
-    def output_layer(self) -> HierarchicalHead:
-        """The last layer of the head."""
-        return self.head[-1]
 
     @property
     def has_frozen_part(self) -> bool:

@@ -14,15 +14,15 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from qc.errors import QcError, explain, printable
-from qc.files import CONFIG, TOKENIZER, missing_files, read_json
-from qc.models.common import Classifier, Dropout, attention, attention_bias
+from qc.files import CONFIG, read_json
+from qc.models.common import Dropout, attention, attention_bias
 
 if TYPE_CHECKING:
     from qc.models.parameters import UpperLayers
@@ -32,22 +32,6 @@ TOLERANCE = 1e-4  # of a hidden state, for what padding may change
 ATTENTION = "qc"  # name of `attention` among those of transformers
 EAGER = "qc-eager"  # name of its masks for families that do not let one choose the attention
 ADVICE = "take an encoder such as BERT, RoBERTa, MPNet, DeBERTa or ModernBERT"
-
-
-class EncoderClassifier(Classifier):
-    """A `Classifier` on a pretrained encoder.
-
-    Attributes:
-        layers_setting: The params.yaml key that sets the number of upper layers.
-    """
-
-    layers_setting: ClassVar[str]
-    encoder: "Encoder"
-
-    @classmethod
-    def load_encoder(cls, folder: Path, upper_layers: "UpperLayers") -> "Encoder":
-        """Load the encoder in `folder`, see `load_encoder`."""
-        return load_encoder(folder, upper_layers, f"params.yaml: {cls.layers_setting}")
 
 
 class Encoder(nn.Module):
@@ -78,16 +62,14 @@ class Encoder(nn.Module):
         self.upper_modules: tuple[nn.Module, ...] = ()
         self.trainable: list[nn.Parameter] = []
         # Kept in a tuple so that nn.Module does not register the shared modules twice.
-        self._halves: tuple[nn.Module, nn.Module] | None = None
+        self._halves = (model, model)
         try:
             with torch.enable_grad(), torch.random.fork_rng(devices=[]):  # keeps the random state of the caller
-                expected = self._try()
+                self._try(f"{setting}: invalid value {upper_layers}; expected")
         except Exception as error:  # every family raises its own errors
             if explain(error):  # such as no memory
                 raise
-            raise _refusal(model, f"cannot be run on word vectors ({_words(error)})") from None
-        if expected:
-            raise QcError(f"{setting}: invalid value {upper_layers}; expected {expected}")
+            raise self._refusal(f"cannot be run on word vectors ({_words(error)})") from None
 
     @property
     def embedding_size(self) -> int:
@@ -138,32 +120,24 @@ class Encoder(nn.Module):
 
         With no layers in it, it returns the vectors as they are, and `upper` is the whole model.
         """
-        if self.lower_layers == 0:
-            return words
-        return _run(self._halves[0] if self._halves else self.model, words, mask)
+        return _run(self._halves[0], words, mask) if self.lower_layers else words
 
     def upper(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Run the upper half on the output of `lower`: mask (B, T) bool or None -> (B, T, H)."""
-        if self.upper_layers == 0:
-            return hidden
-        return _run(self._halves[1] if self._halves and self.lower_layers else self.model, hidden, mask)
+        return _run(self._halves[1], hidden, mask) if self.upper_layers else hidden
 
     def forward(self, words: Tensor, mask: Tensor | None) -> Tensor:
         """Run the whole model: vectors (B, T, E), mask (B, T) bool or None -> last hidden state (B, T, H)."""
         return _run(self.model, words, mask)
 
-    def _try(self) -> str | None:
-        """Run two questions whole and in halves, and set what the trial shows.
-
-        Returns:
-            The valid values of `upper_layers`, where this one is invalid.
-        """
-        depth = self.model.config.get_text_config().num_hidden_layers
-        if self.upper_layers != "all" and self.upper_layers > depth:
-            return f"at most {depth}, the number of layers of the encoder, or all"
+    def _try(self, expected: str) -> None:
+        """Run two questions whole and in halves, and set what the trial shows; `expected` begins a message."""
+        family, depth = self.model.config.model_type, self.model.config.get_text_config().num_hidden_layers
         self.lower_layers = 0 if self.upper_layers == "all" else depth - self.upper_layers
+        if self.lower_layers < 0:
+            raise QcError(f"{expected} at most {depth}, the number of layers of the encoder, or all")
         if not isinstance(self.model.get_input_embeddings(), nn.Embedding):
-            raise _refusal(self.model, "has no table of word vectors")
+            raise self._refusal("has no table of word vectors")
         long, short = TRIAL
         mask = torch.arange(long) < torch.tensor([[long], [short]])
         pad = getattr(self.model.config.get_text_config(), "pad_token_id", None) or 0
@@ -173,34 +147,40 @@ class Encoder(nn.Module):
         published = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         padded, alone = self(words, mask), self(words[1:, :short], None)
         self.hidden_size = padded.shape[-1]
-        for found, expected, fault in (
+        for one, other, fault in (
             (padded[mask], published[mask], "for word vectors than for their ids"),
             (padded[1, :short], alone[0], "beside padding than alone"),
         ):
-            if not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
-                difference = (found - expected).abs().max().item()
-                raise _refusal(self.model, f"computes other hidden states {fault} (by {difference:.1g})")
+            if not torch.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE):
+                difference = (one - other).abs().max().item()
+                raise self._refusal(f"computes other hidden states {fault} (by {difference:.1g})")
         needed = _leaves(padded)
-        if torch.autograd.grad(padded.sum(), words, allow_unused=True) == (None,):
-            raise _refusal(self.model, "passes no gradient to its word vectors")
+        if torch.autograd.grad(padded.sum(), words, allow_unused=True) == (None,):  # Reformer's backward pass fails
+            raise self._refusal("passes no gradient to its word vectors")
         if self.upper_layers == "all":
             needed.add(id(self.model.get_input_embeddings().weight))
-        elif self.upper_layers:
+        elif self.upper_layers == 0:
+            needed = set()
+        else:
             cases = ((words.detach(), mask, padded), (words.detach()[1:, :short], None, alone))
             for name, module in self.model.named_modules():
                 if isinstance(module, nn.ModuleList) and len(module) == depth:
                     halves = self._cut(name)
                     needed = _leaves_above(*halves, cases)
                     if needed:
-                        self._halves, self.upper_modules = halves, tuple(module[self.lower_layers :])
+                        self.upper_modules = tuple(module[self.lower_layers :])
+                        self._halves = halves if self.lower_layers else self._halves
                         break
             else:
-                return f"all, since the layers of {self.model.config.model_type!r} cannot be run in two halves"
+                raise QcError(f"{expected} all, since the layers of {family!r} cannot be run in two halves")
             needed -= {id(module.weight) for module in self.model.modules() if isinstance(module, nn.Embedding)}
-        else:
-            needed = set()
-        self.trainable = [each for each in self.model.parameters() if each.requires_grad and id(each) in needed]
-        return None
+        self.trainable = [
+            weights for weights in self.model.parameters() if weights.requires_grad and id(weights) in needed
+        ]
+
+    def _refusal(self, fault: str) -> QcError:
+        """Error about a family that failed the trial."""
+        return _refusal(Path(self.model.name_or_path) / CONFIG, self.model.config.model_type, fault)
 
     def _cut(self, name: str) -> tuple[nn.Module, nn.Module]:
         """Cut the model in its list of layers `name`.
@@ -248,10 +228,9 @@ class _PassThrough(nn.Module):
 def _run(model: nn.Module, vectors: Tensor, mask: Tensor | None) -> Tensor:
     """Run a model or a half of it: vectors (B, T, E or H), mask (B, T) bool or None -> (B, T, H)."""
     try:
-        found = model(inputs_embeds=vectors, attention_mask=None if mask is None else mask.long())
+        return model(inputs_embeds=vectors, attention_mask=None if mask is None else mask.long()).last_hidden_state
     except _Ended as ended:
         return ended.args[0]
-    return found.last_hidden_state
 
 
 def _view(model: nn.Module, replaced: Mapping[str, nn.Module | None]) -> nn.Module:
@@ -278,10 +257,9 @@ def _leaves_above(
     try:
         for words, mask, whole in cases:
             hidden = _run(lower, words, mask)
-            given = hidden.detach().requires_grad_()
-            output = _run(upper, given, mask)
+            output = _run(upper, hidden.detach(), mask)
             real = slice(None) if mask is None else mask
-            if not torch.allclose(output[real], whole[real]) or id(given) not in _leaves(output):
+            if not torch.allclose(output[real], whole[real]):
                 return set()
             above, below = above | _leaves(output), below | _leaves(hidden)
     except Exception as error:  # every family raises its own errors
@@ -293,16 +271,16 @@ def _leaves_above(
 
 def _leaves(output: Tensor) -> set[int]:
     """Ids of the tensors that get a gradient from `output`."""
-    found, seen, nodes = set(), set(), [output.grad_fn]
+    leaves, seen, nodes = set(), set(), [output.grad_fn]
     while nodes:
         node = nodes.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if hasattr(node, "variable"):
-            found.add(id(node.variable))
+            leaves.add(id(node.variable))
         nodes += [following for following, _ in node.next_functions]
-    return found
+    return leaves
 
 
 def load_encoder(folder: Path, upper_layers: "UpperLayers" = 0, setting: str = "upper_layers") -> Encoder:
@@ -317,8 +295,6 @@ def load_encoder(folder: Path, upper_layers: "UpperLayers" = 0, setting: str = "
         QcError: Its files are missing or broken, or it is no encoder that this pipeline can use.
     """
     published = read_json(folder / CONFIG)
-    for name in missing_files([path.name for path in folder.iterdir()] + [TOKENIZER]):  # which is not read here
-        raise QcError(f"{folder / name}: no such file; `dvc checkout` or `dvc repro` restores it")
     # Imported here: it takes two seconds, and the model from scratch needs no encoder.
     from transformers import AutoModel
     from transformers.utils import logging
@@ -328,7 +304,7 @@ def load_encoder(folder: Path, upper_layers: "UpperLayers" = 0, setting: str = "
     logging.disable_progress_bar()
     try:
         with torch.random.fork_rng(devices=[]):  # keeps the random state of the caller
-            model, found = AutoModel.from_pretrained(
+            model, loading = AutoModel.from_pretrained(
                 folder,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -337,12 +313,12 @@ def load_encoder(folder: Path, upper_layers: "UpperLayers" = 0, setting: str = "
                 output_loading_info=True,
             )
     except (OSError, SafetensorError) as error:
-        raise QcError(f"{folder}: weights cannot be read: {error}; `dvc checkout` restores them") from None
+        raise QcError(f"{folder}: weights cannot be read: {_words(error)}; `dvc checkout` restores them") from None
     except Exception as error:  # every family raises its own errors
         if explain(error):  # such as no memory
             raise
         raise QcError(f"{folder / CONFIG}: transformers cannot build this encoder: {_words(error)}") from None
-    missing = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise QcError(
             f"{folder}: no weights for {', '.join(missing[:3])} ({len(missing)} missing in all); take an "
@@ -422,12 +398,12 @@ def _check_family(published: Mapping[str, Any], path: Path) -> None:
         fault = "is a decoder, or does not read text"
     else:
         return
-    raise QcError(f"{path}: model_type {family!r} {fault}; {ADVICE}")
+    raise _refusal(path, family, fault)
 
 
-def _refusal(model: nn.Module, fault: str) -> QcError:
-    """Error about a family that failed the trial."""
-    return QcError(f"{Path(model.name_or_path) / CONFIG}: model_type {model.config.model_type!r} {fault}; {ADVICE}")
+def _refusal(path: Path, family: object, fault: str) -> QcError:
+    """Error about a family that this pipeline cannot use, as config.json at `path` names it."""
+    return QcError(f"{path}: model_type {family!r} {fault}; {ADVICE}")
 
 
 def _words(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """The training sections of params.yaml: what all models share. What a model adds is in `NAME_parameters.py`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -53,19 +53,19 @@ class TrainingConfig(Section):
         """Name of the encoder whose tokenizer the model uses."""
         raise NotImplementedError
 
-    @property
-    def upper_layers(self) -> UpperLayers:
-        """Number of an encoder's last layers that run in every step; those below them run once."""
-        return 0
-
     def tokens_kept(self, default: int) -> int:
         """Number of tokens kept of a question, special tokens not counted; `default` is that of all models."""
         return self.max_length or default
 
 
 class EncoderTrainingConfig(TrainingConfig):
-    """A model on a pretrained encoder; its frozen part is described in `qc.training.precomputed`."""
+    """A model on a pretrained encoder; its frozen part is described in `qc.training.precomputed`.
 
+    Attributes:
+        layers_key: The key of `upper_layers`.
+    """
+
+    layers_key: ClassVar[str]
     encoder: Name
     cache_frozen: bool
     cache_memory: Annotated[float, Field(ge=0)]
@@ -74,3 +74,8 @@ class EncoderTrainingConfig(TrainingConfig):
     def tokenizer_name(self) -> str:
         """Name of the encoder."""
         return self.encoder
+
+    @property
+    def upper_layers(self) -> UpperLayers:
+        """Number of the encoder's last layers that run in every step; those below them run once."""
+        return getattr(self, self.layers_key)

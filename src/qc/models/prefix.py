@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
-from qc.models.common import HierarchicalHead, Task, masked_mean
-from qc.models.encoder import Encoder, EncoderClassifier
+from qc.models.common import Classifier, HierarchicalHead, Task, masked_mean
+from qc.models.encoder import Encoder, load_encoder
 
 if TYPE_CHECKING:
     from qc.models.prefix_parameters import PrefixTrainingConfig
 
 
-class PrefixClassifier(EncoderClassifier):
+class PrefixClassifier(Classifier):
     """A frozen encoder steered by trainable prefix vectors.
 
     Args:
@@ -37,7 +37,7 @@ class PrefixClassifier(EncoderClassifier):
         prefix_std: Standard deviation of the prefix vectors before training.
     """
 
-    layers_setting = "train_prefix.prefix_layers"
+    load_encoder = staticmethod(load_encoder)
 
     def __init__(
         self,
@@ -64,11 +64,6 @@ class PrefixClassifier(EncoderClassifier):
     def prefix_positions(cls, config: "PrefixTrainingConfig") -> int:
         """Number of prefix vectors."""
         return config.prefix_length or 0
-
-    @property
-    def output_layer(self) -> HierarchicalHead:
-        """The head."""
-        return self.head
 
     @property
     def has_frozen_part(self) -> bool:

@@ -66,29 +66,28 @@ class MultiHeadAttention(nn.Module):
     `qkv` is laid out as `torch.nn.MultiheadAttention.in_proj_weight`: (3 * hidden_size, hidden_size).
     """
 
-    def __init__(self, hidden_size: int, heads: int, dropout: float) -> None:
+    def __init__(self, config: ScratchConfig) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
-        self.out = nn.Linear(hidden_size, hidden_size)
+        self.heads, self.dropout = config.heads, config.dropout
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """(B, T, hidden_size) and an additive bias (B, 1, 1, T) or None -> (B, T, hidden_size)."""
         B, T, hidden_size = x.shape
-        q, k, v = (
-            self.qkv(x).view(B, T, 3, self.heads, hidden_size // self.heads).permute(2, 0, 3, 1, 4)
-        )  # each (B, H, T, D)
-        mixed = attention(q, k, v, bias, self.dropout if self.training else 0.0)  # (B, H, T, D)
+        split = self.qkv(x).view(B, T, 3, self.heads, hidden_size // self.heads)
+        q, k, v = split.permute(2, 0, 3, 1, 4)  # (B, heads, T, D)
+        mixed = attention(q, k, v, bias, self.dropout if self.training else 0.0)  # (B, heads, T, D)
         return self.out(mixed.transpose(1, 2).reshape(B, T, hidden_size))
 
 
 class FeedForward(nn.Module):
     """Two linear layers with a ReLU between, applied at every position (section 3.3)."""
 
-    def __init__(self, hidden_size: int, ffn_size: int) -> None:
+    def __init__(self, config: ScratchConfig) -> None:
         super().__init__()
-        self.inner = nn.Linear(hidden_size, ffn_size)
-        self.outer = nn.Linear(ffn_size, hidden_size)
+        self.inner = nn.Linear(config.hidden_size, config.ffn_size)
+        self.outer = nn.Linear(config.ffn_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, hidden_size) -> (B, T, hidden_size)."""
@@ -98,22 +97,14 @@ class FeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     """Self-attention, then a feed-forward network, each with dropout, a residual sum and a LayerNorm."""
 
-    def __init__(
-        self,
-        hidden_size: int,
-        heads: int,
-        ffn_size: int,
-        *,
-        dropout: float,
-        norm: Literal["post", "pre"] = "post",
-    ) -> None:
+    def __init__(self, config: ScratchConfig) -> None:
         super().__init__()
-        self.pre_norm = norm == "pre"
-        self.attention = MultiHeadAttention(hidden_size, heads, dropout)
-        self.attention_norm = nn.LayerNorm(hidden_size)
-        self.feed_forward = FeedForward(hidden_size, ffn_size)
-        self.feed_forward_norm = nn.LayerNorm(hidden_size)
-        self.dropout = Dropout(dropout)
+        self.pre_norm = config.norm == "pre"
+        self.attention = MultiHeadAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """(B, T, hidden_size) and an additive bias (B, 1, 1, T) or None -> (B, T, hidden_size)."""
@@ -127,10 +118,8 @@ class EncoderLayer(nn.Module):
 def sinusoidal_positions(length: int, hidden_size: int) -> Tensor:
     """The fixed position vectors of section 3.5 of the paper: (length, hidden_size), sines and cosines interleaved."""
     position = torch.arange(length, dtype=torch.float32)[:, None]  # (T, 1)
-    frequency = torch.exp(
-        torch.arange(0, hidden_size, 2, dtype=torch.float32) * (-math.log(10000.0) / hidden_size)
-    )  # (W/2,)
-    angle = position * frequency  # (T, W/2)
+    even = torch.arange(0, hidden_size, 2, dtype=torch.float32)  # (H/2,)
+    angle = position * torch.exp(even * (-math.log(10000.0) / hidden_size))  # (T, H/2)
     return torch.stack((angle.sin(), angle.cos()), dim=-1).reshape(length, hidden_size)
 
 
@@ -156,10 +145,7 @@ class ScratchClassifier(Classifier):
         self.register_buffer("rows", rows, persistent=token_ids is not None)  # (vocab_size,) id -> row of the table
         self.register_buffer("positions", sinusoidal_positions(config.max_length, config.hidden_size), persistent=False)
         self.embedding = nn.Embedding(int(rows.max()) + 1, config.hidden_size)
-        self.layers = nn.ModuleList(
-            EncoderLayer(config.hidden_size, config.heads, config.ffn_size, dropout=config.dropout, norm=config.norm)
-            for _ in range(config.layers)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.hidden_size) if config.norm == "pre" else nn.Identity()
         self.dropout = Dropout(config.dropout)
         self.head = HierarchicalHead(config.hidden_size, config.classes, config.coarse_of)
@@ -193,11 +179,6 @@ class ScratchClassifier(Classifier):
         """Build a model of the sizes of a trained one, with its table of embedding rows."""
         config, rows = ScratchConfig(**sizes), trained.get("rows")
         return cls(config, None if rows is None else (rows != rows[config.unknown_id]).nonzero()[:, 0].tolist())
-
-    @property
-    def output_layer(self) -> HierarchicalHead:
-        """The head."""
-        return self.head
 
     def features(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
         """Embed tokens and positions: ids (B, T), T at most `max_length`, see `Classifier.features` -> (B, T, H)."""

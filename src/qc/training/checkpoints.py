@@ -46,20 +46,12 @@ class CheckpointFolder:
         key: Everything that decides the result of this run, in types of JSON.
         warn: Called with a message about a broken file.
         interval: Seconds between two files at least; 0 saves every epoch.
-        clock: Tells the seconds.
     """
 
-    def __init__(
-        self,
-        stage: Path,
-        key: Mapping[str, Any],
-        warn: Callable[[str], None],
-        interval: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, stage: Path, key: Mapping[str, Any], warn: Callable[[str], None], interval: float = 0.0) -> None:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.stage, self.folder, self.warn = stage, stage / digest[:16], warn
-        self.interval, self.clock, self.saved = interval, clock, -math.inf
+        self.interval, self.saved = interval, -math.inf
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -90,7 +82,7 @@ class CheckpointFolder:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint if it is time to, and remove old ones; QcError where it cannot be written."""
-        if self.clock() - self.saved < self.interval:
+        if time.monotonic() - self.saved < self.interval:
             return
         newest = len(checkpoint.curve)
         tensors = dict(checkpoint.tensors)
@@ -105,7 +97,7 @@ class CheckpointFolder:
         }
         with new_file(self.folder / f"epoch-{newest:04d}.safetensors") as temporary:
             write_weights(temporary, tensors, {METADATA: json.dumps(facts)})
-        self.saved = self.clock()
+        self.saved = time.monotonic()
         for path in self._paths()[:-FILES_KEPT]:
             path.unlink()
 

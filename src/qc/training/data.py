@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qc.errors import QcError, reason
+from qc.errors import QcError
 from qc.files import TOKENIZER, encoder_files, file_sha256
+from qc.models.parameters import EncoderTrainingConfig
 from qc.models.registry import MODELS
 from qc.questions.labels import Labels
 from qc.questions.tables import TRAIN, VALID, VOCABULARY, QuestionTable
@@ -53,14 +53,15 @@ def load_training_data(name: str, settings: "Settings", folders: "Folders") -> T
     split, encoder_folder = folders.split / config.tokenizer_name, folders.encoders / config.tokenizer_name
     train, valid = (QuestionTable.read(split / file, *COLUMNS) for file in (TRAIN, VALID))
     vocabulary = Vocabulary.read(split / VOCABULARY)
-    encoder = model_class.load_encoder(encoder_folder, config.upper_layers)
-    files = {f"{encoder_folder.name}/{TOKENIZER}": vocabulary.tokenizer_sha256}
-    if encoder:
+    files, encoder = {f"{encoder_folder.name}/{TOKENIZER}": vocabulary.tokenizer_sha256}, None
+    if isinstance(config, EncoderTrainingConfig):
+        layers_key = f"params.yaml: train_{name}.{config.layers_key}"
+        encoder = model_class.load_encoder(encoder_folder, config.upper_layers, layers_key)
         prefix = model_class.prefix_positions(config)
         key = f"train_{name}.max_length" if config.max_length else "max_length"
         _check_encoder(encoder, vocabulary, name, prefix, key, config.tokens_kept(settings.max_length))
         names = [file for file in encoder_files([path.name for path in encoder_folder.iterdir()]) if file != TOKENIZER]
-        files |= {f"{encoder_folder.name}/{file}": _sha256(encoder_folder / file) for file in names}
+        files |= {f"{encoder_folder.name}/{file}": file_sha256(encoder_folder / file) for file in names}
     return TrainingData(
         train=train,
         valid=valid,
@@ -68,15 +69,8 @@ def load_training_data(name: str, settings: "Settings", folders: "Folders") -> T
         vocabulary=vocabulary,
         encoder=encoder,
         encoder_files=files,
-        split_files={file: _sha256(split / file) for file in (TRAIN, VALID, VOCABULARY)},
+        split_files={file: file_sha256(split / file) for file in (TRAIN, VALID, VOCABULARY)},
     )
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return file_sha256(path)
-    except OSError as error:
-        raise QcError(f"{path}: {reason(error)}; `dvc checkout` or `dvc repro` restores it") from None
 
 
 def _check_encoder(

@@ -9,7 +9,7 @@ Notable:
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -51,30 +51,15 @@ class Checkpoint:
         curve: One row an epoch so far.
         padding_shares: Share of padding among the tokens multiplied in each epoch, 0 to 1.
         tensors: Trained parameters as `weights.NAME`; AdamW's steps and moments as `step.NAME`, `exp_avg.NAME`, ...
-        best: Number of the best epoch.
+        best: Number of the best epoch; 0 before the first.
         best_weights: Trained parameters after the best epoch, by name.
     """
 
-    curve: list[Epoch]
-    padding_shares: list[float]
-    tensors: dict[str, Tensor]
-    best: int
-    best_weights: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """Outcome of `fit`; the model holds the weights of `best`.
-
-    Attributes:
-        curve: One row an epoch.
-        best: The row of the best epoch.
-        padding_share: Share of padding among the tokens multiplied in training, 0 to 1.
-    """
-
-    curve: list[Epoch]
-    best: Epoch
-    padding_share: float
+    curve: list[Epoch] = field(default_factory=list)
+    padding_shares: list[float] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    best: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 def best_epoch(curve: Sequence[Epoch], select_by: SelectBy) -> Epoch:
@@ -101,8 +86,8 @@ def fit(
     compiled: bool = False,
     start: Checkpoint | None = None,
     report: Callable[[Checkpoint], None] = lambda checkpoint: None,
-) -> FitResult:
-    """Train a model; it ends with the weights of its best epoch.
+) -> Checkpoint:
+    """Train a model; it ends with the weights of its best epoch, and returns the run after the last.
 
     Args:
         model: Its parameters that require gradients are trained.
@@ -129,17 +114,15 @@ def fit(
     if compiled:
         torch.use_deterministic_algorithms(True)  # the compiler reads this flag
         parallel = torch.compile(parallel, dynamic=True)
-    curve, shares, best_weights = [], [], {}
+    run = start or Checkpoint()
     if start is not None:
-        curve, shares, best_weights = list(start.curve), list(start.padding_shares), start.best_weights
         _restore(start.tensors, trained, optimizer)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor, last_epoch=len(curve) * steps - 1)
-    while not _finished(curve, config):
-        number = len(curve) + 1
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor, last_epoch=len(run.curve) * steps - 1)
+    while len(run.curve) < config.epochs and len(run.curve) - run.best < config.patience:
+        number = len(run.curve) + 1
         generator = torch.Generator().manual_seed(_epoch_seed(seed, number))
         torch.manual_seed(_epoch_seed(seed, number, launched_rank()))
         plan = bucket_by_length(train.lengths, config.batch_size, generator)
-        shares.append(train.padding_share(plan))
         local = [shard(indices) for indices in plan]
         # An empty shard takes part with weight 0.
         batches = train.batches([part if len(part) else all_of[:1] for part, all_of in zip(local, plan, strict=True)])
@@ -162,15 +145,17 @@ def fit(
         scores = score(predict(model, valid, precision, forward), valid.labels.cpu())
         _check_finite(number, "validation", scores.loss)  # the last step may have broken the weights
         rate = config.learning_rate * factor(number * steps)
-        curve.append(Epoch(number, rate, train_loss, scores.loss, scores.accuracy, scores.macro_f1))
-        best = best_epoch(curve, config.select_by)
-        if best is curve[-1]:
+        curve = [*run.curve, Epoch(number, rate, train_loss, scores.loss, scores.accuracy, scores.macro_f1)]
+        best, best_weights = best_epoch(curve, config.select_by).epoch, run.best_weights
+        if best == number:
             best_weights = {name: parameter.detach().clone() for name, parameter in trained.items()}
-        report(Checkpoint(curve, shares, _tensors(trained, optimizer), best.epoch, best_weights))
+        shares = [*run.padding_shares, train.padding_share(plan)]
+        run = Checkpoint(curve, shares, _tensors(trained, optimizer), best, best_weights)
+        report(run)
     with torch.no_grad():
         for name, parameter in trained.items():
-            parameter.copy_(best_weights[name])
-    return FitResult(curve, best_epoch(curve, config.select_by), sum(shares) / len(shares))
+            parameter.copy_(run.best_weights[name])
+    return run
 
 
 def _check_finite(epoch: int, split: str, loss: float) -> None:
@@ -180,12 +165,6 @@ def _check_finite(epoch: int, split: str, loss: float) -> None:
             f"epoch {epoch}: the {split} loss is {loss}; in params.yaml a lower learning_rate, or a clip_norm where it "
             "is null, keeps it finite"
         )
-
-
-def _finished(curve: Sequence[Epoch], config: TrainingConfig) -> bool:
-    if not curve:
-        return False
-    return len(curve) == config.epochs or len(curve) - best_epoch(curve, config.select_by).epoch >= config.patience
 
 
 def _tensors(trained: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
@@ -222,10 +201,10 @@ def _loss(
     Class weights multiply both losses of a question, and are not normalized by batch: shards of a batch stay equal. A
     question of unknown fine class has the first loss alone.
     """
-    each = {"reduction": "none", "label_smoothing": config.label_smoothing, "ignore_index": UNKNOWN}
-    loss = F.cross_entropy(logits[:, :classes], batch.labels, **each)
+    by_question = {"reduction": "none", "label_smoothing": config.label_smoothing, "ignore_index": UNKNOWN}
+    loss = F.cross_entropy(logits[:, :classes], batch.labels, **by_question)
     if config.fine_weight and batch.fine_labels is not None:
-        loss = loss + config.fine_weight * F.cross_entropy(logits[:, classes:], batch.fine_labels, **each)
+        loss = loss + config.fine_weight * F.cross_entropy(logits[:, classes:], batch.fine_labels, **by_question)
     return (loss if class_weights is None else loss * class_weights[batch.labels]).mean()
 
 

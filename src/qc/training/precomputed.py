@@ -68,7 +68,8 @@ def precompute_features(
     lengths = torch.ones_like(questions.lengths) if model.pools_features else questions.lengths
     cached = replace(questions, lengths=lengths, pad_id=None)
     plan = bucket_by_length(questions.lengths, evaluation_batch(questions.device))
-    local = shard(plan) or plan[:1]  # with fewer batches than processes, some repeat the first
+    own = shard(plan)
+    local = own or plan[:1]  # with fewer batches than processes, some run the first to know its type
     bar = tqdm(
         zip(local, questions.batches(local), strict=True),
         total=len(local),
@@ -83,7 +84,7 @@ def precompute_features(
             features = model.features(batch.inputs, batch.mask)  # (B, T or 1, H)
         if values is None:
             values = _zeros(int(lengths.sum()), features, memory, folder)
-        if shard(plan):
+        if own:
             position = torch.arange(features.shape[1])
             real = position < lengths[indices][:, None]  # (B, T)
             rows = (cached.starts[indices][:, None] + position)[real]

@@ -42,7 +42,9 @@ def run_training(name: str, settings: "Settings", folders: "Folders") -> None:
     device = pick_device(settings.device)
     data = load_training_data(name, settings, folders)
     key = run_key(name, data, settings, device)
-    checkpoints = CheckpointFolder(folders.checkpoints / stage, key, _warn, SAVE_INTERVAL[device.type])
+    log = partial(print, flush=True)
+    warn = partial(log, "warning:", file=sys.stderr)
+    checkpoints = CheckpointFolder(folders.checkpoints / stage, key, warn, SAVE_INTERVAL[device.type])
     train = partial(train_model, name, data, settings, cache_folder=checkpoints.stage)
     with process_group(device):
         if not is_main_process():
@@ -51,14 +53,14 @@ def run_training(name: str, settings: "Settings", folders: "Folders") -> None:
         with checkpoints.locked(), live_curve(folders.live / stage) as show:
             start = broadcast_object(checkpoints.load())
             if start:
-                _log(f"resuming {stage} from epoch {len(start.curve)}")
+                log(f"resuming {stage} from epoch {len(start.curve)}")
                 show(start.curve)
 
             def report(checkpoint: Checkpoint) -> None:
                 checkpoints.save(checkpoint)
                 show(checkpoint.curve)
 
-            trained = train(start=start, report=report, log=_log)
+            trained = train(start=start, report=report, log=log)
             config = {
                 **describe_model(name, data, settings),
                 "precision": trained.figures["precision"],
@@ -75,14 +77,7 @@ def run_training(name: str, settings: "Settings", folders: "Folders") -> None:
 
 
 def run_key(name: str, data: TrainingData, settings: "Settings", device: torch.device) -> dict[str, Any]:
-    """Everything that decides the result of a run: parameters, data, encoder, code, libraries, processes, processor.
-
-    Args:
-        name: The model's name.
-        data: What it is trained on.
-        settings: All of params.yaml.
-        device: Of the run.
-    """
+    """Collect what decides the result of a run: parameters, data, encoder, code, libraries, processes, processor."""
     code = {
         module: file_sha256(Path(loaded.__file__))
         for module, loaded in sys.modules.items()
@@ -103,11 +98,3 @@ def run_key(name: str, data: TrainingData, settings: "Settings", device: torch.d
         "arithmetic": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(ARITHMETIC)},
         "processor": describe_processor(device),
     }
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
-
-
-def _log(line: str) -> None:
-    print(line, flush=True)

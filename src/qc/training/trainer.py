@@ -1,13 +1,13 @@
 """Training a model: data and settings in, a trained model, its curve and its figures out. No paths."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qc.inference.batches import pack
 from qc.inference.logits import predict
@@ -95,7 +95,10 @@ def train_model(
         token_counts=torch.bincount(train.values),
     )
     model = model_class.create(config, task, data.encoder).to(device)
-    parameters = count_parameters(model)
+    parameters = {
+        "total": sum(weights.numel() for weights in model.parameters()),
+        "trainable": sum(weights.numel() for weights in model.parameters() if weights.requires_grad),
+    }
     processes = f", {world_size()} processes" if world_size() > 1 else ""
     log(
         f"{name}: {parameters['trainable']:,} trainable parameters, {len(train)} questions, {device.type}, {precision}"
@@ -112,9 +115,13 @@ def train_model(
 
     def report_epoch(checkpoint: Checkpoint) -> None:
         report(checkpoint)
-        log(_epoch_line(checkpoint.curve[-1], checkpoint.best))
+        epoch = checkpoint.curve[-1]
+        log(
+            f"epoch {epoch.epoch:3d}  train loss {epoch.train_loss:.4f}  valid loss {epoch.valid_loss:.4f}  "
+            f"valid accuracy {epoch.valid_accuracy:.4f}{'  *' if epoch.epoch == checkpoint.best else ''}"
+        )
 
-    result = fit(
+    end = fit(
         model,
         train,
         valid,
@@ -127,20 +134,17 @@ def train_model(
         start=start,
         report=report_epoch if is_main_process() else lambda checkpoint: None,
     )
+    best = end.curve[end.best - 1]
     figures = {
         "parameters": parameters,
-        "epochs": len(result.curve),
-        "best_epoch": result.best.epoch,
-        "valid": {
-            "accuracy": result.best.valid_accuracy,
-            "macro_f1": result.best.valid_macro_f1,
-            "loss": result.best.valid_loss,
-        },
+        "epochs": len(end.curve),
+        "best_epoch": end.best,
+        "valid": {"accuracy": best.valid_accuracy, "macro_f1": best.valid_macro_f1, "loss": best.valid_loss},
         "precision": precision,
-        "padding_share": result.padding_share,
+        "padding_share": sum(end.padding_shares) / len(end.padding_shares),
     }
     valid_logits = predict(model, valid, precision, forward)
-    return Trained(model, result.curve, figures, valid_logits, fit_temperature(valid_logits, valid.labels.cpu()))
+    return Trained(model, end.curve, figures, valid_logits, fit_temperature(valid_logits, valid.labels.cpu()))
 
 
 def describe_model(name: str, data: TrainingData, settings: "Settings") -> dict[str, Any]:
@@ -154,17 +158,3 @@ def describe_model(name: str, data: TrainingData, settings: "Settings") -> dict[
         **({"encoder": config.encoder, "upper_layers": config.upper_layers} if on_encoder else {}),
         "vocabulary": data.vocabulary.record(),
     }
-
-
-def count_parameters(model: nn.Module) -> Mapping[str, int]:
-    """Count all parameters, and those that are trained."""
-    parameters = list(model.parameters())
-    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    return {"total": sum(parameter.numel() for parameter in parameters), "trainable": trainable}
-
-
-def _epoch_line(epoch: Epoch, best: int) -> str:
-    return (
-        f"epoch {epoch.epoch:3d}  train loss {epoch.train_loss:.4f}  valid loss {epoch.valid_loss:.4f}  "
-        f"valid accuracy {epoch.valid_accuracy:.4f}{'  *' if epoch.epoch == best else ''}"
-    )
