@@ -7,7 +7,6 @@ import pytest
 from sklearn.metrics import classification_report, log_loss
 
 from qc.evaluation.baselines import predict_baselines, tfidf, tfidf_accuracy
-from qc.evaluation.figure_tables import write_coverage, write_figure_tables
 from qc.evaluation.metrics import (
     coverage_curve,
     evaluate_accuracy,
@@ -17,7 +16,7 @@ from qc.evaluation.metrics import (
     mcnemar_p,
     reliability_bins,
 )
-from qc.evaluation.predictions import write_predictions
+from qc.evaluation.predictions import write_coverage, write_figure_tables, write_predictions
 from qc.evaluation.scores import score_test, score_validation, select_compared
 from qc.files import read_csv
 

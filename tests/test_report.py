@@ -14,8 +14,7 @@ from playwright.sync_api import sync_playwright
 from qc.commands import report
 from qc.commands.report_figures import line_chart
 from qc.errors import QcError
-from qc.evaluation.figure_tables import write_coverage, write_figure_tables
-from qc.evaluation.predictions import write_predictions
+from qc.evaluation.predictions import write_coverage, write_figure_tables, write_predictions
 from qc.evaluation.scores import score_test
 from qc.files import read_json, write_csv, write_json
 from qc.models.registry import MODELS
