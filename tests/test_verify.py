@@ -62,17 +62,19 @@ def test_a_record_is_written_of_a_portable_run_alone(capsys):
 
 
 @pytest.mark.soak
-def test_a_stopped_run_leaves_no_process_and_no_folder(project, tmp_path):
+@pytest.mark.parametrize(("command", "number"), [("verify", signal.SIGTERM), ("seeds", signal.SIGINT)])
+def test_a_stopped_run_leaves_no_process_and_no_folder(project, tmp_path, command, number):
     (tmp_path / "tmp").mkdir()
     log = tmp_path / "log"
-    process = project.start(log, sys.executable, "-m", "qc", "verify", TMPDIR=str(tmp_path / "tmp"))
+    process = project.start(log, sys.executable, "-m", "qc", command, TMPDIR=str(tmp_path / "tmp"))
     while "trainable parameters" not in log.read_text():  # a stage that trains
         assert process.poll() is None, log.read_text()
     started = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    assert process.wait() == 128 + signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait() == 128 + number
     assert not psutil.wait_procs(started, timeout=60)[1]
     assert list((tmp_path / "tmp").iterdir()) == []
     said = log.read_text()
-    assert "stopped by SIGTERM\n" in said  # nothing of it is kept, so nothing can go on
+    assert f"stopped by {number.name}" in said
     assert "Traceback" not in said
+    assert project.run("git", "status", "--porcelain") == ""

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from qc.commands.cross_validation import change_settings, make_folds, predict_held_out, read_questions
+from qc.commands.cross_validation import Fold, change_settings, make_folds, predict_held_out, read_questions
 from qc.errors import QcError, printable
 from qc.evaluation.baselines import tfidf
 from qc.files import file_sha256, truncate_text, write_csv, write_json
@@ -53,8 +53,7 @@ def run(arguments: Namespace) -> int:
     folds = make_folds(labels, table.groups, arguments.folds, settings.seed)
     logits = predict_held_out([(model, change_settings(settings, model, [])) for model in models], Folders(), folds)
     predicted = {model: softmax(array, axis=1) for model, array in zip(models, logits, strict=True)}
-    linear = make_pipeline(tfidf(), LogisticRegression(C=INVERSE_PENALTY, max_iter=1000))
-    predicted[LINEAR] = cross_val_predict(linear, table.texts, labels, cv=folds, method="predict_proba")
+    predicted[LINEAR] = predict_linear(table.texts, labels, folds)
 
     rows = [
         (questions["id"][row], truncate_text(questions["text"][row]), classes[labels[row]], classes[suggested], *others)
@@ -86,6 +85,12 @@ def run(arguments: Namespace) -> int:
         "labels"
     )
     return 0
+
+
+def predict_linear(texts: Sequence[str], labels: np.ndarray, folds: Sequence[Fold]) -> np.ndarray:
+    """Predict every question by a linear model that was not trained on it: probabilities (N, classes)."""
+    linear = make_pipeline(tfidf(), LogisticRegression(C=INVERSE_PENALTY, max_iter=1000))
+    return cross_val_predict(linear, texts, labels, cv=folds, method="predict_proba")
 
 
 def find_suspects(labels: np.ndarray, predicted: Mapping[str, np.ndarray]) -> list[tuple[int, int, float, str]]:

@@ -156,8 +156,8 @@ def search(study: optuna.Study, model: str, settings: Settings, trials: int, see
     def show(study: optuna.Study, trial: FrozenTrial) -> None:
         kept = trial.user_attrs
         accuracies = " ".join(f"{accuracy:.3f}" for accuracy in kept["accuracies"])
-        outcome = f"failed: {kept['error']}" if "error" in kept else f"accuracy {accuracies}"
-        print(f"{model}, trial {next(numbers)} of {trials}: {outcome}: {kept['params']}", flush=True)
+        outcome = f" failed: {kept['error']}" if "error" in kept else f": accuracy {accuracies}"
+        print(f"{model}, trial {next(numbers)} of {trials}{outcome}: {kept['params']}", flush=True)
 
     # A seed that depends on the trials so far: the same seed would propose the same values again.
     study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
