@@ -145,13 +145,19 @@ def test_a_regression_weighs_more_than_what_cannot_be_compared_and_nothing_compa
 # Which questions are compared.
 
 
-def test_macro_f1_is_computed_on_the_common_questions():
-    """By hand: of A, B, B one B is taken for A, so that F1 is 2/3 of both classes."""
+def test_accuracy_and_macro_f1_are_computed_on_the_common_questions_and_other_scores_are_not_compared():
+    """By hand: of A, B, B one B is taken for A, so that F1 is 2/3 of both classes, and accuracy too."""
     base = "text,label,m\nx,A,A\ny,B,B\nz,B,B\ngone,C,C\n"
     new = "text,label,m\nx,A,A\ny,B,B\nz,B,A\nmore,C,A\n"
-    sides = read('{"m": {"macro_f1": 1}}', base), read('{"m": {"macro_f1": 0.9}}', new)
-    finding = judge(rule("m.macro_f1"), *sides)
-    assert (finding.base, finding.new) == (1.0, pytest.approx(2 / 3))
+    scores = (
+        '{"m": {"accuracy": 1, "macro_f1": 1, "loss": 1}}',
+        '{"m": {"accuracy": 0.5, "macro_f1": 0.9, "loss": 9}}',
+    )
+    sides = [read(*texts) for texts in zip(scores, (base, new), strict=True)]
+    for score in ("accuracy", "macro_f1"):
+        finding = judge(rule(f"m.{score}"), *sides)
+        assert (finding.base, finding.new) == (1.0, pytest.approx(2 / 3))
+    assert verdict_of(judge(rule("m.loss", "lower"), *sides)) == "not compared: other questions"
 
 
 @pytest.mark.parametrize(
@@ -302,17 +308,6 @@ def test_a_committed_regression_is_caught_against_the_merge_base(repository, cap
     check(capsys, "--base", "main", status=0)
 
 
-def test_one_inserted_row_is_compared_by_text(repository, capsys):
-    inserted = {"questions": [900, *range(N)], "loss": 9.0}
-    write(repository, right=181, **inserted)
-    printed = check(capsys, status=0)
-    assert "distilbert.accuracy 0.9000 0.9000 +0.0000 same (0 lost, 0 won, p = 1)\n" in printed
-    assert "distilbert.loss 0.4000 9.0000 +8.6000 not compared: other questions\n" in printed
-    assert "200 questions are on both sides, with the same text and label; 0 of the base are not here, 1 are" in printed
-    write(repository, right=171, **inserted)
-    assert "0.9000 0.8500 -0.0500 REGRESSION (10 lost, 0 won, p = 0.00195)\n" in check(capsys, status=1)
-
-
 def test_validation_decides_unless_test_is_asked_for(repository, capsys):
     write(repository, right=181)
     write(repository, right=170, split="test")
@@ -382,24 +377,20 @@ def test_the_table_is_appended_to_a_file(repository, tmp_path, capsys):
     assert file.read_text() == f"# earlier step\n{first}"
 
 
-def test_links_pipes_and_descriptors_are_written_to_and_stay_what_they_are(repository, tmp_path, capsys):
-    """A link to a descriptor stands for /dev/stdout."""
-    link, fifo, device = (tmp_path / name for name in ("link", "fifo", "stdout"))
+def test_links_and_pipes_are_written_to_and_stay_what_they_are(repository, tmp_path, capsys):
+    """Such as /dev/stdout, a link to a descriptor."""
+    link, device = tmp_path / "link", tmp_path / "stdout"
     link.symlink_to(tmp_path / "target")
-    os.mkfifo(fifo)
-    waiting = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     end, start = os.pipe()
     device.symlink_to(f"/proc/self/fd/{start}")
-    for path in (link, fifo, device, f"/dev/fd/{start}"):
+    for path in (link, device):
         check(capsys, "--base", "HEAD", "--markdown", str(path), status=0)
-    expected = (tmp_path / "target").read_text()
-    assert "### metrics gate on valid: holds" in expected
     os.close(start)
-    assert os.read(waiting, 2**16).decode() == expected
-    assert os.read(end, 2**16).decode() == expected * 2
-    assert link.is_symlink() and fifo.is_fifo() and device.is_symlink()
-    os.close(waiting)
-    os.close(end)
+    with os.fdopen(end) as pipe:
+        expected = pipe.read()
+    assert "### metrics gate on valid: holds" in expected
+    assert (tmp_path / "target").read_text() == expected
+    assert link.is_symlink() and device.is_symlink()
 
 
 # What cannot be compared.

@@ -7,7 +7,6 @@ import sys
 import psutil
 import pytest
 
-from qc.__main__ import main
 from qc.commands.verify import compare_outputs, read_record
 from qc.errors import QcError
 
@@ -37,7 +36,7 @@ def test_a_portable_run_is_recorded_and_compared_with_the_record(project):
     record = project.root / "docs/portable.sha256"
     record.unlink()
     assert "docs/portable.sha256: cannot be read" in project.run("qc", "verify", "--portable", status=2)
-    assert "docs/portable.sha256: written, " in project.run("qc", "verify", "--portable", "--record")
+    assert "docs/portable.sha256: written, " in project.run("qc", "verify", "--record")
     recorded = dict(reversed(line.split("  ")) for line in record.read_text().splitlines()[1:])
     models = {f"models/{name}/model.safetensors" for name in ("scratch", "prefix", "distilbert")}
     assert {"metrics/predictions.csv", "data/split/tiny-bert/test.parquet", *models} <= recorded.keys()
@@ -54,11 +53,6 @@ def test_the_committed_portable_record_has_every_model_and_score():
     for name in ("scratch", "prefix", "distilbert"):
         assert {f"models/{name}/model.safetensors", f"metrics/test_{name}.json"} <= recorded.keys()
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in recorded.values())
-
-
-def test_a_record_is_written_of_a_portable_run_alone(capsys):
-    assert main(["verify", "--record"]) == 2
-    assert "--record: expected beside --portable" in capsys.readouterr().err
 
 
 @pytest.mark.soak

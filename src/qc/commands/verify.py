@@ -3,7 +3,7 @@
     qc verify                two runs; every output, and dvc.lock, are compared, and dvc.lock with that of the commit
     qc verify --portable     a run with `precision: portable`, compared with docs/portable.sha256: does this machine
                              compute what the one of the record did? A run takes about 5 minutes
-    qc verify --portable --record    write that file
+    qc verify --record       a portable run, written into that file
 
 A run fetches, tokenizes, splits, trains and evaluates in a fresh clone with a cache of its own.
 """
@@ -32,14 +32,12 @@ HEADING = "# SHA-256 of what `qc verify --portable` computes; written by `qc ver
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("--portable", action="store_true", help="compare a portable run with the record")
-    parser.add_argument("--record", action="store_true", help="with --portable: write the record")
+    parser.add_argument("--record", action="store_true", help="write the record of a portable run")
 
 
 def run(arguments: Namespace) -> int:
     """Run, compare and print the table; the exit status."""
-    portable, record = arguments.portable, arguments.record
-    if record and not portable:
-        raise QcError("--record: expected beside --portable")
+    record, portable = arguments.record, arguments.portable or arguments.record
     expected = read_record() if portable and not record else {}
     if subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True).returncode:
         raise QcError("the last commit is what is verified, and git finds none here; `qc doctor` says more")
