@@ -20,12 +20,12 @@ STALLED = 300  # seconds without a change of the queue, after which its workers 
 
 def experiments(project):
     """What `dvc exp show` has of every experiment, by name."""
-    found = {}
+    by_name = {}
     for row in json.loads(project.run("dvc", "exp", "show", "--json")):
         for experiment in row.get("experiments") or []:
             for state in experiment["revs"]:
-                found[experiment["name"]] = state["data"]
-    return found
+                by_name[experiment["name"]] = state["data"]
+    return by_name
 
 
 def wait_for(project):
@@ -60,10 +60,10 @@ def test_two_workers_run_a_grid_and_retrain_only_what_it_changes(queue):
     queue.run("dvc", "queue", "start", "--jobs", "2")
     said = wait_for(queue)
     assert said.count("Success") == 2
-    found = {name: data for name, data in experiments(queue).items() if name not in earlier}
-    assert len(found) == 2
+    made = {name: data for name, data in experiments(queue).items() if name not in earlier}
+    assert len(made) == 2
     lengths = set()
-    for name, data in found.items():
+    for name, data in made.items():
         log = queue.run("dvc", "queue", "logs", name)
         ran = re.findall(r"Running stage '(\w+)'", log)
         assert [stage for stage in ran if stage in STAGES] == ["fetch", "train_prefix", "evaluate"]
@@ -187,8 +187,9 @@ def test_values_that_do_not_fit_are_a_failed_trial_unless_they_are_those_of_para
 def test_a_killed_sweep_goes_on_and_a_damaged_file_is_named(queue):
     sweep = [sys.executable, "-m", "qc", "sweep", "scratch", "--seeds", "1", "--trials"]
     with subprocess.Popen([*sweep, "99"], cwd=queue.root, env=queue.env, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline().startswith("scratch, trial 1 of 99: accuracy ")
+        first = process.stdout.readline()
         process.kill()
+    assert first.startswith("scratch, trial 1 of 99: accuracy ")
     said = queue.run(*sweep, "1")
     assert trials(said) == {}  # that one is of the killed search
     assert "chosen: " in said

@@ -52,9 +52,9 @@ def test_dvc_shows_a_run_while_it_runs_and_nothing_of_it_after(running, restored
     expected = pause(running, restored.root / LIVE / "metrics.json")
     shown = json.loads(restored.run("dvc", "exp", "show", "--json"))
     workspace = next(row for row in shown if row["rev"] == "workspace")
-    found = workspace["data"]["metrics"][f"{LIVE}/metrics.json"]["data"]
-    assert found == expected
-    assert found.keys() == {"step", "learning_rate", "train_loss", "valid_loss", "valid_accuracy", "valid_macro_f1"}
+    live = workspace["data"]["metrics"][f"{LIVE}/metrics.json"]["data"]
+    assert live == expected
+    assert live.keys() == {"step", "learning_rate", "train_loss", "valid_loss", "valid_accuracy", "valid_macro_f1"}
     restored.run("dvc", "plots", "show", "--out", "dvc_plots")
     page = (restored.root / "dvc_plots/index.html").read_text(encoding="utf-8")
     assert f"{LIVE}/plots/metrics" in page

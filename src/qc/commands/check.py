@@ -149,10 +149,7 @@ def _shallow() -> str:
 
 def _git(*arguments: str) -> str | None:
     """Output of a git command; None where it fails."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, env={**os.environ, "LC_ALL": "C"})
-    except FileNotFoundError:
-        raise QcError("git not found; install it (Debian: apt-get install git)") from None
+    done = subprocess.run(["git", *arguments], capture_output=True, env={**os.environ, "LC_ALL": "C"})
     if b"dubious ownership" in done.stderr:
         top = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".git").exists()), Path.cwd())
         raise QcError(
