@@ -5,7 +5,6 @@ import json
 import re
 import statistics
 import subprocess
-import sys
 import time
 
 import pytest
@@ -185,8 +184,9 @@ def test_values_that_do_not_fit_are_a_failed_trial_unless_they_are_those_of_para
 
 
 def test_a_killed_sweep_goes_on_and_a_damaged_file_is_named(queue):
-    sweep = [sys.executable, "-m", "qc", "sweep", "scratch", "--seeds", "1", "--trials"]
-    with subprocess.Popen([*sweep, "99"], cwd=queue.root, env=queue.env, stdout=subprocess.PIPE, text=True) as process:
+    sweep = ["qc", "sweep", "scratch", "--seeds", "1", "--trials"]
+    env = {**queue.env, **queue.forking()}
+    with subprocess.Popen([*sweep, "99"], cwd=queue.root, env=env, stdout=subprocess.PIPE, text=True) as process:
         first = process.stdout.readline()
         process.kill()
     assert first.startswith("scratch, trial 1 of 99: accuracy ")

@@ -55,10 +55,6 @@ def judge(rules, base, new):
     return finding
 
 
-def verdict_of(finding):
-    return finding.outcome.value[0]
-
-
 LOSS = {"metric": "m.loss", "better": "lower"}
 
 
@@ -92,7 +88,7 @@ LOSS = {"metric": "m.loss", "better": "lower"}
 def test_a_change_is_judged_by_bounds_and_by_chance(limits, base, new, verdict):
     sides = [side(loss=value) if "metric" in limits else side(value) for value in (base, new)]
     finding = judge(rule(**limits), *sides)
-    assert verdict_of(finding) == verdict
+    assert finding.verdict == verdict
     assert exit_status([finding]) == (1 if "REGRESSION" in verdict else 2 if "cannot" in verdict else 0)
 
 
@@ -100,34 +96,36 @@ def test_chance_is_asked_of_the_questions_on_which_one_side_alone_is_correct():
     assert judge(rule(p_value=0.05), side(180), side(174)).test == (6, 0, pytest.approx(2 / 2**6))
     finding = judge(rule(p_value=0.05), side(180), side(178, skip=7))
     assert finding.test == (7, 5, pytest.approx(0.774414))  # scipy.stats.binomtest(7, 12)
-    assert verdict_of(finding) == "holds: worse, may be chance"
+    assert finding.verdict == "holds: worse, may be chance"
 
 
 def test_predictions_of_another_run_are_refused():
-    with pytest.raises(QcError, match=r"the scores here have m.accuracy 0.75, but by the predictions beside them it"):
-        read('{"m": {"accuracy": 0.75}}', "text,label,m\nq,A,A\nr,A,B\n")
+    predictions = "text,label,m\nq,A,A\nr,A,B\n"
+    with pytest.raises(QcError, match=r"the scores here have m.accuracy 0.501, but by the predictions beside them it"):
+        read('{"m": {"accuracy": 0.501}}', predictions)
+    assert read('{"m": {"accuracy": 0.5000001}}', predictions).metrics == {("m", "accuracy"): 0.5000001}
 
 
 def test_the_first_rule_that_matches_decides_and_a_star_is_one_key():
     base, new = side(ece=0.1), side(ece=0.2)
     rules = [rule("m.ece", "lower", absolute=1.0), rule("*.ece", "lower")]
-    assert verdict_of(judge(rules, base, new)) == "holds: worse, within bounds"
+    assert judge(rules, base, new).verdict == "holds: worse, within bounds"
     base, new = (side(ece=0.1, calibrated={"ece": value}) for value in (0.1, 0.9))
-    assert verdict_of(judge(rule("*.ece", "lower"), base, new)) == "same"
-    assert verdict_of(judge(rule("*.*.ece", "lower"), base, new)) == "REGRESSION"
+    assert judge(rule("*.ece", "lower"), base, new).verdict == "same"
+    assert judge(rule("*.*.ece", "lower"), base, new).verdict == "REGRESSION"
 
 
 @pytest.mark.parametrize("pattern", ["*.f1.*", "m.f1.NUM*", "m.f1.NUM?date"])
 def test_a_class_name_with_a_dot_is_one_key(pattern):
     base, new = (side(f1={"NUM.date": value}) for value in (0.9, 0.01))
     finding = judge(rule(pattern), base, new)
-    assert (finding.metric, verdict_of(finding)) == (("m", "f1", "NUM.date"), "REGRESSION")
+    assert (finding.metric, finding.verdict) == (("m", "f1", "NUM.date"), "REGRESSION")
     assert compare([rule("m.f1.NUM.date"), rule("m.f1.date")], base, new)[0] == []
 
 
 def test_a_renamed_model_has_vanished_and_the_new_one_has_no_base():
     findings, _ = compare([rule("*.accuracy")], side(models=["old"]), side(models=["young"]))
-    assert {finding.metric[0]: verdict_of(finding) for finding in findings} == {
+    assert {finding.metric[0]: finding.verdict for finding in findings} == {
         "young": "not compared: not in the base", "old": "REGRESSION: vanished"
     }  # fmt: skip
     assert exit_status(findings) == 1
@@ -138,6 +136,7 @@ def test_a_regression_weighs_more_than_what_cannot_be_compared_and_nothing_compa
     rules = [rule(), rule("m.loss", "lower")]
     findings, _ = compare(rules, side(180, loss=None), side(170, loss=0.5))
     assert [exit_status(findings), exit_status(findings[1:]), exit_status([])] == [1, 2, 2]
+    assert summary(findings[1:]) == "Of 1 compared metrics, worse than the rules allow: none."
     only_new, _ = compare([rule("m.loss", "lower")], side(), side(loss=0.5))
     assert exit_status(only_new) == 2
 
@@ -157,7 +156,7 @@ def test_accuracy_and_macro_f1_are_computed_on_the_common_questions_and_other_sc
     for score in ("accuracy", "macro_f1"):
         finding = judge(rule(f"m.{score}"), *sides)
         assert (finding.base, finding.new) == (1.0, pytest.approx(2 / 3))
-    assert verdict_of(judge(rule("m.loss", "lower"), *sides)) == "not compared: other questions"
+    assert judge(rule("m.loss", "lower"), *sides).verdict == "not compared: other questions"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +178,7 @@ def test_a_question_that_one_side_alone_has_is_counted_and_not_compared(new, rem
 @pytest.mark.parametrize("changed", [{"labels": "BA"}, {"questions": range(101, 300)}])
 def test_with_less_than_half_of_the_questions_nothing_is_compared(changed):
     findings, notes = compare([rule(), rule("*.*.accuracy")], side(180), side(170, **changed))
-    assert {verdict_of(finding) for finding in findings} == {"not compared: other questions"}
+    assert {finding.verdict for finding in findings} == {"not compared: other questions"}
     assert exit_status(findings) == 2
     assert "nothing is compared" in notes[0]
 
@@ -195,7 +194,7 @@ def test_the_gate_is_silent_on_equal_sets(rows, scores, random):
     shuffled = random.sample(rows, len(rows))
     base, new = (read(content, csv_text([["text", "label", "m"], *order])) for order in (rows, shuffled))
     findings, notes = compare([rule(p_value=0.05), rule("*.*", "lower")], base, new)
-    assert {verdict_of(finding) for finding in findings} == {"same"}
+    assert {finding.verdict for finding in findings} == {"same"}
     assert exit_status(findings) == 0
     assert notes[0] == f"{len(rows)} questions, the same on both sides."
 
@@ -215,15 +214,15 @@ def test_the_gate_knows_no_names_and_what_is_lost_one_way_is_won_the_other(rows,
     there = judge(rule(p_value=p_value), base, new)
     renamed = (one_side(column, "x.y", other, "{} !") for column in (1, 2))
     elsewhere = judge(rule("*.accuracy", p_value=p_value), *renamed)
-    assert (elsewhere.base, elsewhere.new, elsewhere.outcome) == (there.base, there.new, there.outcome)
+    assert (elsewhere.base, elsewhere.new, elsewhere.verdict) == (there.base, there.new, there.verdict)
     assert elsewhere.test == there.test
     back = judge(rule(p_value=p_value), new, base)
     assert (back.base, back.new) == (there.new, there.base)
-    assert (verdict_of(back) == "better") == (there.new < there.base)
+    assert (back.verdict == "better") == (there.new < there.base)
     if p_value:
         lost, won, p = there.test
         assert back.test == (won, lost, pytest.approx(p))
-        assert (verdict_of(there) == "REGRESSION") == (lost > won and p < p_value)
+        assert (there.verdict == "REGRESSION") == (lost > won and p < p_value)
 
 
 # The command, in a repository of its own.

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from contextlib import contextmanager
 
@@ -90,6 +91,7 @@ def test_a_finished_run_leaves_only_its_outputs(finished):
 def at_a_terminal(project, *command):
     """Run a command whose output a terminal shows; gives the process and a function that reads until words are seen."""
     screen, end = pty.openpty()
+    termios.tcsetwinsize(end, (40, 160))
     streams = {"stdin": subprocess.DEVNULL, "stdout": end, "stderr": end}
     process = subprocess.Popen(command, cwd=project.root, env=project.env, start_new_session=True, **streams)
     os.close(end)

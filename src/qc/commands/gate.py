@@ -12,7 +12,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -30,24 +29,11 @@ REMEDY = "run `dvc repro` to recreate it"
 ROUNDING = 1e-6  # metrics are written with six digits
 DIGITS = 9  # of a change; beyond them it is what binary fractions add to decimal ones
 
+# Exit status by the beginning of a verdict: 1 regression, 2 cannot compare, None not compared; any other holds, 0.
+STATUSES = {"REGRESSION": 1, "cannot compare": 2, "not compared": None}
+
 Keys = tuple[str, ...]  # of a number in a file of scores, such as ("prefix", "f1", "NUM")
 Question = tuple[str, str, int]  # text, label, and how many equal ones stand before it
-
-
-class Outcome(Enum):
-    """Verdict on a metric, and its exit status: 0 holds, 1 regression, 2 cannot compare, None: it was not compared."""
-
-    BETTER = "better", 0
-    SAME = "same", 0
-    WITHIN = "holds: worse, within bounds", 0
-    CHANCE = "holds: worse, may be chance", 0
-    FEW = "holds: worse, too few questions differ to tell it from chance", 0
-    NEW = "not compared: not in the base", None
-    OTHER_QUESTIONS = "not compared: other questions", None
-    WORSE = "REGRESSION", 1
-    VANISHED = "REGRESSION: vanished", 1
-    NOT_A_NUMBER = "REGRESSION: not a number", 1
-    BASE_NOT_A_NUMBER = "cannot compare: base is not a number", 2
 
 
 @dataclass(frozen=True)
@@ -57,8 +43,13 @@ class Finding:
     metric: Keys
     base: float | None
     new: float | None
-    outcome: Outcome
+    verdict: str
     test: tuple[int, int, float] | None = None  # lost, won, and p of the exact McNemar test, where a rule asks for it
+
+    @property
+    def status(self) -> int | None:
+        """Exit status that the verdict asks for."""
+        return STATUSES.get(self.verdict.partition(":")[0], 0)
 
 
 @dataclass(frozen=True)
@@ -178,15 +169,16 @@ def _compare(
 ) -> Finding:
     before, after = base.metrics.get(metric), new.metrics.get(metric)
     if after is None or math.isnan(after):
-        return Finding(metric, before, after, Outcome.VANISHED if after is None else Outcome.NOT_A_NUMBER)
+        return Finding(metric, before, after, f"REGRESSION: {'vanished' if after is None else 'not a number'}")
     if before is None or math.isnan(before):
-        return Finding(metric, before, after, Outcome.NEW if before is None else Outcome.BASE_NOT_A_NUMBER)
+        verdict = "not compared: not in the base" if before is None else "cannot compare: base is not a number"
+        return Finding(metric, before, after, verdict)
 
     labels, answers = _labels(common), [side.predicted(metric, common) for side in (base, new)]
     known = all(predicted is not None for predicted in answers)
     if computed is not None:
         if metric[-1] not in computed or not known:
-            return Finding(metric, before, after, Outcome.OTHER_QUESTIONS)
+            return Finding(metric, before, after, "not compared: other questions")
         before, after = (
             float(np.mean(predicted == labels)) if metric[-1] == "accuracy" else macro_scores(predicted, labels)[2]
             for predicted in answers
@@ -201,14 +193,16 @@ def _compare(
     if rule.relative is not None:
         bounds.append(rule.relative * abs(before))
     if worse <= 0:
-        outcome = Outcome.BETTER if worse < 0 else Outcome.SAME
+        verdict = "better" if worse < 0 else "same"
     elif worse <= round(min(bounds, default=0.0), DIGITS):
-        outcome = Outcome.WITHIN
+        verdict = "holds: worse, within bounds"
     elif test is None or test[2] < rule.p_value:
-        outcome = Outcome.WORSE
+        verdict = "REGRESSION"
+    elif test[0] + test[1] < _needed(rule.p_value):
+        verdict = "holds: worse, too few questions differ to tell it from chance"
     else:
-        outcome = Outcome.FEW if test[0] + test[1] < _needed(rule.p_value) else Outcome.CHANCE
-    return Finding(metric, before, after, outcome, test)
+        verdict = "holds: worse, may be chance"
+    return Finding(metric, before, after, verdict, test)
 
 
 def _needed(p_value: float) -> int:
@@ -218,14 +212,14 @@ def _needed(p_value: float) -> int:
 
 def exit_status(findings: Sequence[Finding]) -> int:
     """1 where anything is a regression; else 2 where something cannot be compared, or nothing was; else 0."""
-    statuses = {finding.outcome.value[1] for finding in findings} - {None}
+    statuses = {finding.status for finding in findings} - {None}
     return 1 if 1 in statuses else max(statuses, default=2)
 
 
 def summary(findings: Sequence[Finding]) -> str:
     """Say in one sentence which metrics are worse than the rules allow."""
-    worse = [f"`{_shown(finding.metric)}`" for finding in findings if finding.outcome.value[1] == 1]
-    compared = sum(finding.outcome.value[1] is not None for finding in findings)
+    worse = [f"`{_shown(finding.metric)}`" for finding in findings if finding.status == 1]
+    compared = sum(finding.status is not None for finding in findings)
     return f"Of {compared} compared metrics, worse than the rules allow: {', '.join(worse) or 'none'}."
 
 
@@ -233,7 +227,7 @@ def table(findings: Sequence[Finding], markdown: bool) -> str:
     """Lay out the findings as aligned text, or as a Markdown table with what does not hold in bold."""
     rows = []
     for finding in findings:
-        base, new, (verdict, status) = finding.base, finding.new, finding.outcome.value
+        base, new, verdict = finding.base, finding.new, finding.verdict
         change = "" if base is None or new is None or math.isnan(new - base) else f"{new - base:+.4f}"
         if finding.test:
             lost, won, p_value = finding.test
@@ -241,7 +235,7 @@ def table(findings: Sequence[Finding], markdown: bool) -> str:
         metric = _shown(finding.metric)
         if markdown:
             metric = f"`{metric}`".replace("|", r"\|")
-            verdict = f"**{verdict}**" if status else verdict
+            verdict = f"**{verdict}**" if finding.status else verdict
         numbers = ["missing" if number is None else f"{number:.4f}" for number in (base, new)]
         rows.append([metric, *numbers, change, verdict])
     layout = "github" if markdown else "plain"
