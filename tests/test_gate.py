@@ -69,6 +69,7 @@ LOSS = {"metric": "m.loss", "better": "lower"}
         ({"absolute": 0.01}, 180, 177, "REGRESSION"),
         ({"p_value": 0.05}, 180, 174, "REGRESSION"),  # 6 lost, none won: p = 2 / 2^6
         ({"p_value": 0.05}, 180, 175, "holds: worse, too few questions differ to tell it from chance"),
+        ({"p_value": 2**-5}, 180, 174, "holds: worse, too few questions differ to tell it from chance"),  # p is no less
         ({"p_value": 0.001}, 180, 169, "REGRESSION"),  # 11 lost: p = 2 / 2^11 = 0.00098
         ({"p_value": 0.001}, 180, 170, "holds: worse, too few questions differ to tell it from chance"),
         ({"absolute": 0.1, "p_value": 0.05}, 180, 174, "holds: worse, within bounds"),
