@@ -21,8 +21,7 @@ def main(settings: Settings) -> None:
 
     from qc.evaluation.baselines import predict_baselines
     from qc.evaluation.cards import write_cards
-    from qc.evaluation.figure_tables import write_coverage, write_figure_tables
-    from qc.evaluation.predictions import write_predictions
+    from qc.evaluation.predictions import write_coverage, write_figure_tables, write_predictions
     from qc.evaluation.scores import score_test, score_validation, select_compared
     from qc.evaluation.tables import accuracy_lines
     from qc.files import write_json
@@ -55,7 +54,7 @@ def main(settings: Settings) -> None:
     )
 
     write_json(REPORTS / "validation.json", score_validation(valid_logits, valid.labels, classes, valid_baselines))
-    probabilities = {name: softmax(each, axis=1) for name, each in valid_logits.items()}
+    probabilities = {name: softmax(logits, axis=1) for name, logits in valid_logits.items()}
     path = METRICS / "validation_predictions.csv"
     write_predictions(path, valid.columns.to_pydict(), classes, probabilities, valid_baselines["tfidf_svm"])
     write_coverage(PLOTS, valid.labels, valid_logits, temperatures)
@@ -64,7 +63,7 @@ def main(settings: Settings) -> None:
     write_json(REPORTS / "test.json", scores)
     for name, compared in select_compared(scores, [*test_logits, *baselines]).items():
         write_json(METRICS / f"test_{name}.json", compared)
-    probabilities = {name: softmax(each, axis=1) for name, each in test_logits.items()}
+    probabilities = {name: softmax(logits, axis=1) for name, logits in test_logits.items()}
     path = METRICS / "predictions.csv"
     columns = write_predictions(path, test.columns.to_pydict(), classes, probabilities, baselines["tfidf_svm"])
     write_figure_tables(PLOTS, columns, test.labels, probabilities, scores)

@@ -8,7 +8,13 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from qc.commands.cross_validation import change_settings, cross_validate, make_folds
+from qc.commands.cross_validation import (
+    change_settings,
+    cross_validate,
+    make_folds,
+    predict_held_out,
+    read_questions,
+)
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.files import read_csv
@@ -44,8 +50,7 @@ def test_two_settings_are_compared_on_every_question_and_nothing_else_changes(fi
 
     number = r"([-+.e\d]+)"
     line = f"difference in accuracy: {number}, its standard error {number}; {number} questions won, {number} lost"
-    found = re.search(line, printed)
-    difference, error, won, lost = map(float, found.groups())
+    difference, error, won, lost = map(float, re.search(line, printed).groups())
     assert difference == pytest.approx(longer - short, abs=1e-4)
     assert difference == pytest.approx((won - lost) / total, abs=1e-4)
     # Of N differences, `won` are 1, `lost` are -1, the rest 0.
@@ -64,12 +69,21 @@ def test_each_question_weighs_the_same_and_each_seed_trains_anew(settings):
     assert both.loss != pytest.approx(one.loss, abs=1e-6)
 
 
+def test_no_fold_knows_of_another_and_logits_are_in_the_order_of_the_questions(here, settings):
+    changed = change_settings(settings, "distilbert", ["epochs=1"])
+    questions = read_questions("distilbert", changed, Folders())
+    folds = make_folds(questions.labels, questions.groups, 2, seed=1)
+    [forth], [back] = (predict_held_out([("distilbert", changed)], Folders(), order) for order in (folds, folds[::-1]))
+    assert forth.shape == (len(questions), 5)
+    np.testing.assert_array_equal(forth, back)  # what training made of the encoder would change the second fold
+
+
 @pytest.mark.parametrize("name", ["scratch", "prefix", "distilbert"])
 def test_a_model_is_trained_in_process_as_its_stage_does(here, settings, name):
     *_, last = read_csv(here / f"plots/train_{name}.csv")
     curve = train_model(name, load_training_data(name, settings, Folders()), settings).curve
-    found = round(curve[-1].valid_accuracy, 6), round(curve[-1].valid_loss, 6)
-    assert found == (float(last["valid_accuracy"]), float(last["valid_loss"]))
+    trained = round(curve[-1].valid_accuracy, 6), round(curve[-1].valid_loss, 6)
+    assert trained == (float(last["valid_accuracy"]), float(last["valid_loss"]))
 
 
 def test_every_question_is_held_out_once_and_equal_ones_together():
@@ -104,9 +118,9 @@ def test_folds_without_enough_different_questions_are_refused(labels, groups, fo
 
 
 def test_a_changed_section_is_checked_and_keeps_its_last_epoch(settings):
-    found = change_settings(settings, "prefix", ["epochs=7", "head_learning_rate=null"])
+    changed = change_settings(settings, "prefix", ["epochs=7", "head_learning_rate=null"])
     expected = settings.train_prefix.model_copy(update={"epochs": 7, "select_by": "last", "head_learning_rate": None})
-    assert found.train_prefix == expected
+    assert changed.train_prefix == expected
     assert change_settings(settings, "prefix", []).train_prefix.epochs == settings.train_prefix.epochs
 
 

@@ -4,12 +4,13 @@ import csv
 import json
 import re
 import statistics
-import sys
+import subprocess
 import time
 
 import pytest
+from optuna.trial import TrialState, create_trial
 
-from qc.commands.sweep import SPACES, Trial, choose, rank
+from qc.commands.sweep import SPACES, choose, rank
 from qc.files import read_json
 from tests.conftest import STAGES
 
@@ -18,12 +19,12 @@ STALLED = 300  # seconds without a change of the queue, after which its workers 
 
 def experiments(project):
     """What `dvc exp show` has of every experiment, by name."""
-    found = {}
+    by_name = {}
     for row in json.loads(project.run("dvc", "exp", "show", "--json")):
         for experiment in row.get("experiments") or []:
             for state in experiment["revs"]:
-                found[experiment["name"]] = state["data"]
-    return found
+                by_name[experiment["name"]] = state["data"]
+    return by_name
 
 
 def wait_for(project):
@@ -58,10 +59,10 @@ def test_two_workers_run_a_grid_and_retrain_only_what_it_changes(queue):
     queue.run("dvc", "queue", "start", "--jobs", "2")
     said = wait_for(queue)
     assert said.count("Success") == 2
-    found = {name: data for name, data in experiments(queue).items() if name not in earlier}
-    assert len(found) == 2
+    made = {name: data for name, data in experiments(queue).items() if name not in earlier}
+    assert len(made) == 2
     lengths = set()
-    for name, data in found.items():
+    for name, data in made.items():
         log = queue.run("dvc", "queue", "logs", name)
         ran = re.findall(r"Running stage '(\w+)'", log)
         assert [stage for stage in ran if stage in STAGES] == ["fetch", "train_prefix", "evaluate"]
@@ -113,25 +114,32 @@ def test_experiments_are_listed_by_their_mean_validation_accuracy(queue):
     assert order[-1] == "workspace"
     row = rows[order.index("one-is-best")]
     assert [row[f"{model} valid"] for model in names] == ["0.900", "0.200", "0.100"]
+    test = read_json(queue.root / "metrics/test_prefix.json")["accuracy"]
+    assert row["prefix test"] == f"{test:.3f}"
     assert row["changed"] == "train_prefix.prefix_length=11"
+    assert rows[order.index("main")]["changed"] == ""
     text = queue.run("qc", "experiments", "--by", "scratch").splitlines()
     assert text[1].startswith("one-is-best ")
+    assert max(map(len, text)) <= 160
     assert "--num: invalid value 0; expected 1 or more" in queue.run("qc", "experiments", "--num", "0", status=2)
 
 
 def trials(said):
     """The trials that a sweep printed: number, and the accuracy of each seed."""
-    found = re.findall(r"trial (\d+) of \d+: accuracy ([\d. ]+):", said)
-    return {int(number): [float(accuracy) for accuracy in each.split()] for number, each in found}
+    lines = re.findall(r"trial (\d+) of \d+: accuracy ([\d. ]+):", said)
+    return {int(number): [float(accuracy) for accuracy in accuracies.split()] for number, accuracies in lines}
 
 
 def test_a_sweep_begins_with_params_yaml_reads_no_test_split_and_goes_on_where_it_was(queue):
     (queue.root / "data/split/tiny-bert/test.parquet").unlink()
+    queue.set("train_prefix.head_learning_rate", "null")  # a value to begin with, like that of the rest
     said = queue.run("qc", "sweep", "--trials", "1", "--seeds", "1")
-    for model in SPACES:
+    for model in ("scratch", "distilbert"):
         valid = read_json(queue.root / f"reports/train_{model}.json")["valid"]
         assert f"{model}, trial 1 of 1: accuracy {valid['accuracy']:.3f}: " in said
-    assert said.count("1. params.yaml") == said.count("chosen: the values of params.yaml") == 3
+        assert re.search(rf"^1\. params\.yaml .* {valid['loss']:.3f}$", said, re.M)
+    assert "'learning_rate': 0.015, 'head_learning_rate': 0.015" in said
+    assert said.count("1. params.yaml") == said.count("chosen: the values of params.yaml") == len(SPACES)
 
     more = queue.run("qc", "sweep", "distilbert", "--trials", "2", "--seeds", "1")  # the first is of the search above
     assert list(trials(more)) == [2]
@@ -146,55 +154,66 @@ def test_a_sweep_begins_with_params_yaml_reads_no_test_split_and_goes_on_where_i
 def test_a_trial_below_the_median_gets_no_further_seed_and_the_best_is_a_command(queue):
     queue.set("train_scratch.epochs", 4)
     said = queue.run("qc", "sweep", "scratch", "--trials", "10", "--seeds", "2")
-    found = trials(said)
-    assert list(found) == list(range(1, 11))
+    tried = trials(said)
+    assert list(tried) == list(range(1, 11))
     whole = []  # accuracies of the first seed of the trials that got both
-    for accuracies in found.values():
+    for accuracies in tried.values():
         pruned = len(whole) >= 3 and accuracies[0] < statistics.median(whole)
-        assert len(accuracies) == (1 if pruned else 2), found
+        assert len(accuracies) == (1 if pruned else 2), tried
         if not pruned:
             whole.append(accuracies[0])
     assert 3 < len(whole) < 10, "no trial was pruned, or all of them"
     assert f"transformer from scratch: 10 trials, {10 - len(whole)} of them pruned" in said
-    ranked = sorted((statistics.mean(each) for each in found.values() if len(each) == 2), reverse=True)
+    ranked = sorted((statistics.mean(seeds) for seeds in tried.values() if len(seeds) == 2), reverse=True)
     shown = [float(row.split()[-4]) for row in said.splitlines() if re.match(r"\d+\. ", row)]
     assert shown[:4] == pytest.approx(ranked[:4], abs=0.001)
     [chosen] = re.findall(r"^chosen: dvc exp run (.*)$", said, re.M)
     assert "-S train_scratch." in chosen
 
 
-def test_a_killed_sweep_goes_on_and_a_damaged_file_is_named(queue, tmp_path):
-    sweep = [sys.executable, "-m", "qc", "sweep", "scratch", "--seeds", "1", "--trials"]
-    for number in (1, 2, 4):
-        process = queue.start(tmp_path / "log", *sweep, "99")
-        while f"trial {number} of " not in (tmp_path / "log").read_text():
-            assert process.poll() is None, (tmp_path / "log").read_text()
+def test_values_that_do_not_fit_are_a_failed_trial_unless_they_are_those_of_params_yaml(queue):
+    """Three heads divide 12, the size of params.yaml, and none of the proposed sizes."""
+    queue.set("train_scratch.hidden_size", 12)
+    queue.set("train_scratch.heads", 3)
+    said = queue.run("qc", "sweep", "scratch", "--trials", "6", "--seeds", "1")
+    assert re.search(r"failed: .*hidden_size: invalid value (128|256); expected a multiple of", said), said
+    assert "chosen: " in said and "Traceback" not in said
+    queue.set("max_length", 5000)
+    [line] = queue.run("qc", "sweep", "distilbert", "--trials", "1", status=2).splitlines()
+    assert line.startswith("error: params.yaml: max_length: invalid value 5000")
+
+
+def test_a_killed_sweep_goes_on_and_a_damaged_file_is_named(queue):
+    sweep = ["qc", "sweep", "scratch", "--seeds", "1", "--trials"]
+    env = {**queue.env, **queue.forking()}
+    with subprocess.Popen([*sweep, "99"], cwd=queue.root, env=env, stdout=subprocess.PIPE, text=True) as process:
+        first = process.stdout.readline()
         process.kill()
-        process.wait()
-    said = queue.run(*sweep, "4")
-    assert trials(said) == {}  # all four are of the killed ones
+    assert first.startswith("scratch, trial 1 of 99: accuracy ")
+    said = queue.run(*sweep, "1")
+    assert trials(said) == {}  # that one is of the killed search
     assert "chosen: " in said
     storage = queue.root / ".state/sweep.db"
-    storage.write_bytes(storage.read_bytes()[:-30])
+    storage.write_bytes(b"damaged" + storage.read_bytes()[7:])
     [line] = queue.run(*sweep, "4", status=2).splitlines()
-    assert line.startswith("error: .state/sweep.db: ")
+    assert line.startswith("error: .state/sweep.db: file is not a database; ")
     assert line.endswith("if the file is damaged, remove it, and the search begins again")
 
 
-def test_a_prefix_of_length_null_and_a_null_learning_rate_are_values_to_begin_with(queue):
-    queue.set("train_prefix.prefix_length", "null")
-    queue.set("train_prefix.head_learning_rate", "null")
-    said = queue.run("qc", "sweep", "prefix", "--trials", "1", "--seeds", "1")
-    assert "'prefix_length': None, 'learning_rate': 0.015, 'head_learning_rate': 0.015" in said
+def trial(accuracy, loss):
+    seeds = {"accuracies": [accuracy, accuracy], "losses": [loss, loss], "params": {}}
+    return create_trial(state=TrialState.COMPLETE, value=accuracy, user_attrs=seeds)
+
+
+PRUNED = create_trial(state=TrialState.PRUNED, user_attrs={"accuracies": [0.99], "losses": [0.1], "params": {}})
 
 
 @pytest.mark.parametrize(("of_params", "of_other", "chosen"), [(0.80, 0.82, 0), (0.80, 0.84, 1), (0.82, 0.80, 0)])
 def test_the_sweep_leaves_the_defaults_unless_they_are_worse_by_more_than_a_standard_error(of_params, of_other, chosen):
-    found = [Trial({}, [score, score], [1.0, 1.0]) for score in (of_params, of_other)]
-    found.append(Trial({}, [0.99], [0.1]))  # pruned: it says nothing
-    assert choose(found, 200) is found[chosen]  # a standard error of 200 is 0.026 or so
+    tried = [trial(of_params, 1.0), trial(of_other, 1.0), PRUNED]  # which says nothing
+    assert choose(tried, 200) is tried[chosen]  # a standard error of 200 is 0.026 or so
 
 
 def test_of_trials_with_the_same_accuracy_the_one_of_lower_loss_is_better():
-    found = [Trial({}, [0.8, 0.9], [loss, loss]) for loss in (0.5, 0.3, 0.4)]
-    assert [each.losses[0] for each in rank(found)] == [0.3, 0.4, 0.5]
+    tried = [trial(0.85, 0.5), PRUNED, trial(0.85, 0.3), trial(0.85, 0.4)]
+    assert [better.user_attrs["losses"][0] for better in rank(tried)] == [0.3, 0.4, 0.5]

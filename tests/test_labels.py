@@ -1,15 +1,15 @@
 """`qc labels`: planted faults are found, by models that have not seen the question, and the test split has no part."""
 
 import random
-import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from qc.commands.labels import conflicting, find_suspects
+from qc.commands.cross_validation import make_folds
+from qc.commands.labels import conflicting, find_suspects, predict_linear
 from qc.errors import QcError
-from qc.files import read_csv, read_json, write_json
+from qc.files import file_sha256, read_csv, read_json
 from tests.conftest import CLASSES, label_lines, outputs
 
 SPLITS = ("train", "valid")
@@ -46,7 +46,7 @@ def judged(finished, tmp_path_factory):
     (project.root / "data/split/tiny-bert/test.parquet").rename(project.root / "test.parquet")  # not read
     before = outputs(project)
     printed = project.run("qc", "labels", "--models", "scratch", "--folds", "4")
-    made = {path: found for path, found in outputs(project).items() if before.get(path) != found}
+    made = {path: pin for path, pin in outputs(project).items() if before.get(path) != pin}
     assert set(made) == {"reports/labels.csv", "reports/labels.json"}
     assert before.items() <= outputs(project).items()
     return project, printed, wrong
@@ -84,34 +84,16 @@ def test_a_row_tells_what_the_label_is_and_what_it_should_be(judged):
 
 def test_the_summary_counts_confusions_and_names_equal_questions_with_different_labels(judged):
     project, _, _ = judged
-    rows, found = read_csv(project.root / "reports/labels.csv"), read_json(project.root / "reports/labels.json")
-    assert (found["models"], found["folds"]) == (["scratch", "tfidf"], 4)
-    assert (found["suspects"], found["questions"]) == (len(rows), len(known(project)))
+    rows, summary = read_csv(project.root / "reports/labels.csv"), read_json(project.root / "reports/labels.json")
+    assert (summary["models"], summary["folds"]) == (["scratch", "tfidf"], 4)
+    assert (summary["suspects"], summary["questions"]) == (len(rows), len(known(project)))
+    sha256 = {name: file_sha256(project.root / f"data/split/{name}.parquet") for name in summary["split"]}
+    assert summary["split"] == sha256 and [*sha256] == ["tiny-bert/train", "tiny-bert/valid"]
     pairs = Counter((row["label"], row["suggested"]) for row in rows)
-    assert {(each["label"], each["suggested"]): each["questions"] for each in found["confusions"]} == pairs
-    counts = [each["questions"] for each in found["confusions"]]
+    assert {(pair["label"], pair["suggested"]): pair["questions"] for pair in summary["confusions"]} == pairs
+    counts = [pair["questions"] for pair in summary["confusions"]]
     assert counts == sorted(counts, reverse=True)
-    assert found["conflicting_duplicates"] == [{"text": DUPLICATE, "labels": {"NUM": 3, "HUM": 1}}]
-
-
-def test_the_same_questions_give_the_same_bytes(judged):
-    project, _, _ = judged
-    before = outputs(project)
-    project.run("qc", "labels", "--models", "scratch", "--folds", "4")
-    assert outputs(project) == before
-
-
-def test_suspects_that_become_corrections_are_right(judged, tmp_path):
-    project, _, wrong = judged
-    copied = project.copy(tmp_path / "project")
-    rows = [row for row in read_csv(copied.root / "reports/labels.csv") if row["text"] in wrong]
-    lines = "".join(f'"{row["text"]}",{row["suggested"]}\n' for row in rows)
-    (copied.root / "data/own/corrections.csv").write_text(f"text,label\n{lines}")
-    copied.set("fetch.corrections", "data/own/corrections.csv")
-    copied.stage("fetch")
-    copied.stage("tokenize")
-    labels = {row["text"]: row["coarse"] for row in copied.questions()}
-    assert all(labels[row["text"]] == row["suggested"] for row in rows)
+    assert summary["conflicting_duplicates"] == [{"text": DUPLICATE, "labels": {"NUM": 3, "HUM": 1}}]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +115,17 @@ def test_models_that_know_less_than_the_largest_class_judge_nothing():
         find_suspects(labels, {"a": np.eye(2)[1 - labels]})
 
 
+def test_the_linear_model_predicts_questions_whose_equals_it_has_not_seen():
+    """Each question is there twice, and nothing but an equal one tells its class."""
+    names = ["alpha", "bravo", "delta", "gamma", "kilo", "lima", "mike", "oscar", "papa", "tango"]
+    labels, groups = np.arange(20) % 10 % 2, np.arange(20) % 10
+    predicted = predict_linear(names * 2, labels, make_folds(labels, groups, 5, seed=1))
+    assert predicted.shape == (20, 2)
+    assert np.mean(predicted.argmax(axis=1) == labels) < 0.8
+    shuffled = [(np.setdiff1d(np.arange(20), [row]), np.array([row])) for row in range(20)]
+    assert np.mean(predict_linear(names * 2, labels, shuffled).argmax(axis=1) == labels) == 1.0
+
+
 def test_models_that_agree_are_named_and_a_label_that_all_predict_is_not_suspected():
     labels = np.arange(60) % 3
     sure = np.full((60, 3), 0.2)
@@ -148,26 +141,3 @@ def test_models_that_agree_are_named_and_a_label_that_all_predict_is_not_suspect
 def test_equal_questions_of_one_label_are_no_conflict():
     columns = {"group": [1, 2, 1, 3, 3], "text": ["x", "y", "X", "z", "z"], "label": [0, 1, 1, 1, 1]}
     assert conflicting(columns, ["a", "b"]) == [{"text": "x", "labels": {"a": 1, "b": 1}}]
-
-
-def test_the_report_has_the_labels_of_its_own_data_alone(judged, finished, tmp_path):
-    project, _, _ = judged
-    target = finished.copy(tmp_path / "project")
-    for name in ("labels.csv", "labels.json"):
-        shutil.copy(project.root / "reports" / name, target.root / "reports")
-    page = target.root / "report/index.html"
-    target.run("qc", "report")
-    assert "Labels that look wrong" not in page.read_text()  # of other questions
-    found = read_json(target.root / "reports/labels.json")
-    sha256 = read_json(target.root / "reports/data.json")["sha256"]
-    found["conflicting_duplicates"].append({"text": "why ?", "labels": {"a_b": 1, "<b>": 2}})
-    write_json(target.root / "reports/labels.json", {**found, "split": {name: sha256[name] for name in found["split"]}})
-    target.run("qc", "report")
-    text = page.read_text()
-    rows = read_csv(target.root / "reports/labels.csv")
-    section = text.partition("Labels that look wrong")[2].partition("Parameters")[0]
-    assert all(row["text"] in section for row in rows[:20] if not row["text"].startswith("'"))
-    assert section.count('<td class="text">') == min(20, len(rows)) + 2
-    assert "&#39;=1" not in section
-    assert "NUM 3, HUM 1" in section
-    assert "a_b 1, &lt;b&gt; 2" in section  # the names as they are

@@ -7,7 +7,6 @@ import pytest
 from sklearn.metrics import classification_report, log_loss
 
 from qc.evaluation.baselines import predict_baselines, tfidf, tfidf_accuracy
-from qc.evaluation.figure_tables import write_coverage, write_figure_tables
 from qc.evaluation.metrics import (
     coverage_curve,
     evaluate_accuracy,
@@ -17,7 +16,7 @@ from qc.evaluation.metrics import (
     mcnemar_p,
     reliability_bins,
 )
-from qc.evaluation.predictions import write_predictions
+from qc.evaluation.predictions import write_coverage, write_figure_tables, write_predictions
 from qc.evaluation.scores import score_test, score_validation, select_compared
 from qc.files import read_csv
 
@@ -193,16 +192,16 @@ def test_a_threshold_in_the_coverage_table_is_never_above_the_confidence(tmp_pat
 def test_the_baselines_learn_what_they_can():
     texts = ["who is it", "who was he", "where is it", "where was he", "who are they"]
     valid, test = predict_baselines(texts, [0, 0, 1, 1, 0], ["where is it"], ["who is she", "where is she"])
-    assert [found["majority"].tolist() for found in (valid, test)] == [[0], [0, 0]]
-    assert [found["tfidf_svm"].tolist() for found in (valid, test)] == [[1], [0, 1]]
+    assert [numbers["majority"].tolist() for numbers in (valid, test)] == [[0], [0, 0]]
+    assert [numbers["tfidf_svm"].tolist() for numbers in (valid, test)] == [[1], [0, 1]]
 
 
 def test_balanced_class_weights_make_the_baseline_answer_with_a_rare_class():
     texts, labels = ["who"] * 40 + ["where"] * 50 + ["who"] * 10, [0] * 90 + [1] * 10
     for weights, expected in ((None, [0, 0]), ("balanced", [1, 0])):
-        [found] = predict_baselines(texts, labels, ["who", "where"], class_weights=weights)
-        assert found["tfidf_svm"].tolist() == expected
-        assert found["majority"].tolist() == [0, 0]
+        [numbers] = predict_baselines(texts, labels, ["who", "where"], class_weights=weights)
+        assert numbers["tfidf_svm"].tolist() == expected
+        assert numbers["majority"].tolist() == [0, 0]
 
 
 def test_the_leak_baseline_is_fitted_on_train_and_scored_on_test():
@@ -229,6 +228,6 @@ def test_tfidf_weighs_words_pairs_and_up_to_five_characters_by_the_logarithm_of_
 @pytest.mark.parametrize("words", [("a", "b"), ("+ 1", "- 1"), ("?", "!")])
 def test_texts_without_a_word_of_two_letters_are_no_error(words):
     texts = list(words) * 5
-    [found] = predict_baselines(texts, [0, 1] * 5, words)
-    assert found["tfidf_svm"].tolist() == [0, 1]
+    [numbers] = predict_baselines(texts, [0, 1] * 5, words)
+    assert numbers["tfidf_svm"].tolist() == [0, 1]
     assert tfidf_accuracy(texts, [0, 1] * 5, words, [0, 1]) == 1.0

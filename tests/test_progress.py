@@ -1,9 +1,14 @@
 """A run is seen while it runs, and its outputs do not tell of that."""
 
 import json
+import os
+import pty
 import signal
+import subprocess
 import sys
+import termios
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -48,9 +53,9 @@ def test_dvc_shows_a_run_while_it_runs_and_nothing_of_it_after(running, restored
     expected = pause(running, restored.root / LIVE / "metrics.json")
     shown = json.loads(restored.run("dvc", "exp", "show", "--json"))
     workspace = next(row for row in shown if row["rev"] == "workspace")
-    found = workspace["data"]["metrics"][f"{LIVE}/metrics.json"]["data"]
-    assert found == expected
-    assert found.keys() == {"step", "learning_rate", "train_loss", "valid_loss", "valid_accuracy", "valid_macro_f1"}
+    live = workspace["data"]["metrics"][f"{LIVE}/metrics.json"]["data"]
+    assert live == expected
+    assert live.keys() == {"step", "learning_rate", "train_loss", "valid_loss", "valid_accuracy", "valid_macro_f1"}
     restored.run("dvc", "plots", "show", "--out", "dvc_plots")
     page = (restored.root / "dvc_plots/index.html").read_text(encoding="utf-8")
     assert f"{LIVE}/plots/metrics" in page
@@ -80,3 +85,53 @@ def test_a_run_that_goes_on_shows_its_earlier_epochs_too(running, restored, tmp_
 def test_a_finished_run_leaves_only_its_outputs(finished):
     assert not (finished.root / "dvclive").exists() or not any((finished.root / "dvclive").iterdir())
     assert not any("dvclive" in name for name in outputs(finished))
+
+
+@contextmanager
+def at_a_terminal(project, *command):
+    """Run a command whose output a terminal shows; gives the process and a function that reads until words are seen."""
+    screen, end = pty.openpty()
+    termios.tcsetwinsize(end, (40, 160))
+    streams = {"stdin": subprocess.DEVNULL, "stdout": end, "stderr": end}
+    process = subprocess.Popen(command, cwd=project.root, env=project.env, start_new_session=True, **streams)
+    os.close(end)
+    shown = ""
+
+    def read_until(words):
+        nonlocal shown
+        while words not in shown:
+            try:
+                shown += os.read(screen, 2**16).decode()
+            except OSError:  # the process has ended
+                break
+        return shown
+
+    try:
+        yield process, read_until
+    finally:
+        process.kill()
+        process.wait()
+        os.close(screen)
+
+
+@pytest.mark.parametrize(
+    ("command", "far"),
+    [
+        ("labels --models scratch --folds 2", "scratch, fold 1 of 2:   0%"),
+        ("cross-validate scratch --folds 2", "scratch, fold 1 of 2:   0%"),
+        ("sweep scratch --trials 3", "0/3 ["),
+    ],
+)
+def test_long_work_says_how_far_it_is_and_ctrl_c_ends_it_in_one_line(restored, command, far):
+    restored.set("train_scratch.epochs", 100_000)
+    restored.set("train_scratch.patience", 100_000)
+    before = outputs(restored)
+    with at_a_terminal(restored, sys.executable, "-m", "qc", *command.split()) as (process, read_until):
+        assert far in read_until(far)
+        assert "epoch 1:" in read_until("epoch 1:")
+        process.send_signal(signal.SIGINT)
+        said = read_until("\0")  # all
+        assert process.wait() == 128 + signal.SIGINT
+    assert said.count("stopped by SIGINT") == 1
+    assert "Traceback" not in said
+    assert outputs(restored) == before

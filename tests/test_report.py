@@ -14,8 +14,7 @@ from playwright.sync_api import sync_playwright
 from qc.commands import report
 from qc.commands.report_figures import line_chart
 from qc.errors import QcError
-from qc.evaluation.figure_tables import write_coverage, write_figure_tables
-from qc.evaluation.predictions import write_predictions
+from qc.evaluation.predictions import write_coverage, write_figure_tables, write_predictions
 from qc.evaluation.scores import score_test
 from qc.files import read_json, write_csv, write_json
 from qc.models.registry import MODELS
@@ -145,7 +144,8 @@ def test_calibration_is_shown_before_and_after():
     # 4 of 8 correct. T = 2 takes 0.9 and 0.05 to their square roots: 0.6796 and 0.1602 of the sum.
     loss, calibrated = -(math.log(0.9) + math.log(0.05)) / 2, -(math.log(0.6796) + math.log(0.1602)) / 2
     cells = row(page, "Before and after", "scratch")
-    assert cells[:5] == ["2.00", f"{loss:.3f}", f"{calibrated:.3f}", "0.400", "0.180"]
+    # Brier: (0.1^2 + 2 * 0.05^2 + 0.9^2 + 0.95^2 + 0.05^2) / 2, and the same of 0.6796 and 0.1602.
+    assert cells == ["2.00", f"{loss:.3f}", f"{calibrated:.3f}", "0.400", "0.180", "0.865", "0.673"]
     assert row(page, "Before and after", "prefix")[0] == NOT_CALIBRATED
     assert f"probabilities; prefix: {NOT_CALIBRATED}" in page
 

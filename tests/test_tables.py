@@ -1,6 +1,5 @@
 """Tables of questions: what a user opens, and what later stages read."""
 
-import hashlib
 import json
 from types import SimpleNamespace
 
@@ -19,7 +18,7 @@ from qc.inference.temperature import fit_temperature
 from qc.questions.labels import UNKNOWN, join_fine, split_fine
 from qc.questions.tables import QuestionTable
 from qc.training.precomputed import precompute_features
-from tests.conftest import CLASSES
+from tests.conftest import CLASSES, outputs
 
 
 @given(st.text(), st.text())
@@ -34,41 +33,37 @@ def test_a_fine_class_is_named_as_in_a_label_file():
 
 def test_a_split_opens_with_datasets_alone(finished, tmp_path):
     split = finished.root / "data/split/tiny-bert"
-    found = load_dataset("parquet", data_files=str(split / "train.parquet"), cache_dir=str(tmp_path), split="train")
-    assert found.column_names == ["id", "text", "label", "fine", "input_ids", "group"]
-    names = found.features["label"].names
+    table = load_dataset("parquet", data_files=str(split / "train.parquet"), cache_dir=str(tmp_path), split="train")
+    assert table.column_names == ["id", "text", "label", "fine", "input_ids", "group"]
+    names = table.features["label"].names
     assert names == ["ABBR", "DESC", "HUM", "LOC", "NUM"]
     raw = (finished.root / "data/raw/train.label").read_text().splitlines()
-    for row in found:
+    for row in table:
         label, _, text = raw[row["id"]].partition(" ")
         assert row["text"] == text
         assert names[row["label"]] == label.partition(":")[0]
-        assert found.features["fine"].names[row["fine"]] == label
+        assert table.features["fine"].names[row["fine"]] == label
     vocabulary = json.loads((split / "vocabulary.json").read_text())
-    assert found[0]["input_ids"][0] == vocabulary["before"][0]
+    assert table[0]["input_ids"][0] == vocabulary["before"][0]
 
 
-def test_splits_hold_every_question_once_and_the_same_ones_for_every_tokenizer(finished, tmp_path):
+def test_splits_hold_every_question_once_for_every_tokenizer_and_the_same_bytes_each_time(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     project.set("fetch.encoders", "[tiny-bert, tiny-mpnet]")
     project.set("train_scratch.tokenizer", "tiny-mpnet")
-    for stage in ("fetch", "tokenize", "split"):
-        project.stage(stage)
+    made = []
+    project.stage("fetch")
+    for _ in range(2):
+        for stage in ("tokenize", "split"):
+            project.stage(stage)
+        made.append({path: pins for path, pins in outputs(project).items() if path.startswith(("data/t", "data/s"))})
+    assert made[0] == made[1]
     ids = []
     for name in ("tiny-bert", "tiny-mpnet"):
         files = [project.root / f"data/split/{name}/{split}.parquet" for split in ("train", "valid", "test")]
         ids.append([QuestionTable.read(path).columns["id"].to_pylist() for path in files])
     assert ids[0] == ids[1]
     assert sorted(number for part in ids[0] for number in part) == list(range(150))
-
-
-def test_tokenizing_and_splitting_again_writes_the_same_bytes(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    paths = sorted(path for folder in ("tokenized", "split") for path in (project.root / "data" / folder).rglob("*.*"))
-    before = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-    for stage in ("tokenize", "split"):
-        project.stage(stage)
-    assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] == before
 
 
 def test_a_question_of_a_fine_class_that_train_does_not_have_is_numbered_unknown(finished, tmp_path):
@@ -104,10 +99,10 @@ def test_the_model_says_whether_its_features_are_pooled_not_the_length_of_its_qu
         return vectors.sum(dim=1, keepdim=True) if pools else vectors
 
     model = SimpleNamespace(pools_features=pools, features=features, eval=lambda: None)
-    found = precompute_features(model, questions, "fp32", 1, tmp_path)
+    computed = precompute_features(model, questions, "fp32", 1, tmp_path)
     expected = torch.cat([values[:70], values[70:].view(20, 2).sum(dim=1)]) if pools else values
-    assert found.values.tolist() == [[float(value)] * 3 for value in expected]
-    assert found.lengths.tolist() == ([1] * 90 if pools else lengths.tolist())
+    assert computed.values.tolist() == [[float(value)] * 3 for value in expected]
+    assert computed.lengths.tolist() == ([1] * 90 if pools else lengths.tolist())
 
 
 def test_the_temperature_is_that_of_the_lowest_log_loss():
@@ -121,22 +116,24 @@ def test_the_temperature_is_that_of_the_lowest_log_loss():
             return -log_softmax(given_logits / temperature, axis=1)[np.arange(300), labels].mean()
 
         expected = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-9}).x
-        found = fit_temperature(torch.tensor(given_logits), torch.tensor(labels))
-        assert found == pytest.approx(expected, rel=1e-5)
+        assert fit_temperature(torch.tensor(given_logits), torch.tensor(labels)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("mistakes", "fitted"), [(0, False), (4, False), (5, True)])
-def test_no_temperature_is_fitted_on_fewer_than_five_mistakes(mistakes, fitted):
-    logits = torch.tensor([[2.0, 0.0]] * 50)
-    labels = torch.tensor([1] * mistakes + [0] * (50 - mistakes))
-    found = fit_temperature(logits, labels)
-    assert (found is not None) == fitted
-    if fitted:  # the share of mistakes, 1 in 10, is that of sigmoid(-2 / T)
-        assert found == pytest.approx(2 / np.log(9))
-
-
-@pytest.mark.parametrize(("scale", "wrong"), [(0.01, 10), (1.0, 50)])
-def test_no_temperature_is_reported_where_the_best_one_is_out_of_bounds(scale, wrong):
-    """Nearly equal logits that are mostly right want T below 0.05; those that are as often wrong, an infinite one."""
-    labels = torch.tensor([1] * wrong + [0] * (100 - wrong))
-    assert fit_temperature(scale * torch.tensor([[2.0, 0.0]] * 100), labels) is None
+@pytest.mark.parametrize(
+    ("difference", "mistakes", "temperature"),
+    [
+        # Of 50 answers 5 are wrong, a share of 1 / (1 + 9): the best T makes it that of exp(-difference / T), 1 / 9.
+        (2.0, 5, 2.0 / np.log(9)),
+        (0.12, 5, 0.12 / np.log(9)),
+        (0.10, 5, None),  # 0.046, below the bound of 0.05
+        (43.0, 5, 43.0 / np.log(9)),
+        (45.0, 5, None),  # 20.5, above the bound of 20
+        (2.0, 25, None),  # as often wrong: an infinite one
+        (2.0, 4, None),  # fewer than five mistakes say nothing
+        (2.0, 0, None),
+    ],
+)
+def test_a_temperature_is_fitted_within_bounds_and_on_five_mistakes_or_more(difference, mistakes, temperature):
+    logits = torch.tensor([[difference, 0.0]] * 50)
+    fitted = fit_temperature(logits, torch.tensor([1] * mistakes + [0] * (50 - mistakes)))
+    assert fitted == (temperature if temperature is None else pytest.approx(temperature))

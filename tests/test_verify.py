@@ -7,7 +7,6 @@ import sys
 import psutil
 import pytest
 
-from qc.__main__ import main
 from qc.commands.verify import compare_outputs, read_record
 from qc.errors import QcError
 
@@ -37,7 +36,7 @@ def test_a_portable_run_is_recorded_and_compared_with_the_record(project):
     record = project.root / "docs/portable.sha256"
     record.unlink()
     assert "docs/portable.sha256: cannot be read" in project.run("qc", "verify", "--portable", status=2)
-    assert "docs/portable.sha256: written, " in project.run("qc", "verify", "--portable", "--record")
+    assert "docs/portable.sha256: written, " in project.run("qc", "verify", "--record")
     recorded = dict(reversed(line.split("  ")) for line in record.read_text().splitlines()[1:])
     models = {f"models/{name}/model.safetensors" for name in ("scratch", "prefix", "distilbert")}
     assert {"metrics/predictions.csv", "data/split/tiny-bert/test.parquet", *models} <= recorded.keys()
@@ -56,23 +55,20 @@ def test_the_committed_portable_record_has_every_model_and_score():
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in recorded.values())
 
 
-def test_a_record_is_written_of_a_portable_run_alone(capsys):
-    assert main(["verify", "--record"]) == 2
-    assert "--record: expected beside --portable" in capsys.readouterr().err
-
-
 @pytest.mark.soak
-def test_a_stopped_run_leaves_no_process_and_no_folder(project, tmp_path):
+@pytest.mark.parametrize(("command", "number"), [("verify", signal.SIGTERM), ("seeds", signal.SIGINT)])
+def test_a_stopped_run_leaves_no_process_and_no_folder(project, tmp_path, command, number):
     (tmp_path / "tmp").mkdir()
     log = tmp_path / "log"
-    process = project.start(log, sys.executable, "-m", "qc", "verify", TMPDIR=str(tmp_path / "tmp"))
+    process = project.start(log, sys.executable, "-m", "qc", command, TMPDIR=str(tmp_path / "tmp"))
     while "trainable parameters" not in log.read_text():  # a stage that trains
         assert process.poll() is None, log.read_text()
     started = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    assert process.wait() == 128 + signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait() == 128 + number
     assert not psutil.wait_procs(started, timeout=60)[1]
     assert list((tmp_path / "tmp").iterdir()) == []
     said = log.read_text()
-    assert "stopped by SIGTERM\n" in said  # nothing of it is kept, so nothing can go on
+    assert f"stopped by {number.name}" in said
     assert "Traceback" not in said
+    assert project.run("git", "status", "--porcelain") == ""

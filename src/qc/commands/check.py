@@ -11,7 +11,7 @@ import subprocess
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from qc.commands.gate import compare, exit_status, matches, read_metrics, table
+from qc.commands.gate import compare, exit_status, matches, read_metrics, summary, table
 from qc.config.settings import GateConfig
 from qc.errors import QcError
 from qc.files import write_errors
@@ -53,7 +53,9 @@ def run(arguments: Namespace) -> int:
     rules = load_settings().gate.rules
     commit, what = default_base() if revision is None else (find_commit(revision), revision)
     files = FILES[split]
-    here, there = [_text(path) for path in files], [read_at(commit, path) for path in files]
+    # Not read_text, which would change line ends.
+    here = [path.read_bytes().decode(errors="replace") if path.exists() else None for path in files]
+    there = [read_at(commit, path) for path in files]
     if revision is None and here == there and commit == find_commit("HEAD"):
         raise QcError(
             f"the base, {what}, is HEAD, and the {split} scores here are those of HEAD: nothing would be compared; to "
@@ -86,9 +88,10 @@ def run(arguments: Namespace) -> int:
     findings, notes = compare(base_rules, base, new)
     status = exit_status(findings)
     headline = f"metrics gate on {split}: {VERDICTS[status]}; base {commit[:9]} ({what})"
-    print("\n".join([table(findings, markdown=False), *notes, *warnings, headline]), flush=True)
+    print(table(findings, markdown=False), *notes, *warnings, summary(findings), headline, sep="\n", flush=True)
     if arguments.markdown is not None:
-        lines = [f"\n### {headline}", table(findings, markdown=True), *notes, *(f"**{note}**" for note in warnings)]
+        lines = [f"\n### {headline}", summary(findings), table(findings, markdown=True), *notes]
+        lines += [f"**{warning}**" for warning in warnings]
         with write_errors(arguments.markdown):
             arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
             # Appended: a summary keeps what earlier steps wrote; links, pipes and devices stay what they are.
@@ -97,31 +100,21 @@ def run(arguments: Namespace) -> int:
     return status
 
 
-def _text(path: Path) -> str | None:
-    """Read a text file; None where it is missing."""
-    try:
-        return path.read_bytes().decode("utf-8")  # not read_text, which would change line ends
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise QcError(f"{path}: cannot be read: {error}; run `dvc repro` to recreate it") from None
-
-
 def find_commit(revision: str) -> str:
     """Resolve a revision to a commit, 40 hex digits.
 
     Raises:
         QcError: There is no such revision here, or this is no git repository.
     """
-    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    if found is None:
+    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if commit is None:
         if _git("rev-parse", "--git-dir") is None:
             raise QcError(
                 "this is no git repository, so there is no revision to compare with; get the project by `git clone`, "
                 "or make a repository of this copy: git init && git add --all && git commit"
             )
         raise QcError(f"no revision {revision!r}{_shallow() or '; `git log --oneline --all` lists what is here'}")
-    return found.strip()
+    return commit.strip()
 
 
 def default_base() -> tuple[str, str]:
@@ -134,10 +127,10 @@ def default_base() -> tuple[str, str]:
     for main in ("main", "origin/main"):
         if _git("rev-parse", "--verify", "--quiet", f"{main}^{{commit}}") is None:
             continue
-        found = _git("merge-base", main, "HEAD")
-        if found is None:
+        commit = _git("merge-base", main, "HEAD")
+        if commit is None:
             raise QcError(f"no merge base with {main}{_shallow()}; or name one: --base REV")
-        return found.strip(), f"the merge base with {main}"
+        return commit.strip(), f"the merge base with {main}"
     raise QcError(
         f"no branch main is here to compare with{_shallow()}; a clone of one branch gets it by "
         "`git fetch origin main:main`; or name what to compare with: --base REV"
@@ -156,10 +149,7 @@ def _shallow() -> str:
 
 def _git(*arguments: str) -> str | None:
     """Output of a git command; None where it fails."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, env={**os.environ, "LC_ALL": "C"})
-    except FileNotFoundError:
-        raise QcError("git not found; install it (Debian: apt-get install git)") from None
+    done = subprocess.run(["git", *arguments], capture_output=True, env={**os.environ, "LC_ALL": "C"})
     if b"dubious ownership" in done.stderr:
         top = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".git").exists()), Path.cwd())
         raise QcError(

@@ -41,16 +41,10 @@ def run(arguments: Namespace) -> int:
         compared[" ".join(arguments.changes)] = change_settings(settings, model, arguments.changes)
     seeds = range(settings.seed, settings.seed + arguments.seeds)
     scores = cross_validate(model, compared, Folders(), arguments.folds, seeds)
-    rows = [
-        [
-            title,
-            len(score.correct),
-            f"{score.accuracy:.4f}",
-            f"{standard_error(score.accuracy, len(score.correct)):.4f}",
-            f"{score.loss:.4f}",
-        ]
-        for title, score in scores.items()
-    ]
+    rows = []
+    for title, score in scores.items():
+        error = standard_error(score.accuracy, len(score.correct))
+        rows.append([title, len(score.correct), f"{score.accuracy:.4f}", f"{error:.4f}", f"{score.loss:.4f}"])
     print(markdown([f"train_{model}", "questions", "accuracy", "standard error", "loss"], rows))
     if arguments.changes:
         before, after = (score.correct for score in scores.values())

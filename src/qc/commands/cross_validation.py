@@ -1,4 +1,4 @@
-"""Cross-validation of a model on the questions of train and validation.
+"""Cross-validation of models on the questions of train and validation.
 
 Validation alone has few questions. Here each question of train and validation is predicted by a model that was not
 trained on it, so that settings can be compared that validation cannot tell apart. The test split has no part in it.
@@ -8,10 +8,11 @@ Notable:
 - equal questions stay in one fold, classes are spread evenly over the folds (scikit-learn's StratifiedGroupKFold)
 """
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML, YAMLError
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.paths import Folders
+from qc.questions.tables import TRAIN, VALID, QuestionTable
 from qc.schema import NOT_A_VALUE, validate
 from qc.training.data import load_training_data
 from qc.training.trainer import train_model
@@ -29,7 +31,6 @@ from qc.training.trainer import train_model
 WITHOUT_EFFECT = ("select_by", "patience")  # where the last epoch is scored
 
 Fold = tuple[np.ndarray, np.ndarray]  # row numbers to train on, and those to predict
-Run = TypeVar("Run")
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,7 @@ class Score:
 
 
 def change_settings(settings: Settings, model: str, changes: Sequence[str]) -> Settings:
-    """Change values of a model's section, and let it keep its last epoch.
-
-    Args:
-        settings: All of params.yaml.
-        model: The model's name.
-        changes: `KEY=VALUE` each, the value as in YAML.
+    """Change values of a model's section by `KEY=VALUE`, the value as in YAML, and let it keep its last epoch.
 
     Raises:
         QcError: A change is malformed, has no effect, or its result is invalid.
@@ -86,13 +82,9 @@ def change_settings(settings: Settings, model: str, changes: Sequence[str]) -> S
 
 
 def make_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[Fold]:
-    """Deal questions into folds; a class with fewer groups than folds is missing in some of them.
+    """Deal questions into folds by their class numbers (N,) and the numbers (N,) of their groups of equal questions.
 
-    Args:
-        labels: (N,) class numbers.
-        groups: (N,) numbers of the groups of equal questions.
-        folds: Number of folds.
-        seed: Decides which questions are in which fold.
+    A class with fewer groups than folds is missing in some of them. The seed decides which questions are in which fold.
 
     Raises:
         QcError: No class has as many groups of equal questions as there are folds.
@@ -115,59 +107,52 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) ->
     return dealt
 
 
-def predict_held_out(
-    runs: Mapping[Run, tuple[str, Settings]], folders: Folders, folds: Sequence[Fold]
-) -> dict[Run, np.ndarray]:
+def predict_held_out(runs: Sequence[tuple[str, Settings]], folders: Folders, folds: Sequence[Fold]) -> list[np.ndarray]:
     """Predict every question of train and validation by models that were not trained on it.
 
-    Args:
-        runs: Names of models and the settings to train them with; only those of `change_settings` keep the last epoch.
-        folders: Where the data is.
-        folds: From `make_folds`.
-
-    Returns:
-        For each run (N, classes) logits, the questions of train first.
+    Takes names of models and the settings to train them with; only those of `change_settings` keep the last epoch.
+    Returns (N, classes) logits of each run, the questions of train first.
     """
     order = np.argsort(np.concatenate([held_out for _, held_out in folds]))
-    logits = {}
-    with tqdm(total=len(folds) * len(runs), desc="models trained", unit="model", disable=None) as bar:
-        for run, (model, settings) in runs.items():
+    logits = []
+    with tqdm(total=len(folds) * len(runs), unit="model", disable=None) as bar:
+        for model, settings in runs:
+            data = load_training_data(model, settings, folders)
+            questions = data.train.join(data.valid)
             predicted = []
-            for train, held_out in folds:
-                data = load_training_data(model, settings, folders)  # for each fold: training changes the encoder
-                questions = data.train.join(data.valid)
-                data = replace(data, train=questions.take(train), valid=questions.take(held_out))
-                predicted.append(train_model(model, data, settings).valid_logits.double().numpy())
+            for number, (train, held_out) in enumerate(folds, start=1):
+                bar.set_description(f"{model}, fold {number} of {len(folds)}")
+                fold = replace(
+                    data,
+                    train=questions.take(train),
+                    valid=questions.take(held_out),
+                    encoder=copy.deepcopy(data.encoder),  # training changes it
+                )
+                predicted.append(train_model(model, fold, settings).valid_logits.double().numpy())
                 bar.update()
-            logits[run] = np.concatenate(predicted)[order]
+            logits.append(np.concatenate(predicted)[order])
     return logits
+
+
+def read_questions(model: str, settings: Settings, folders: Folders) -> QuestionTable:
+    """Read the questions of train and validation, in this order, as a model reads them."""
+    folder = folders.split / settings.training()[model].tokenizer_name
+    train, valid = (QuestionTable.read(folder / file, "id", "text", "label", "group") for file in (TRAIN, VALID))
+    return train.join(valid)
 
 
 def cross_validate(
     model: str, compared: Mapping[str, Settings], folders: Folders, folds: int, seeds: Sequence[int]
 ) -> dict[str, Score]:
-    """Score settings of a model on the same folds.
-
-    Args:
-        model: The model's name.
-        compared: Settings by title.
-        folders: Where the data is.
-        folds: Number of folds.
-        seeds: Training seeds; the first one also deals the folds.
-    """
-    data = load_training_data(model, next(iter(compared.values())), folders)
-    questions = data.train.join(data.valid)
+    """Score settings of a model, by title, on the same folds; the first of the training seeds also deals the folds."""
+    questions = read_questions(model, next(iter(compared.values())), folders)
     dealt = make_folds(questions.labels, questions.groups, folds, seeds[0])
-    runs = {
-        (title, seed): (model, settings.model_copy(update={"seed": seed}))
-        for title, settings in compared.items()
-        for seed in seeds
-    }
-    logits = predict_held_out(runs, folders, dealt)
+    runs = [(model, changed.model_copy(update={"seed": seed})) for changed in compared.values() for seed in seeds]
+    logits = np.stack(predict_held_out(runs, folders, dealt))
+    by_title = logits.reshape(len(compared), len(seeds), *logits.shape[1:])
     scores = {}
-    for title in compared:
-        every = np.stack([logits[title, seed] for seed in seeds])  # (seeds, N, classes)
-        correct = (every.argmax(axis=2) == questions.labels).mean(axis=0)
-        losses = -log_softmax(every, axis=2)[:, np.arange(len(questions)), questions.labels]
+    for title, of_seeds in zip(compared, by_title, strict=True):  # (seeds, N, classes)
+        correct = (of_seeds.argmax(axis=2) == questions.labels).mean(axis=0)
+        losses = -log_softmax(of_seeds, axis=2)[:, np.arange(len(questions)), questions.labels]
         scores[title] = Score(correct, float(losses.mean()))
     return scores

@@ -136,8 +136,8 @@ def check_bytes() -> Iterator[Problem]:
     """Compare every output, and every object of DVC's cache, with its hash; missing files are left to DVC."""
     with Repo() as repo:
         for output in repo.index.outs:
-            found = output.get_obj() if output.use_cache else None
-            files = [] if found is None else found if found.hash_info.isdir else [((), None, found.hash_info)]
+            stored = output.get_obj() if output.use_cache else None
+            files = [] if stored is None else stored if stored.hash_info.isdir else [((), None, stored.hash_info)]
             for key, _, expected in files:
                 path = Path(output.fs_path, *key)
                 if path.is_file() and file_md5(path) != expected.value:

@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> int:
 
     rows = sorted(collect(arguments.num), key=rank)
     rows = [
-        {key: f"{each:.3f}" if isinstance(each, float) else each or "" for key, each in row.items()} for row in rows
+        {key: f"{cell:.3f}" if isinstance(cell, float) else cell or "" for key, cell in row.items()} for row in rows
     ]
     if arguments.format == "csv":
         table = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
@@ -79,7 +79,7 @@ def collect(commits: int) -> Iterator[dict[str, Any]]:
 
 def _row(name: str, state: ExpState, base: ExpState) -> dict[str, Any]:
     """Make a row: name, accuracies, which may be missing, and the parameters that differ from those of `base`."""
-    before, after = (flatten(_content(each, "params", PARAMS)) for each in (base, state))
+    before, after = (flatten(_content(side, "params", PARAMS)) for side in (base, state))
     scores = {
         f"{model} {split}": _content(state, "metrics", METRICS / file.format(model)).get(key)
         for split, (file, key) in SCORES.items()

@@ -10,19 +10,17 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import f1_score
 from tabulate import tabulate
 
 from qc.config.settings import GateRule
 from qc.errors import QcError, printable
-from qc.evaluation.metrics import mcnemar_p
+from qc.evaluation.metrics import macro_scores, mcnemar_p
 from qc.files import parse_json
 
 HEADER = ["metric", "base", "new", "change", "verdict"]
@@ -31,24 +29,11 @@ REMEDY = "run `dvc repro` to recreate it"
 ROUNDING = 1e-6  # metrics are written with six digits
 DIGITS = 9  # of a change; beyond them it is what binary fractions add to decimal ones
 
+# Exit status by the beginning of a verdict: 1 regression, 2 cannot compare, None not compared; any other holds, 0.
+STATUSES = {"REGRESSION": 1, "cannot compare": 2, "not compared": None}
+
 Keys = tuple[str, ...]  # of a number in a file of scores, such as ("prefix", "f1", "NUM")
 Question = tuple[str, str, int]  # text, label, and how many equal ones stand before it
-
-
-class Outcome(Enum):
-    """Verdict on a metric, and its exit status: 0 holds, 1 regression, 2 cannot compare, None: it was not compared."""
-
-    BETTER = "better", 0
-    SAME = "same", 0
-    WITHIN = "holds: worse, within bounds", 0
-    CHANCE = "holds: worse, may be chance", 0
-    FEW = "holds: worse, too few questions differ to tell it from chance", 0
-    NEW = "not compared: not in the base", None
-    OTHER_QUESTIONS = "not compared: other questions", None
-    WORSE = "REGRESSION", 1
-    VANISHED = "REGRESSION: vanished", 1
-    NOT_A_NUMBER = "REGRESSION: not a number", 1
-    BASE_NOT_A_NUMBER = "cannot compare: base is not a number", 2
 
 
 @dataclass(frozen=True)
@@ -58,8 +43,13 @@ class Finding:
     metric: Keys
     base: float | None
     new: float | None
-    outcome: Outcome
+    verdict: str
     test: tuple[int, int, float] | None = None  # lost, won, and p of the exact McNemar test, where a rule asks for it
+
+    @property
+    def status(self) -> int | None:
+        """Exit status that the verdict asks for."""
+        return STATUSES.get(self.verdict.partition(":")[0], 0)
 
 
 @dataclass(frozen=True)
@@ -69,7 +59,7 @@ class MetricSet:
     metrics: dict[Keys, float]  # NaN for a value that is no number
     predictions: dict[Question, dict[str, str]]  # rows of the file
 
-    def predicted(self, metric: Keys, questions: Sequence[Question]) -> np.ndarray | None:
+    def predicted(self, metric: Keys, questions: Iterable[Question]) -> np.ndarray | None:
         """Classes (N,) that the model of a metric `..., MODEL, SCORE` predicts; None where they are unknown."""
         rows = [self.predictions[question] for question in questions]
         known = len(metric) > 1 and rows and metric[-2] in rows[0]
@@ -86,17 +76,18 @@ def read_metrics(scores: str, predictions: str, names: Sequence[str], side: str)
         metrics = dict(_numbers(parse_json(scores), ()))
     except (ValueError, OverflowError, RecursionError) as error:
         raise QcError(f"{names[0]}: not valid JSON: {error}; {REMEDY}") from None
-    found = MetricSet(metrics, _read_predictions(predictions, names[1]))
+    metric_set = MetricSet(metrics, _read_predictions(predictions, names[1]))
+    labels = _labels(metric_set.predictions)
     for metric, score in metrics.items():
-        predicted = found.predicted(metric, list(found.predictions))
+        predicted = metric_set.predicted(metric, metric_set.predictions)
         if metric[-1] == "accuracy" and predicted is not None:
-            share = float(np.mean(predicted == _labels(found.predictions)))
-            if abs(share - score) > ROUNDING:
+            accuracy = float(np.mean(predicted == labels))
+            if abs(accuracy - score) > ROUNDING:
                 raise QcError(
                     f"the scores {side} have {_shown(metric)} {score:g}, but by the predictions beside them it is "
-                    f"{share:g}: they belong to different runs; run `dvc repro` to recreate both"
+                    f"{accuracy:g}: they belong to different runs; run `dvc repro` to recreate both"
                 )
-    return found
+    return metric_set
 
 
 def _numbers(content: Mapping[str, Any], above: Keys) -> Iterator[tuple[Keys, float]]:
@@ -124,7 +115,7 @@ def _read_predictions(text: str, name: str) -> dict[Question, dict[str, str]]:
     return rows
 
 
-def _labels(questions: Sequence[Question] | Mapping[Question, Any]) -> np.ndarray:
+def _labels(questions: Iterable[Question]) -> np.ndarray:
     return np.array([label for _, label, _ in questions])
 
 
@@ -137,33 +128,33 @@ def matches(metric: Keys, pattern: str) -> bool:
 def compare(rules: Sequence[GateRule], base: MetricSet, new: MetricSet) -> tuple[list[Finding], list[str]]:
     """Compare every metric that a rule matches, in the order of the new metrics.
 
-    Returns:
-        The findings; and sentences that tell a reader which questions were compared, and what the test can tell.
+    Returns the findings, and sentences that tell a reader which questions were compared, and what chance can explain.
     """
     common = [question for question in base.predictions if question in new.predictions]
     removed, added = (len(side.predictions) - len(common) for side in (base, new))
-    few = 2 * len(common) < len(base.predictions)
-    computed = () if few else ("accuracy", "macro_f1")  # all that predicted classes give
+    computed = None  # the scores to compute on the common questions; None: those of the files hold
+    note = f"{len(common)} questions, the same on both sides."
+    if removed or added:
+        few = 2 * len(common) < len(base.predictions)
+        computed = () if few else ("accuracy", "macro_f1")  # all that predicted classes give
+        done = "nothing is compared" if few else "accuracy and macro F1 are computed on these, nothing else is compared"
+        note = (
+            f"{len(common)} questions are on both sides, with the same text and label; {removed} of the base are not "
+            f"here, {added} are new: {done}."
+        )
     findings = []
     for metric in dict.fromkeys((*new.metrics, *base.metrics)):
         if rule := next((rule for rule in rules if matches(metric, rule.metric)), None):
-            findings.append(_compare(metric, rule, base, new, common, computed if removed or added else None))
-
-    if removed or added:
-        done = "nothing is compared" if few else "accuracy and macro F1 are computed on these, nothing else is compared"
-        notes = [
-            f"{len(common)} questions are on both sides, with the same text and label; {removed} of the base are not "
-            f"here, {added} are new: {done}."
-        ]
-    else:
-        notes = [f"{len(common)} questions, the same on both sides."]
-    limits = sorted({rule.p_value for rule in rules if rule.p_value is not None})
+            findings.append(_compare(metric, rule, base, new, common, computed))
+    notes = [note]
     if any(finding.test for finding in findings):
-        least = ", ".join(f"p < {limit:g} takes at least {_needed(limit)}" for limit in limits)
+        limits = sorted({rule.p_value for rule in rules if rule.p_value is not None})
+        least = ", ".join(f"below {limit:.3g} takes at least {_needed(limit)} such questions" for limit in limits)
         notes.append(
-            "Lost and won are the questions that only the base, or only this version, answers correctly; p is the "
-            "probability of counts at least as uneven if both were equally good (exact McNemar test). Of these "
-            f"questions, {least}: with fewer, even a large drop passes."
+            "Lost are the questions that only the base answers correctly, won those that only this version does. p is "
+            "how often luck alone makes lost and won at least so uneven: if both were equally good, each of these "
+            f"questions would be a toss of a coin (exact McNemar test). A p {least}: with fewer, even a large drop "
+            "passes."
         )
     return findings, notes
 
@@ -176,45 +167,42 @@ def _compare(
     common: Sequence[Question],
     computed: Sequence[str] | None,
 ) -> Finding:
-    """Compare a metric; `computed` lists the scores to compute on `common`, None to take those of the files."""
     before, after = base.metrics.get(metric), new.metrics.get(metric)
     if after is None or math.isnan(after):
-        return Finding(metric, before, after, Outcome.VANISHED if after is None else Outcome.NOT_A_NUMBER)
+        return Finding(metric, before, after, f"REGRESSION: {'vanished' if after is None else 'not a number'}")
     if before is None or math.isnan(before):
-        return Finding(metric, before, after, Outcome.NEW if before is None else Outcome.BASE_NOT_A_NUMBER)
+        verdict = "not compared: not in the base" if before is None else "cannot compare: base is not a number"
+        return Finding(metric, before, after, verdict)
 
-    labels, predicted = _labels(common), [side.predicted(metric, common) for side in (base, new)]
-    known = all(found is not None for found in predicted)
+    labels, answers = _labels(common), [side.predicted(metric, common) for side in (base, new)]
+    known = all(predicted is not None for predicted in answers)
     if computed is not None:
         if metric[-1] not in computed or not known:
-            return Finding(metric, before, after, Outcome.OTHER_QUESTIONS)
-        before, after = (_score(metric[-1], found, labels) for found in predicted)
+            return Finding(metric, before, after, "not compared: other questions")
+        before, after = (
+            float(np.mean(predicted == labels)) if metric[-1] == "accuracy" else macro_scores(predicted, labels)[2]
+            for predicted in answers
+        )
     test = None
     if rule.p_value is not None and known:
-        correct, now = (found == labels for found in predicted)
+        correct, now = (predicted == labels for predicted in answers)
         test = int(np.sum(correct & ~now)), int(np.sum(now & ~correct)), mcnemar_p(correct, now)
 
     worse = round(before - after if rule.better == "higher" else after - before, DIGITS)
-    limits = [
-        *([] if rule.absolute is None else [rule.absolute]),
-        *([] if rule.relative is None else [rule.relative * abs(before)]),
-    ]
+    bounds = [] if rule.absolute is None else [rule.absolute]
+    if rule.relative is not None:
+        bounds.append(rule.relative * abs(before))
     if worse <= 0:
-        outcome = Outcome.BETTER if worse < 0 else Outcome.SAME
-    elif worse <= round(min(limits, default=0.0), DIGITS):
-        outcome = Outcome.WITHIN
+        verdict = "better" if worse < 0 else "same"
+    elif worse <= round(min(bounds, default=0.0), DIGITS):
+        verdict = "holds: worse, within bounds"
     elif test is None or test[2] < rule.p_value:
-        outcome = Outcome.WORSE
+        verdict = "REGRESSION"
+    elif test[0] + test[1] < _needed(rule.p_value):
+        verdict = "holds: worse, too few questions differ to tell it from chance"
     else:
-        outcome = Outcome.FEW if test[0] + test[1] < _needed(rule.p_value) else Outcome.CHANCE
-    return Finding(metric, before, after, outcome, test)
-
-
-def _score(name: str, predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Accuracy, or macro F1 over the classes that have questions."""
-    if name == "accuracy":
-        return float(np.mean(predicted == labels))
-    return float(f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0))
+        verdict = "holds: worse, may be chance"
+    return Finding(metric, before, after, verdict, test)
 
 
 def _needed(p_value: float) -> int:
@@ -224,15 +212,22 @@ def _needed(p_value: float) -> int:
 
 def exit_status(findings: Sequence[Finding]) -> int:
     """1 where anything is a regression; else 2 where something cannot be compared, or nothing was; else 0."""
-    statuses = {finding.outcome.value[1] for finding in findings} - {None}
+    statuses = {finding.status for finding in findings} - {None}
     return 1 if 1 in statuses else max(statuses, default=2)
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Say in one sentence which metrics are worse than the rules allow."""
+    worse = [f"`{_shown(finding.metric)}`" for finding in findings if finding.status == 1]
+    compared = sum(finding.status is not None for finding in findings)
+    return f"Of {compared} compared metrics, worse than the rules allow: {', '.join(worse) or 'none'}."
 
 
 def table(findings: Sequence[Finding], markdown: bool) -> str:
     """Lay out the findings as aligned text, or as a Markdown table with what does not hold in bold."""
     rows = []
     for finding in findings:
-        base, new, (verdict, status) = finding.base, finding.new, finding.outcome.value
+        base, new, verdict = finding.base, finding.new, finding.verdict
         change = "" if base is None or new is None or math.isnan(new - base) else f"{new - base:+.4f}"
         if finding.test:
             lost, won, p_value = finding.test
@@ -240,7 +235,7 @@ def table(findings: Sequence[Finding], markdown: bool) -> str:
         metric = _shown(finding.metric)
         if markdown:
             metric = f"`{metric}`".replace("|", r"\|")
-            verdict = f"**{verdict}**" if status else verdict
+            verdict = f"**{verdict}**" if finding.status else verdict
         numbers = ["missing" if number is None else f"{number:.4f}" for number in (base, new)]
         rows.append([metric, *numbers, change, verdict])
     layout = "github" if markdown else "plain"

@@ -21,13 +21,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from qc.commands.cross_validation import change_settings, make_folds, predict_held_out
+from qc.commands.cross_validation import Fold, change_settings, make_folds, predict_held_out, read_questions
 from qc.errors import QcError, printable
 from qc.evaluation.baselines import tfidf
 from qc.files import file_sha256, truncate_text, write_csv, write_json
 from qc.models.registry import MODELS
 from qc.paths import SPLIT, SUSPECTS, SUSPECTS_SUMMARY, Folders
-from qc.questions.tables import TRAIN, VALID, QuestionTable
+from qc.questions.tables import TRAIN, VALID
 from qc.stage import load_settings
 
 FOLDS = 5
@@ -47,16 +47,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Judge the labels and write the two files; the exit status."""
     settings = load_settings()
-    folder = SPLIT / settings.training()[arguments.models[0]].tokenizer_name
-    paths = [folder / file for file in (TRAIN, VALID)]
-    train, valid = (QuestionTable.read(path, "id", "text", "label", "group") for path in paths)
-    questions, classes = train.join(valid).columns.to_pydict(), train.class_names.classes
-    labels = np.array(questions["label"])
-    folds = make_folds(labels, np.array(questions["group"]), arguments.folds, settings.seed)
-    runs = {model: (model, change_settings(settings, model, [])) for model in arguments.models}
-    predicted = {model: softmax(logits, axis=1) for model, logits in predict_held_out(runs, Folders(), folds).items()}
-    linear = make_pipeline(tfidf(), LogisticRegression(C=INVERSE_PENALTY, max_iter=1000))
-    predicted[LINEAR] = cross_val_predict(linear, questions["text"], labels, cv=folds, method="predict_proba")
+    models = list(dict.fromkeys(arguments.models))
+    table = read_questions(models[0], settings, Folders())
+    questions, classes, labels = table.columns.to_pydict(), table.class_names.classes, table.labels
+    folds = make_folds(labels, table.groups, arguments.folds, settings.seed)
+    logits = predict_held_out([(model, change_settings(settings, model, [])) for model in models], Folders(), folds)
+    predicted = {model: softmax(array, axis=1) for model, array in zip(models, logits, strict=True)}
+    predicted[LINEAR] = predict_linear(table.texts, labels, folds)
 
     rows = [
         (questions["id"][row], truncate_text(questions["text"][row]), classes[labels[row]], classes[suggested], *others)
@@ -64,11 +61,12 @@ def run(arguments: Namespace) -> int:
     ]
     confusions = Counter((label, suggested) for _, _, label, suggested, *_ in rows)
     duplicates = conflicting(questions, classes)
+    folder = SPLIT / settings.training()[models[0]].tokenizer_name
     write_csv(SUSPECTS, COLUMNS, rows, inert=True)
     write_json(
         SUSPECTS_SUMMARY,
         {
-            "split": {f"{folder.name}/{path.stem}": file_sha256(path) for path in paths},
+            "split": {f"{folder.name}/{path.stem}": file_sha256(path) for path in (folder / TRAIN, folder / VALID)},
             "questions": len(labels),
             "models": list(predicted),
             "folds": arguments.folds,
@@ -89,15 +87,16 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
+def predict_linear(texts: Sequence[str], labels: np.ndarray, folds: Sequence[Fold]) -> np.ndarray:
+    """Predict every question by a linear model that was not trained on it: probabilities (N, classes)."""
+    linear = make_pipeline(tfidf(), LogisticRegression(C=INVERSE_PENALTY, max_iter=1000))
+    return cross_val_predict(linear, texts, labels, cv=folds, method="predict_proba")
+
+
 def find_suspects(labels: np.ndarray, predicted: Mapping[str, np.ndarray]) -> list[tuple[int, int, float, str]]:
-    """Find labels that the models' mean probabilities contradict, the most suspicious first.
+    """Find labels (N,) that the models' mean probabilities (N, classes) contradict, the most suspicious first.
 
-    Args:
-        labels: (N,) class numbers.
-        predicted: For each model (N, classes) probabilities of questions that it was not trained on.
-
-    Returns:
-        Row number, suggested class number, its probability, and the names of the models that suggest it too.
+    Returns row number, suggested class number, its probability, and the names of the models that suggest it too.
 
     Raises:
         QcError: The models are correct less often than the largest class would be.
@@ -110,17 +109,18 @@ def find_suspects(labels: np.ndarray, predicted: Mapping[str, np.ndarray]) -> li
             f"the models cannot judge these labels: on questions that they have not seen, their accuracy is "
             f"{accuracy:.3f}, that of the largest class {largest:.3f}; more, and more different, questions are needed"
         )
-    found = find_label_issues(
+    ranked = find_label_issues(
         labels, mean, filter_by="low_self_confidence", return_indices_ranked_by="self_confidence", n_jobs=1
     )
+    answers = {name: probabilities.argmax(axis=1) for name, probabilities in predicted.items()}
     return [
         (
             int(row),
             int(suggested[row]),
             float(mean[row, suggested[row]]),
-            " ".join(name for name, each in predicted.items() if each[row].argmax() == suggested[row]),
+            " ".join(name for name, answer in answers.items() if answer[row] == suggested[row]),
         )
-        for row in found
+        for row in ranked
         if suggested[row] != labels[row]
     ]
 

@@ -27,9 +27,9 @@ def run(arguments: Namespace) -> int:
     if arguments.list == bool(name) or (arguments.list and arguments.dry_run):
         raise QcError("expected either the name of a preset, or --list alone")
     if arguments.list:
-        for each in list_presets(PRESETS):
-            preset = read_preset(PRESETS, each)
-            print(f"{each:<14} {preset['purpose']}\n{'':<14} time: {preset['takes']}")
+        for listed in list_presets(PRESETS):
+            preset = read_preset(PRESETS, listed)
+            print(f"{listed:<14} {preset['purpose']}\n{'':<14} time: {preset['takes']}")
         return 0
     load_settings()
     before, path = PARAMS.read_text(encoding="utf-8"), PRESETS / f"{name}.yaml"

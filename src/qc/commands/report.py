@@ -22,7 +22,7 @@ from qc.commands.report_figures import Point, line_chart
 from qc.commands.tables import seed_values
 from qc.errors import QcError, printable
 from qc.evaluation.metrics import ECE_BINS
-from qc.evaluation.tables import NOT_CALIBRATED, temperature_text, title
+from qc.evaluation.tables import temperature_text, title
 from qc.files import new_file, read_csv, read_json, truncate_text, unescape_formula
 from qc.models.registry import MODELS
 from qc.paths import METRICS, PAGE, PARAMS, PLOTS, REPORTS, SEEDS, SUSPECTS, SUSPECTS_SUMMARY
@@ -63,39 +63,32 @@ def run(arguments: Namespace) -> int:
 def render_page() -> str:
     """Render the files of the last run as HTML; the template escapes everything that comes from data."""
     scores, data = read_json(REPORTS / "test.json"), read_json(REPORTS / "data.json")
-    trainings = {name: read_json(REPORTS / f"train_{name}.json") for name in MODELS}
     predictions = read_csv(METRICS / "predictions.csv")
     if len(predictions) != scores["n_test"]:
         raise QcError(
             f"{METRICS / 'predictions.csv'}: {len(predictions)} rows, but {REPORTS / 'test.json'} is of "
             f"{scores['n_test']} questions; run `dvc repro` to recreate them"
         )
-    counts = {name: Counter((row["label"], row[name]) for row in predictions) for name in MODELS}
     coverage, reliability, mistakes = (
         _by_model(_unescaped(read_csv(PLOTS / f"{name}.csv"))) for name in ("coverage", "reliability", "mistakes")
     )
     curves = {name: read_csv(PLOTS / f"train_{name}.csv") for name in MODELS}
-    labels, seeds = read_labels(data), read_seeds(load_settings().seed, scores)
     classes = list(scores[next(iter(MODELS))]["f1"])
     tested = data["classes"]["test"]
     most = sorted(classes, key=lambda name: -tested.get(name, 0))[:MOST_DRAWN]
-    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return page.render(
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.filters["decimals"] = "{:.3f}".format
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         scores=scores,
         data=data,
         models=list(MODELS),
-        precisions=" and ".join(sorted({training["precision"] for training in trainings.values()})),
-        results=[
-            *(_result(name, scores[name], trainings[name]) for name in MODELS),
-            *([title(name), "", "", *_accuracy(score), *[""] * 4] for name, score in scores["baselines"].items()),
-        ],
+        trainings={name: read_json(REPORTS / f"train_{name}.json") for name in MODELS},
+        title=title,
+        temperature_text=temperature_text,
         bins=ECE_BINS,
-        seeds=[
-            [name, *(f"{number:.3f}" for number in (mean(values), stdev(values), min(values), max(values)))]
-            for name, values in seeds.items()
-        ],
-        seed_count=max(map(len, seeds.values()), default=0),
-        comparisons=[_comparison(pair, test) for pair, test in scores["comparisons"].items()],
+        seeds=read_seeds(load_settings().seed, scores),
+        mean=mean,
+        stdev=stdev,
         learning=[
             line_chart(
                 f"{label} by epoch",
@@ -112,7 +105,7 @@ def render_page() -> str:
             name: name if len(name) <= LONGEST_DRAWN else f"{name[: LONGEST_DRAWN - 6]}… ({number})"
             for number, name in enumerate(classes, start=1)
         },
-        counts=counts,
+        counts={name: Counter((row["label"], row[name]) for row in predictions) for name in MODELS},
         reliability=line_chart(
             "reliability diagram",
             "mean confidence of a bin (larger: more questions)",
@@ -120,9 +113,6 @@ def render_page() -> str:
             {name: _points(rows, "confidence", "accuracy", "questions") for name, rows in reliability.items()},
             unit_square=True,
         ),
-        calibration=[_calibration(name, scores[name]) for name in MODELS],
-        uncalibrated=[name for name in MODELS if scores[name]["calibrated"]["temperature"] is None],
-        not_calibrated=NOT_CALIBRATED,
         coverage=line_chart(
             "accuracy by coverage",
             "coverage: share of the questions that are answered",
@@ -130,20 +120,10 @@ def render_page() -> str:
             {name: _points(rows, "coverage", "accuracy") for name, rows in coverage.items()},
         ),
         shares=[f"{share:.0%}" for share in SHARES],
-        thresholds=[[name, *(_threshold(rows, share) for share in SHARES)] for name, rows in coverage.items()],
-        mistakes={
-            name: [[row["text"], row["label"], row["predicted"], f"{float(row['probability']):.3f}"] for row in rows]
-            for name, rows in mistakes.items()
-        },
-        audit=[[name.replace("_", " "), f"{share:.3f}"] for name, share in data["leak_audit"].items()],
-        sizes=[
-            [label, *(data["classes"][split].get(label, 0) for split in ("train", "valid", "test"))]
-            for label in classes
-        ],
-        twins=[" and ".join(pair) for pair in case_twins(classes)],
-        labels=labels,
-        lengths=[[split, *lengths.values()] for split, lengths in data["length"].items()],
-        percentiles=list(data["length"]["train"]),
+        thresholds={name: [_threshold(rows, share) for share in SHARES] for name, rows in coverage.items()},
+        mistakes=mistakes,
+        twins=case_twins(classes),
+        labels=read_labels(data),
         params=PARAMS.read_text(encoding="utf-8"),
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
     )
@@ -181,15 +161,7 @@ def read_labels(data: Mapping[str, Any]) -> Json | None:
             f"{SUSPECTS}: cannot be read: {printable(repr(error))}; run `qc labels` to recreate it, or remove "
             f"{SUSPECTS_SUMMARY} for a report without it"
         ) from None
-    return {
-        **summary,
-        "most_suspicious": suspicious,
-        "confusions": [list(confusion.values()) for confusion in summary["confusions"][:MOST_DRAWN]],
-        "conflicting_duplicates": [
-            [question["text"], ", ".join(f"{name} {count}" for name, count in question["labels"].items())]
-            for question in summary["conflicting_duplicates"]
-        ],
-    }
+    return summary | {"most_suspicious": suspicious, "confusions": summary["confusions"][:MOST_DRAWN]}
 
 
 def _unescaped(rows: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
@@ -207,31 +179,6 @@ def _by_model(rows: Rows) -> dict[str, list[Mapping[str, str]]]:
 def _points(rows: Rows, x: str, y: str, size: str | None = None) -> list[Point]:
     """Take the points of a line from columns of a table; the radius of a dot grows with the root of its size."""
     return [(float(row[x]), float(row[y]), 1 + float(row[size]) ** 0.5 if size else 2.0) for row in rows]
-
-
-def _result(name: str, scores: Json, training: Json) -> list[str]:
-    return [
-        f"{name}: {title(name)}",
-        f"{training['parameters']['trainable']:,}",
-        f"{training['valid']['accuracy']:.3f}",
-        *_accuracy(scores),
-        *(f"{scores[key]:.3f}" for key in ("macro_f1", "loss", "ece", "brier")),
-    ]
-
-
-def _accuracy(scores: Mapping[str, float]) -> list[str]:
-    return [f"{scores['accuracy']:.3f}", f"{scores['accuracy_low']:.3f} to {scores['accuracy_high']:.3f}"]
-
-
-def _comparison(pair: str, test: Mapping[str, float]) -> list[Any]:
-    first, second = pair.split("_vs_")
-    return [f"{first} and {second}", test[f"{first}_alone"], test[f"{second}_alone"], f"{test['mcnemar_p']:.3g}"]
-
-
-def _calibration(name: str, before: Json) -> list[str]:
-    after = before["calibrated"]
-    pairs = [f"{side[key]:.3f}" for key in ("loss", "ece", "brier") for side in (before, after)]
-    return [name, temperature_text(after["temperature"]), *pairs]
 
 
 def _threshold(rows: Rows, share: float) -> str:

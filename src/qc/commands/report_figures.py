@@ -16,15 +16,10 @@ def line_chart(
     unit_square: bool = False,
     least_step: float = 0.0,
 ) -> dict[str, Any]:
-    """Place the points of a line for each model, and the marks of both axes, in the picture.
+    """Place the points of each model's line, in the order of x, and the marks of both axes in the picture.
 
-    Args:
-        title: What the chart is called where it is not seen.
-        x_label: Label of the horizontal axis.
-        y_label: Label of the vertical axis.
-        lines: Points by model, in the order of x.
-        unit_square: Both axes go from 0 to 1, with the diagonal; otherwise they are as long as the points need.
-        least_step: The least distance of two marks of the horizontal axis.
+    With `unit_square` both axes go from 0 to 1, with the diagonal; otherwise they are as long as the points need.
+    `least_step` is the least distance of two marks of the horizontal axis.
     """
     points = [point for line in lines.values() for point in line]
     x_range, y_range = ((0.0, 1.0) if unit_square else _range([point[axis] for point in points]) for axis in (0, 1))

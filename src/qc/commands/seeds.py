@@ -13,6 +13,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from dvc.api import metrics_show
+from tqdm import tqdm
 
 from qc.commands.tables import seed_table
 from qc.errors import QcError
@@ -34,7 +35,8 @@ def run(arguments: Namespace) -> int:
     given = arguments.seeds or DEFAULT
     if len(set(given)) < 2 or not all(re.fullmatch(r"0|[1-9]\d{0,8}", seed) for seed in given):
         raise QcError(f"seeds: invalid value {' '.join(given)}; expected two or more different numbers from 0")
-    seeds = {seed: run_seed(seed) for seed in dict.fromkeys(given)}
+    bar = tqdm(dict.fromkeys(given), desc="seeds", unit="seed", disable=None)
+    seeds = {seed: run_seed(seed) for seed in bar}
     write_json(SEEDS, seeds)
     print(seed_table(seeds))
     return 0

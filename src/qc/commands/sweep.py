@@ -12,18 +12,17 @@ continues; other data, code or parameters begin another one.
 """
 
 import hashlib
+import itertools
 import json
-import sqlite3
+import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from tabulate import tabulate
 
@@ -70,15 +69,6 @@ SPACES: dict[str, dict[str, Sequence[Any]]] = {  # lists of values; ranges of le
 }
 
 
-@dataclass(frozen=True)
-class Trial:
-    """Values by key, and the validation accuracy and loss of each seed; fewer seeds where it was pruned."""
-
-    params: Mapping[str, Any]
-    accuracies: Sequence[float]
-    losses: Sequence[float]
-
-
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(SPACES)}; default: all")
@@ -93,17 +83,26 @@ def run(arguments: Namespace) -> int:
     for option in ("trials", "seeds"):
         if getattr(arguments, option) < 1:
             raise QcError(f"--{option}: invalid value {getattr(arguments, option)}; expected 1 or more")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings, names, questions = load_settings(), {}, 0
     for model in SPACES:  # all, before any training: the key names the code that is loaded by then
         data = load_training_data(model, settings, Folders())
         key = json.dumps([SPACES[model], run_key(model, data, settings, pick_device(settings.device))], sort_keys=True)
         names[model] = f"{model}, {arguments.seeds} seeds, {hashlib.sha256(key.encode()).hexdigest()}"
         questions = len(data.valid)
+    STORAGE.parent.mkdir(exist_ok=True)
     for model in arguments.models or SPACES:
         try:
-            trials = search(open_study(names[model]), model, settings, arguments.trials, arguments.seeds)
-        except (sqlite3.Error, SQLAlchemyError, StorageInternalError) as error:
+            study = optuna.create_study(
+                storage=f"sqlite:///{STORAGE}",
+                study_name=names[model],
+                direction="maximize",
+                load_if_exists=True,
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED),
+            )
+            search(study, model, settings, arguments.trials, arguments.seeds)
+            trials = study.get_trials(states=DONE)
+        except (SQLAlchemyError, StorageInternalError) as error:
             cause = error.__cause__ or error
             raise QcError(
                 f"{STORAGE}: {getattr(cause, 'orig', cause)}; make room if the disk is full; if the file is damaged, "
@@ -113,42 +112,25 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def open_study(name: str) -> optuna.Study:
-    """Open or create a study; its file keeps whole transactions alone, whatever is killed when.
+def search(study: optuna.Study, model: str, settings: Settings, trials: int, seeds: int) -> None:
+    """Bring the trials of a model to a number, the first with the values of params.yaml.
+
+    A trial keeps as attributes its values (`params`), and `accuracies` and `losses` of its seeds.
 
     Raises:
-        sqlite3.Error: The file is damaged, or cannot be written.
-    """
-    STORAGE.parent.mkdir(exist_ok=True)
-    with closing(sqlite3.connect(STORAGE)) as database:
-        if database.execute("PRAGMA quick_check").fetchone() != ("ok",):
-            raise sqlite3.DatabaseError("database disk image is malformed")
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED)
-    return optuna.create_study(
-        study_name=name, storage=f"sqlite:///{STORAGE}", direction="maximize", load_if_exists=True, pruner=pruner
-    )
-
-
-def search(study: optuna.Study, model: str, settings: Settings, trials: int, seeds: int) -> list[Trial]:
-    """Bring the trials of a model to a number; return all of them, the first with the values of params.yaml.
-
-    Raises:
-        QcError: The model cannot be trained with these values.
+        QcError: The model cannot be trained with the values of params.yaml.
     """
     config, content = settings.training()[model], settings.model_dump(mode="json")
     defaults = {key: getattr(config, key) for key in SPACES[model]}
     if defaults.get("head_learning_rate", 0) is None:  # null in params.yaml: that of the rest
         defaults["head_learning_rate"] = config.learning_rate
-    # A seed that depends on the trials so far: the same seed would propose the same values again.
-    study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
     done = len(study.get_trials(states=DONE))
-    for number in range(done, trials):
-        if number == 0:
-            study.enqueue_trial(defaults)
-        trial = study.ask()
+    numbers = itertools.count(done + 1)
+
+    def train(trial: optuna.Trial) -> float:
         params = {key: propose(trial, key, options, defaults[key]) for key, options in SPACES[model].items()}
-        accuracies: list[float] = []
-        losses: list[float] = []
+        trial.set_user_attr("params", params)
+        accuracies, losses = [], []
         try:
             changed = validate(
                 Settings, {**content, f"train_{model}": content[f"train_{model}"] | params}, "params.yaml"
@@ -159,22 +141,30 @@ def search(study: optuna.Study, model: str, settings: Settings, trials: int, see
                 accuracies.append(scores["accuracy"])
                 losses.append(scores["loss"])
                 trial.report(mean(accuracies), len(accuracies))
-                if trial.should_prune():
-                    break
+                if len(accuracies) < seeds and trial.should_prune():
+                    raise optuna.TrialPruned
         except QcError as error:
-            if number == 0:
+            if not study.get_trials(states=DONE):
                 raise
-            study.tell(trial, state=TrialState.FAIL)
-            print(f"{model}, trial {number + 1} of {trials} failed: {error}: {params}", flush=True)
-            continue
-        for key, value in {"params": params, "accuracies": accuracies, "losses": losses}.items():
-            trial.set_user_attr(key, value)
-        whole = len(accuracies) == seeds
-        study.tell(trial, mean(accuracies) if whole else None, TrialState.COMPLETE if whole else TrialState.PRUNED)
-        each = " ".join(f"{accuracy:.3f}" for accuracy in accuracies)
-        print(f"{model}, trial {number + 1} of {trials}: accuracy {each}: {params}", flush=True)
-    found = study.get_trials(states=DONE)
-    return [Trial(*(trial.user_attrs[key] for key in ("params", "accuracies", "losses"))) for trial in found]
+            trial.set_user_attr("error", str(error))
+            raise optuna.TrialPruned from None
+        finally:
+            trial.set_user_attr("accuracies", accuracies)
+            trial.set_user_attr("losses", losses)
+        return mean(accuracies)
+
+    def show(study: optuna.Study, trial: FrozenTrial) -> None:
+        kept = trial.user_attrs
+        accuracies = " ".join(f"{accuracy:.3f}" for accuracy in kept["accuracies"])
+        outcome = f" failed: {kept['error']}" if "error" in kept else f": accuracy {accuracies}"
+        print(f"{model}, trial {next(numbers)} of {trials}{outcome}: {kept['params']}", flush=True)
+
+    # A seed that depends on the trials so far: the same seed would propose the same values again.
+    study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
+    if done == 0:
+        study.enqueue_trial(defaults)
+    if done < trials:
+        study.optimize(train, trials - done, callbacks=[show], show_progress_bar=sys.stderr.isatty())
 
 
 def propose(trial: optuna.Trial, name: str, options: Sequence[Any], default: Any) -> Any:
@@ -185,38 +175,38 @@ def propose(trial: optuna.Trial, name: str, options: Sequence[Any], default: Any
     return default if value == default else float(f"{value:.2g}")
 
 
-def rank(trials: Sequence[Trial]) -> list[Trial]:
+def rank(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Sort the trials that were not pruned by mean validation accuracy, ties by mean validation loss."""
-    whole = [trial for trial in trials if len(trial.accuracies) == len(trials[0].accuracies)]
-    return sorted(whole, key=lambda trial: (-mean(trial.accuracies), mean(trial.losses)))
+    whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return sorted(whole, key=lambda trial: (-trial.value, mean(trial.user_attrs["losses"])))
 
 
-def choose(trials: Sequence[Trial], questions: int) -> Trial:
+def choose(trials: Sequence[FrozenTrial], questions: int) -> FrozenTrial:
     """Choose by the one-standard-error rule (Breiman et al., CART, 1984, section 3.4.3).
 
     The first, with the values of params.yaml, stays while it is within one standard error of the best; otherwise the
     best is chosen. The error is that of a share of so many questions, which more seeds do not make smaller.
     """
     best = rank(trials)[0]
-    least = mean(best.accuracies) - standard_error(mean(best.accuracies), questions)
-    return trials[0] if mean(trials[0].accuracies) >= least else best
+    return trials[0] if trials[0].value >= best.value - standard_error(best.value, questions) else best
 
 
-def report(model: str, trials: Sequence[Trial], questions: int) -> str:
+def report(model: str, trials: Sequence[FrozenTrial], questions: int) -> str:
     """Make the table of the best trials, and say how to run the chosen one."""
     ranked, chosen, first = rank(trials), choose(trials, questions), trials[0]
     rows = [
         {
             "": f"{place}.{' params.yaml' if trial is first else ''}",
-            **trial.params,
-            "accuracy": f"{mean(trial.accuracies):.3f}",
-            "of each seed": " ".join(f"{accuracy:.3f}" for accuracy in trial.accuracies),
-            "loss": f"{mean(trial.losses):.3f}",
+            **trial.user_attrs["params"],
+            "accuracy": f"{trial.value:.3f}",
+            "of each seed": " ".join(f"{accuracy:.3f}" for accuracy in trial.user_attrs["accuracies"]),
+            "loss": f"{mean(trial.user_attrs['losses']):.3f}",
         }
         for place, trial in enumerate(ranked, start=1)
         if place <= SHOWN or trial is first
     ]
-    changes = [f"-S train_{model}.{key}={value}" for key, value in chosen.params.items() if value != first.params[key]]
+    values, before = chosen.user_attrs["params"], first.user_attrs["params"]
+    changes = [f"-S train_{model}.{key}={value}" for key, value in values.items() if value != before[key]]
     return (
         f"{title(model)}: {len(trials)} trials, {len(trials) - len(ranked)} of them pruned\n"
         f"{tabulate(rows, headers='keys', disable_numparse=True)}\n"

@@ -14,18 +14,12 @@ def result_table(scores: Mapping[str, Any], trainings: Mapping[str, Mapping[str,
     """Format the accuracies in reports/test.json and reports/train_NAME.json."""
     count = scores["n_test"]
     header = ["", "trained parameters", "validation accuracy", f"test accuracy (95 % interval), {count} questions"]
-    rows = [
-        [
-            title(name),
-            f"{training['parameters']['trainable']:,}",
-            f"{training['valid']['accuracy']:.3f}",
-            _accuracy_cell(scores[name]),
-        ]
-        for name, training in trainings.items()
-    ]
-    return markdown(
-        header, rows + [[title(name), "", "", _accuracy_cell(scores["baselines"][name])] for name in BASELINES]
-    )
+    rows = []
+    for name, training in trainings.items():
+        numbers = f"{training['parameters']['trainable']:,}", f"{training['valid']['accuracy']:.3f}"
+        rows.append([title(name), *numbers, _accuracy_cell(scores[name])])
+    rows += [[title(name), "", "", _accuracy_cell(scores["baselines"][name])] for name in BASELINES]
+    return markdown(header, rows)
 
 
 def score_table(scores: Mapping[str, Any], models: Sequence[str]) -> str:
@@ -56,16 +50,9 @@ def seed_table(seeds: Mapping[str, Any]) -> str:
     header = [f"over seeds {', '.join(seeds)}", "validation accuracy", "test accuracy", "standard deviation", "range"]
     rows = []
     for model in next(iter(seeds.values())):
-        accuracies = seed_values(seeds, model, "accuracy")
-        rows.append(
-            [
-                title(model),
-                f"{mean(seed_values(seeds, model, 'valid_accuracy')):.3f}",
-                f"**{mean(accuracies):.3f}**",
-                f"{stdev(accuracies):.3f}",
-                f"{min(accuracies):.3f} to {max(accuracies):.3f}",
-            ]
-        )
+        valid, test = (seed_values(seeds, model, score) for score in ("valid_accuracy", "accuracy"))
+        spread = f"{stdev(test):.3f}", f"{min(test):.3f} to {max(test):.3f}"
+        rows.append([title(model), f"{mean(valid):.3f}", f"**{mean(test):.3f}**", *spread])
     return markdown(header, rows)
 
 
@@ -80,9 +67,9 @@ def replace_block(text: str, begin: str, end: str, block: str) -> str:
     Raises:
         QcError: A mark is missing.
     """
-    before, found_begin, rest = text.partition(begin)
-    _, found_end, after = rest.partition(end)
-    if not (found_begin and found_end):
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    if begin not in text or end not in rest:
         raise QcError(f"the marks {begin} and {end} are missing; `git log -p` shows where they were")
     return f"{before}{begin}\n\n{block}\n\n{end}{after}"
 

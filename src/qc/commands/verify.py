@@ -3,7 +3,7 @@
     qc verify                two runs; every output, and dvc.lock, are compared, and dvc.lock with that of the commit
     qc verify --portable     a run with `precision: portable`, compared with docs/portable.sha256: does this machine
                              compute what the one of the record did? A run takes about 5 minutes
-    qc verify --portable --record    write that file
+    qc verify --record       a portable run, written into that file
 
 A run fetches, tokenizes, splits, trains and evaluates in a fresh clone with a cache of its own.
 """
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from tqdm import tqdm
 
 from qc.commands.seeds import run_dvc
 from qc.config.presets import apply_preset
@@ -31,36 +32,34 @@ HEADING = "# SHA-256 of what `qc verify --portable` computes; written by `qc ver
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("--portable", action="store_true", help="compare a portable run with the record")
-    parser.add_argument("--record", action="store_true", help="with --portable: write the record")
+    parser.add_argument("--record", action="store_true", help="write the record of a portable run")
 
 
 def run(arguments: Namespace) -> int:
     """Run, compare and print the table; the exit status."""
-    portable, record = arguments.portable, arguments.record
-    if record and not portable:
-        raise QcError("--record: expected beside --portable")
+    record, portable = arguments.record, arguments.portable or arguments.record
     expected = read_record() if portable and not record else {}
     if subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True).returncode:
         raise QcError("the last commit is what is verified, and git finds none here; `qc doctor` says more")
     if subprocess.run(["git", "status", "--porcelain"], stdout=subprocess.PIPE, check=True).stdout:
         print("note: the last commit is verified, without the changes since", flush=True)
-    with tempfile.TemporaryDirectory() as name:
-        found = run_from_nothing(Path(name, "run1"), portable)
-        if not portable:
-            expected = run_from_nothing(Path(name, "run2"), portable)
-    if portable:
-        found = {path: digest for path, digest in found.items() if path.startswith(COMPUTED)}
-    if record:
-        lines = [HEADING, *(f"{digest}  {path}" for path, digest in found.items())]
-        with new_file(PORTABLE_RECORD) as temporary:
-            temporary.write_text("\n".join([*lines, ""]), encoding="utf-8")
-        print(f"{PORTABLE_RECORD}: written, {len(found)} outputs")
-        return 0
-    compare_outputs(expected, found, f"a run here and {PORTABLE_RECORD}" if portable else "two runs of the same commit")
+    names = ["run1"] if portable else ["run1", "run2"]
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [run_from_nothing(Path(folder, name), portable) for name in tqdm(names, unit="run", disable=None)]
     if not portable:
+        compare_outputs(*runs, "two runs of the same commit")
         committed = subprocess.run(["git", "show", f"HEAD:{LOCK}"], capture_output=True).stdout
-        agrees = hashlib.sha256(committed).hexdigest() == found[str(LOCK)]
+        agrees = hashlib.sha256(committed).hexdigest() == runs[0][str(LOCK)]
         print(f"{LOCK} of the commit {'agrees' if agrees else 'differs'}")
+        return 0
+    outputs = {path: digest for path, digest in runs[0].items() if path.startswith(COMPUTED)}
+    if not record:
+        compare_outputs(expected, outputs, f"a run here and {PORTABLE_RECORD}")
+        return 0
+    with new_file(PORTABLE_RECORD) as temporary:
+        lines = [HEADING, *(f"{digest}  {path}" for path, digest in outputs.items())]
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    print(f"{PORTABLE_RECORD}: written, {len(outputs)} outputs")
     return 0
 
 
@@ -95,22 +94,20 @@ def run_from_nothing(root: Path, portable: bool) -> dict[str, str]:
     return {str(file.relative_to(root)): file_sha256(file) for file in [*files, root / LOCK] if file.is_file()}
 
 
-def compare_outputs(expected: Mapping[str, str], found: Mapping[str, str], what: str) -> None:
+def compare_outputs(expected: Mapping[str, str], outputs: Mapping[str, str], what: str) -> None:
     """Print a line for each output.
 
     Raises:
         QcError: Some differ, or are missing on one side.
     """
-    names = sorted(expected.keys() | found.keys())
+    names = sorted(expected.keys() | outputs.keys())
     different = 0
     for name in names:
-        pair = [outputs.get(name) for outputs in (expected, found)]
-        if pair[0] == pair[1]:
-            verdict, shown = "same", pair[0]
-        else:
-            verdict, shown = "DIFFERENT", " / ".join(digest[:12] if digest else "missing" for digest in pair)
-            different += 1
-        print(f"{name:<{max(map(len, names))}}  {verdict:<9}  {shown}")
+        pair = [side.get(name, "missing") for side in (expected, outputs)]
+        same = pair[0] == pair[1]
+        different += not same
+        shown = pair[0] if same else " / ".join(digest[:12] for digest in pair)
+        print(f"{name:<{max(map(len, names))}}  {'same' if same else 'DIFFERENT':<9}  {shown}")
     if different:
         raise QcError(f"{different} of {len(names)} outputs differ between {what}")
     print(f"{len(names)} outputs, the same bytes in {what}")

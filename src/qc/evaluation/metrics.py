@@ -1,6 +1,7 @@
 """Metrics of predictions, their intervals, a paired test and the calibration error.
 
-Standard scores come from scikit-learn and SciPy; the calibration error is written here.
+Arrays: `probabilities` (N, classes) with rows that sum to 1, `labels` and `predicted` (N,). Standard scores come from
+scikit-learn and SciPy; the calibration error is written here.
 """
 
 from collections.abc import Sequence
@@ -16,31 +17,28 @@ ECE_BINS = 15
 def mcnemar_p(first_correct: np.ndarray, second_correct: np.ndarray) -> float:
     """Test whether two models err equally often: two-sided exact McNemar test (McNemar, Psychometrika 1947).
 
-    Args:
-        first_correct: (N,) bool, where the first model is correct.
-        second_correct: (N,) bool, where the second model is correct on the same questions.
-
-    Returns:
-        The p-value; 1 where the two are correct on the same questions.
+    Takes for each question whether a model is correct, (N,) bool. Returns p; 1 where both are correct on the same ones.
     """
     only_first = int(np.sum(first_correct & ~second_correct))
     discordant = int(np.sum(first_correct != second_correct))
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
+def macro_scores(predicted: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    """Average precision, recall and F1 over the classes that have questions; classes are numbers or names."""
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, labels=np.unique(labels), average="macro", zero_division=0
+    )
+    return float(precision), float(recall), float(f1)
+
+
 def reliability_bins(
     probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS
 ) -> list[tuple[int, float, float]]:
-    """Bin questions by the probability of the predicted class, in equal-width bins (lower bound exclusive).
+    """Bin questions by the probability of the predicted class, in bins of equal width (lower bound exclusive).
 
-    Args:
-        probabilities: (N, classes), rows summing to 1.
-        labels: (N,) class numbers.
-        bins: Number of bins between 0 and 1.
-
-    Returns:
-        Number of questions, mean confidence and accuracy of each bin that is not empty, in the order of confidence:
-        the points of a reliability diagram (Niculescu-Mizil and Caruana, ICML 2005).
+    Returns the number of questions, mean confidence and accuracy of each bin that is not empty: the points of a
+    reliability diagram (Niculescu-Mizil and Caruana, ICML 2005).
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
@@ -59,12 +57,7 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
 
 
 def evaluate_calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Score the calibration of probabilities (N, classes).
-
-    Returns:
-        loss: mean cross-entropy in nats; ece: expected calibration error, 0 to 1; brier: mean squared distance from the
-        truth, 0 to 2 (Brier, Monthly Weather Review 1950).
-    """
+    """Compute loss (mean cross-entropy, nats), ece (0 to 1) and brier (0 to 2; Brier, Monthly Weather Review 1950)."""
     numbers = list(range(probabilities.shape[1]))
     return {
         "loss": float(log_loss(labels, probabilities, labels=numbers)),
@@ -74,7 +67,7 @@ def evaluate_calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict[
 
 
 def evaluate_accuracy(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Compute the accuracy of class numbers (N,), and its 95 % Wilson score interval (Wilson, JASA 1927)."""
+    """Compute the accuracy, and its 95 % Wilson score interval (Wilson, JASA 1927)."""
     correct = int(np.sum(predicted == labels))
     interval = binomtest(correct, len(labels)).proportion_ci(confidence_level=0.95, method="wilson")
     return {
@@ -85,21 +78,13 @@ def evaluate_accuracy(predicted: np.ndarray, labels: np.ndarray) -> dict[str, fl
 
 
 def evaluate_predictions(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Compute the scores of one model on a split.
+    """Compute all scores of a model on a split: over all questions, averaged over classes, and by class name.
 
-    Args:
-        probabilities: (N, classes), rows summing to 1.
-        labels: (N,) class numbers.
-        classes: Class names in label order.
-
-    Returns:
-        accuracy with the bounds of its 95 % interval; macro_f1, macro_precision, macro_recall; loss, ece and brier;
-        f1, precision and recall per class. A class without predictions has a precision of 0, one without questions a
-        recall of 0, and no part in the three means.
+    A class without predictions has a precision of 0. One without questions has a recall of 0, and no part in the means.
     """
     predicted = probabilities.argmax(axis=1)
+    macro_precision, macro_recall, macro_f1 = macro_scores(predicted, labels)
     by_class = precision_recall_fscore_support(labels, predicted, labels=list(range(len(classes))), zero_division=0)
-    macro_precision, macro_recall, macro_f1 = (float(score[by_class[3] > 0].mean()) for score in by_class[:3])
     precision, recall, f1 = (dict(zip(classes, score.tolist(), strict=True)) for score in by_class[:3])
     return {
         **evaluate_accuracy(predicted, labels),
@@ -116,15 +101,9 @@ def evaluate_predictions(probabilities: np.ndarray, labels: np.ndarray, classes:
 def coverage_curve(
     probabilities: np.ndarray, labels: np.ndarray, points: int = 100
 ) -> list[tuple[float, float, float]]:
-    """Score a classifier that abstains where its confidence is below a threshold.
+    """Score a classifier that abstains where its confidence is below a threshold, for so many thresholds at most.
 
-    Args:
-        probabilities: (N, classes), rows summing to 1.
-        labels: (N,) class numbers.
-        points: Thresholds at most.
-
-    Returns:
-        Threshold, coverage (share of the questions that are answered) and accuracy on these, by rising coverage.
+    Returns threshold, coverage (share of the questions that are answered) and accuracy on these, by rising coverage.
     """
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")

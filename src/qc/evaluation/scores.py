@@ -1,4 +1,8 @@
-"""Scores of all models and baselines on validation and on test."""
+"""Scores of all models and baselines on validation and on test.
+
+Arrays: `logits` (N, classes) of each model, `labels` (N,) class numbers, `baselines` (N,) class numbers that each
+baseline predicts.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -15,53 +19,39 @@ Arrays = Mapping[str, np.ndarray]  # by model or baseline
 Temperatures = Mapping[str, float | None]  # by model; None where none could be fitted
 
 
-def score_validation(logits: Arrays, labels: np.ndarray, classes: Sequence[str], baselines: Arrays) -> dict[str, Any]:
-    """Compute the content of reports/validation.json; arguments are as for `score_test`."""
+def score_split(logits: Arrays, labels: np.ndarray, classes: Sequence[str], baselines: Arrays) -> dict[str, Any]:
+    """Compute the scores of every model, and under `baselines` the accuracies of every baseline."""
     scores = {name: evaluate_predictions(softmax(array, axis=1), labels, classes) for name, array in logits.items()}
-    scores["baselines"] = {name: evaluate_accuracy(predicted, labels) for name, predicted in baselines.items()}
-    return {
-        "n_valid": len(labels),
-        **select_compared(scores, logits),
-        "baselines": select_compared(scores, baselines),
-    }
+    return scores | {"baselines": {name: evaluate_accuracy(numbers, labels) for name, numbers in baselines.items()}}
+
+
+def score_validation(logits: Arrays, labels: np.ndarray, classes: Sequence[str], baselines: Arrays) -> dict[str, Any]:
+    """Compute the content of reports/validation.json."""
+    scores = score_split(logits, labels, classes, baselines)
+    models = select_compared(scores, logits)
+    return {"n_valid": len(labels), **models, "baselines": select_compared(scores, baselines)}
 
 
 def score_test(
     logits: Arrays, labels: np.ndarray, classes: Sequence[str], baselines: Arrays, temperatures: Temperatures
 ) -> dict[str, Any]:
-    """Compute the content of reports/test.json.
-
-    Args:
-        logits: (N, classes) of each model.
-        labels: (N,) class numbers.
-        classes: Class names in the order of their numbers.
-        baselines: (N,) class numbers that each baseline predicts.
-        temperatures: Softmax temperature of each model; None counts as 1.
-    """
-    models = {}
+    """Compute the content of reports/test.json; a temperature of None counts as 1."""
+    scores = score_split(logits, labels, classes, baselines)
     for name, array in logits.items():
-        temperature = temperatures[name]
-        calibrated = evaluate_calibration(calibrate(array, temperature), labels)
-        models[name] = {
-            **evaluate_predictions(softmax(array, axis=1), labels, classes),
-            "calibrated": {"temperature": temperature, **calibrated},
-        }
+        calibrated = evaluate_calibration(calibrate(array, temperatures[name]), labels)
+        scores[name]["calibrated"] = {"temperature": temperatures[name], **calibrated}
     correct = {name: array.argmax(axis=1) == labels for name, array in logits.items()}
-    correct |= {name: predicted == labels for name, predicted in baselines.items()}
+    correct |= {name: numbers == labels for name, numbers in baselines.items()}
     pairs = [*combinations(logits, 2), *(("tfidf_svm", name) for name in logits)]
-    return {
-        "n_test": len(labels),
-        **models,
-        "baselines": {name: evaluate_accuracy(predicted, labels) for name, predicted in baselines.items()},
-        "comparisons": {
-            f"{second}_vs_{first}": {
-                "mcnemar_p": mcnemar_p(correct[first], correct[second]),
-                f"{second}_alone": int(np.sum(correct[second] & ~correct[first])),
-                f"{first}_alone": int(np.sum(correct[first] & ~correct[second])),
-            }
-            for first, second in pairs
-        },
+    comparisons = {
+        f"{second}_vs_{first}": {
+            "mcnemar_p": mcnemar_p(correct[first], correct[second]),
+            f"{second}_alone": int(np.sum(correct[second] & ~correct[first])),
+            f"{first}_alone": int(np.sum(correct[first] & ~correct[second])),
+        }
+        for first, second in pairs
     }
+    return {"n_test": len(labels), **scores, "comparisons": comparisons}
 
 
 def calibrate(logits: np.ndarray, temperature: float | None) -> np.ndarray:
@@ -71,5 +61,5 @@ def calibrate(logits: np.ndarray, temperature: float | None) -> np.ndarray:
 
 def select_compared(scores: Mapping[str, Any], names: Iterable[str]) -> dict[str, dict[str, float]]:
     """Select the few scores that people compare of models or baselines; a baseline has its accuracy alone."""
-    found = {**scores, **scores["baselines"]}
-    return {name: {key: found[name][key] for key in COMPARED if key in found[name]} for name in names}
+    every = {**scores, **scores["baselines"]}
+    return {name: {key: every[name][key] for key in COMPARED if key in every[name]} for name in names}
