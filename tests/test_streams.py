@@ -5,61 +5,19 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pyarrow
 import pytest
 
-from qc.errors import QcError
 from qc.inference.batches import pack
-from qc.questions.reader import LabelledQuestion
-from qc.questions.tables import QuestionTable
-from qc.questions.tokenized import take_inventory
 from qc.questions.vocabulary import Vocabulary
-from qc.split.groups import Reading, group_questions, sample_groups
-from tests.conftest import ROOT, label_lines
+from tests.conftest import ROOT
 
-QUESTIONS = [
-    ("test" if number % 10 == 0 else "train", LabelledQuestion(name, fine, text))
-    for number, line in enumerate(label_lines(100))
-    for name, _, fine, text in [(*line.split(" ", 1)[0].partition(":"), line.split(" ", 1)[1])]
-]
 IDS = [list(range(3, 4 + number % 7)) for number in range(100)]  # of no tokenizer
 
 
 def vocabulary(before, after):
     """A tokenizer that puts these special tokens around a text."""
     return Vocabulary("x", 300, 0, 1, before, after, "")
-
-
-def grouped():
-    """The questions, whose ids have a special token before them and two after."""
-    columns = {
-        "official": [partition == "test" for partition, _ in QUESTIONS],
-        "text": [question.text for _, question in QUESTIONS],
-        "label": [0] * 100,
-        "input_ids": pyarrow.array([[1, *ids, 2, 2] for ids in IDS], pyarrow.list_(pyarrow.int32())),
-    }
-    return group_questions([Reading(QuestionTable(pyarrow.table(columns)), vocabulary([1], [2, 2]), 64)], seed=1)
-
-
-def test_the_inventory_counts_questions_and_classes():
-    found = take_inventory(QUESTIONS)
-    assert (found.questions, found.without_fine) == (100, 0)
-    assert found.labels.classes == sorted({question.coarse for _, question in QUESTIONS})
-    assert found.labels.record()["fine_classes"] == [list(pair) for pair in found.labels.fine_classes]
-    with pytest.raises(QcError, match="only one class, LOC"):
-        take_inventory([("train", LabelledQuestion("LOC", "city", "where"))] * 3)
-
-
-def test_traits_of_questions_leave_special_tokens_out(monkeypatch):
-    whole = grouped()
-    assert whole.official.sum() == 10
-    assert whole.lengths.tolist() == [1 + number % 7 for number in range(100)]
-    assert set(whole.first_tokens) == {3}
-    assert (whole.last_tokens == whole.lengths + 2).all()
-    monkeypatch.setattr("qc.split.groups.PIECE", 9)
-    for name, expected in vars(whole).items():
-        np.testing.assert_array_equal(getattr(grouped(), name), expected)
 
 
 @pytest.mark.parametrize("keep_special", [True, False])
@@ -74,16 +32,6 @@ def test_questions_are_laid_end_to_end_alike_from_lists_and_from_slices_of_arrow
         found = pack(vocabulary(before, after), input_ids, [0] * 50, 4, keep_special=keep_special)
         assert found.values.tolist() == list(itertools.chain.from_iterable(expected))
         assert found.lengths.tolist() == [len(ids) for ids in expected]
-
-
-def test_the_audits_sample_is_blind_to_the_order_of_rows():
-    rows = grouped()
-    chosen = np.arange(0, 100, 2)
-    order = np.random.default_rng(1).permutation(100)
-    sample = sample_groups(rows, chosen, 10)
-    shuffled = sample_groups(rows.take(order), np.flatnonzero(np.isin(order, chosen)), 10)
-    assert len(sample) == 10
-    assert sorted(rows.groups[sample]) == sorted(rows.groups[order[shuffled]])
 
 
 @pytest.mark.parametrize(("given", "expected"), [({}, "None"), ({"DVC_EXP_NAME": "x"}, "600")])
