@@ -1,7 +1,7 @@
 """Exported models, opened by what people have instead of this repository, against the models they came from.
 
-The snippets of docs/deployment.md are what runs: without PyTorch here, with transformers' `pipeline` and transformers.js
-in environments of their own, which the slow tests install once, below .state.
+The snippets of docs/deployment.md are what runs: the one without PyTorch here, those of transformers and transformers.js
+on packages of their own, which the slow tests install once, below .state.
 """
 
 import json
@@ -37,7 +37,7 @@ MODELS = ("scratch", "prefix", "distilbert")
 SHORTEST = {MODEL, "config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"}  # an export
 TEMPERATURE = 2.0
 LONG = "where is the river of the house " * 5  # the models read 12 of its tokens
-TEXTS = [*(line.partition(" ")[2] for line in label_lines(12, seed=5)), "Why — is the KING’s café ?", "where", LONG]
+TEXTS = [*(line.partition(" ")[2] for line in label_lines(12, seed=5)), "Why — is the KING's café ?", "where", LONG]
 SNIPPETS = dict(
     zip(
         ("python", "pipeline", "javascript"),
@@ -49,7 +49,7 @@ SNIPPETS = dict(
 
 @pytest.fixture(scope="module")
 def exported(finished, tmp_path_factory):
-    """A folder with copies of the finished models, calibrated, and with their exports, the fine-tuned one in 8 bits too."""
+    """A folder with copies of the finished models, calibrated, and their exports; the fine-tuned one in 8 bits too."""
     root = tmp_path_factory.mktemp("exported")
     for name in ("models", "data/encoders", "data/split"):
         shutil.copytree(finished.root / name, root / name)
