@@ -1,7 +1,7 @@
 """Exported models, opened by what people have instead of this repository, against the models they came from.
 
-The snippets of docs/deployment.md are what runs: the one without PyTorch here, those of transformers and transformers.js
-on packages of their own, which the slow tests install once, below .state.
+The snippets of docs/deployment.md are what runs: the one without PyTorch here, those of transformers and
+transformers.js on packages of their own, which the slow tests install once, below .state.
 """
 
 import json
