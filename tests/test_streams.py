@@ -9,11 +9,9 @@ import numpy as np
 import pyarrow
 import pytest
 
-from qc.errors import QcError
 from qc.inference.batches import pack
 from qc.questions.reader import LabelledQuestion
 from qc.questions.tables import QuestionTable
-from qc.questions.tokenized import take_inventory
 from qc.questions.vocabulary import Vocabulary
 from qc.split.groups import Reading, group_questions, sample_groups
 from tests.conftest import ROOT, label_lines
@@ -42,15 +40,6 @@ def grouped():
     return group_questions([Reading(QuestionTable(pyarrow.table(columns)), vocabulary([1], [2, 2]), 64)], seed=1)
 
 
-def test_the_inventory_counts_questions_and_classes():
-    found = take_inventory(QUESTIONS)
-    assert (found.questions, found.without_fine) == (100, 0)
-    assert found.labels.classes == sorted({question.coarse for _, question in QUESTIONS})
-    assert found.labels.record()["fine_classes"] == [list(pair) for pair in found.labels.fine_classes]
-    with pytest.raises(QcError, match="only one class, LOC"):
-        take_inventory([("train", LabelledQuestion("LOC", "city", "where"))] * 3)
-
-
 def test_traits_of_questions_leave_special_tokens_out(monkeypatch):
     whole = grouped()
     assert whole.official.sum() == 10
@@ -71,9 +60,9 @@ def test_questions_are_laid_end_to_end_alike_from_lists_and_from_slices_of_arrow
     expected = [[*around[0], *ids[:4], *around[1]] for ids in IDS[20:70]]
     monkeypatch.setattr("qc.inference.batches.PIECE", 8)
     for input_ids in (column, column.to_pylist()):
-        found = pack(vocabulary(before, after), input_ids, [0] * 50, 4, keep_special=keep_special)
-        assert found.values.tolist() == list(itertools.chain.from_iterable(expected))
-        assert found.lengths.tolist() == [len(ids) for ids in expected]
+        packed = pack(vocabulary(before, after), input_ids, [0] * 50, 4, keep_special=keep_special)
+        assert packed.values.tolist() == list(itertools.chain.from_iterable(expected))
+        assert packed.lengths.tolist() == [len(ids) for ids in expected]
 
 
 def test_the_audits_sample_is_blind_to_the_order_of_rows():
