@@ -236,7 +236,9 @@ def test_a_pipe_is_read_once(here, capsys, tmp_path):
 
 @pytest.mark.parametrize("temperature", [2.5, None])
 def test_a_question_of_which_the_model_is_unsure_is_not_answered(copied, capsys, temperature):
-    write_config(copied / "models/scratch", read_config(copied / "models/scratch") | {"temperature": temperature})
+    changed = {"temperature": temperature, "precision": "bf16"}
+    write_config(copied / "models/scratch", read_config(copied / "models/scratch") | changed)
+    assert load("models/scratch").trained.precision == "bf16"  # that `evaluate` predicts in; here it is fp32
     texts = ["who is it ?", "where ?", "the dog"]
     asked = [*texts, "--model", "scratch", "--min-confidence"]
     plain = load("models/scratch").predict(texts)
