@@ -282,6 +282,8 @@ def test_the_best_model_by_validation_answers(copied, capsys):
 
 
 def test_a_long_question_is_cut_with_a_warning(here, capsys):
+    assert main(["predict", "dog " * 12]) == 0
+    assert capsys.readouterr().err == ""
     assert main(["predict", "dog " * 10_000]) == 0
     assert "warning: text 1 is longer than 12 tokens, and was cut" in capsys.readouterr().err
 
