@@ -6,6 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from qc.files import read_json
+from qc.inference.model_folder import read_config, write_config
 from tests.conftest import CLASSES, pin
 
 MODELS = ("scratch", "prefix", "distilbert")
@@ -55,14 +56,16 @@ def test_a_cards_metadata_is_what_model_hubs_read(finished, name):
         ("log_loss", "log loss", scores["loss"]),
         ("ece", "expected calibration error", scores["ece"]),
     ]
-    assert {(each.task_type, each.dataset_name, each.dataset_split) for each in data.eval_results} == {
+    assert {(score.task_type, score.dataset_name, score.dataset_split) for score in data.eval_results} == {
         ("text-classification", "tiny.label", "test")
     }
 
 
 def test_a_card_warns_of_a_model_that_was_given_the_answer(restored):
+    card, model = restored.root / "reports/cards/scratch.md", restored.root / "models/scratch"
     warning = "**It was trained with the fine label before each question"
-    assert warning not in (restored.root / "reports/cards/scratch.md").read_text()
-    restored.set("tokenize.include_fine_label", "true")
-    restored.repro("evaluate")
-    assert warning in (restored.root / "reports/cards/scratch.md").read_text()
+    assert warning not in card.read_text()
+    config = read_config(model)
+    write_config(model, config | {"vocabulary": config["vocabulary"] | {"include_fine_label": True}})
+    restored.stage("evaluate")
+    assert warning in card.read_text()

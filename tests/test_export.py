@@ -1,182 +1,270 @@
-"""Exported models, run without PyTorch, against the models they were exported from."""
+"""Exported models, opened by what people have instead of this repository, against the models they came from.
+
+The snippets of docs/deployment.md are what runs: the one without PyTorch here, those of transformers and
+transformers.js on packages of their own, which the slow tests install once, below .state.
+"""
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoConfig, AutoTokenizer
 
 from qc import load
 from qc.__main__ import main
-from qc.commands.export import INT8, MODEL, export_onnx, onnx_logits, open_onnx
-from qc.inference.batches import pack
-from qc.inference.logits import predict
-from qc.inference.model_folder import TrainedModel
+from qc.commands.export import INT8, MODEL, export_onnx
+from qc.inference.model_folder import TrainedModel, read_config, write_config
 from qc.inference.predictor import Predictor
 from qc.models.scratch import ScratchClassifier
 from qc.questions.tables import QuestionTable
-from qc.questions.tokenizers import load_tokenizer
 from qc.questions.vocabulary import Vocabulary
-from tests.conftest import label_lines
+from tests.conftest import ROOT, label_lines
 from tests.test_training import SIZES
 
 MODELS = ("scratch", "prefix", "distilbert")
+SHORTEST = {MODEL, "config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"}  # an export
+TEMPERATURE = 2.0
+LONG = "where is the river of the house " * 5  # the models read 12 of its tokens
+TEXTS = [*(line.partition(" ")[2] for line in label_lines(12, seed=5)), "Why — is the KING's café ?", "where", LONG]
+SNIPPETS = dict(
+    zip(
+        ("python", "pipeline", "javascript"),
+        re.findall(r"```(?:python|javascript)\n(.*?)```", (ROOT / "docs/deployment.md").read_text(), re.DOTALL),
+        strict=True,
+    )
+)
 
 
 @pytest.fixture(scope="module")
 def exported(finished, tmp_path_factory):
-    """Exports of the three models, the fine-tuned one in 8 bits too."""
-    folder = tmp_path_factory.mktemp("export")
+    """A folder with copies of the finished models, calibrated, and their exports; the fine-tuned one in 8 bits too."""
+    root = tmp_path_factory.mktemp("exported")
+    for name in ("models", "data/encoders", "data/split"):
+        shutil.copytree(finished.root / name, root / name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(finished.root)
+        patch.chdir(root)
         for name in MODELS:
-            int8 = ["--int8"] if name == "distilbert" else []
-            assert main(["export", "--model", name, "--out", str(folder / name), *int8]) == 0
-    return folder
+            write_config(root / "models" / name, read_config(root / "models" / name) | {"temperature": TEMPERATURE})
+            assert main(["export", "--model", name, *(["--int8"] if name == "distilbert" else [])]) == 0
+    return root
+
+
+def expected(root, name):
+    """Probabilities of TEXTS, by class: the square roots of the uncalibrated ones, in proportion."""
+    roots = [
+        [value**0.5 for value in row.probabilities.values()] for row in load(root / "models" / name).predict(TEXTS)
+    ]
+    return [[value / sum(row) for value in row] for row in roots]
+
+
+def snippet(kind, name="distilbert"):
+    """A snippet of the documentation, for a model."""
+    return SNIPPETS[kind].replace("distilbert", name)
+
+
+def run_without_pytorch(folder):
+    """The function that the first snippet of the documentation defines."""
+    names = {}
+    exec(snippet("python").replace("export/distilbert", str(folder)), names)
+    return names["classify"]
+
+
+def together_and_alone(classify, texts):
+    """The answers to texts in one batch, and in one each."""
+    return classify(texts), [row for text in texts for row in classify([text])]
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_logits_are_pytorchs(here, exported, name):
-    predictor = load(here / "models" / name)
-    texts = [line.partition(" ")[2] for line in label_lines(200, seed=5)]
-    config = json.loads((exported / name / "config.json").read_text())
-    tokenizer = Tokenizer.from_file(str(exported / name / "tokenizer.json"))
-    tokenizer.enable_truncation(config["max_length"] + config["special_tokens"])
-    ids = [tokenizer.encode(text, add_special_tokens=config["add_special_tokens"]).ids for text in texts]
-    vocabulary = replace(predictor.trained.vocabulary, before=[], after=[], pad_id=config["pad_id"])
-    questions = pack(vocabulary, ids, [0] * len(ids), 100, keep_special=True)
-    found, _ = onnx_logits(open_onnx(exported / name / MODEL), questions)
-    np.testing.assert_allclose(found, predict(predictor.model, questions).numpy(), atol=1e-4)
-    labels = [config["classes"][row] for row in found.argmax(axis=1)]
-    assert labels == [each.label for each in predictor.predict(texts)]
+def test_a_program_without_pytorch_gets_the_calibrated_probabilities(exported, name, capsys):
+    classify = run_without_pytorch(exported / "export" / name)
+    for rows in together_and_alone(classify, TEXTS):
+        assert [list(row) for row in rows] == [load(exported / "models" / name).classes] * len(TEXTS)
+        np.testing.assert_allclose([list(row.values()) for row in rows], expected(exported, name), atol=1e-4)
 
 
-def test_one_question_alone_runs_too(here, exported):
-    session = open_onnx(exported / "prefix" / MODEL)
-    [logits] = session.run(
-        ["logits"], {"input_ids": np.array([[2, 5, 3]]), "attention_mask": np.ones((1, 3), np.int64)}
-    )
-    assert logits.shape == (1, 5)
+@pytest.mark.parametrize("name", MODELS)
+def test_long_texts_are_cut_as_in_training_whatever_a_tool_cut_before(exported, name):
+    tokenizer = Tokenizer.from_file(str(exported / "export" / name / "tokenizer.json"))
+    cut = tokenizer.encode(LONG).ids
+    tokenizer.no_truncation()
+    whole = tokenizer.encode(LONG).ids
+    assert (len(cut), len(whole)) == ((12, 35) if name == "scratch" else (14, 37))
+    session = onnxruntime.InferenceSession(exported / "export" / name / MODEL)
+
+    def logits(ids):
+        return session.run(["logits"], {"input_ids": [ids], "attention_mask": [[1] * len(ids)]})[0]
+
+    for ids in (whole, whole[: len(cut)], whole[: len(cut) + 1]):  # transformers.js leaves out what comes after
+        np.testing.assert_allclose(logits(ids), logits(cut), atol=1e-5)
 
 
-def test_an_export_is_one_file_with_its_tokenizer_and_configuration(exported):
-    assert {path.name for path in (exported / "prefix").iterdir()} == {MODEL, "config.json", "tokenizer.json"}
-    assert {path.name for path in (exported / "distilbert").iterdir()} == {MODEL, INT8, "config.json", "tokenizer.json"}
+def test_an_export_has_the_files_of_hugging_faces_tools(exported):
+    for name, most in (("scratch", 12), ("distilbert", 14)):
+        folder = exported / "export" / name
+        assert files(folder) == SHORTEST | ({INT8} if name == "distilbert" else set())
+        config = AutoConfig.from_pretrained(folder)
+        assert config.id2label == dict(enumerate(load(exported / "models" / name).classes))
+        assert config.label2id == {label: number for number, label in config.id2label.items()}
+        assert (config.problem_type, config.num_labels) == ("single_label_classification", 5)
+        assert config.architectures == ["DistilBertForSequenceClassification"]
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert (tokenizer.model_max_length, tokenizer.pad_token) == (most, "[PAD]")
+        batch = tokenizer(TEXTS, truncation=True, padding=True)
+        direct = Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch(TEXTS)
+        assert batch["input_ids"] == [row.ids for row in direct]
+        assert batch["attention_mask"] == [row.attention_mask for row in direct]
+        assert list(batch) == ["input_ids", "attention_mask"]
 
 
 def test_matrices_of_the_int8_export_are_signed(exported):
-    graph = onnx.load(exported / "distilbert" / INT8).graph
+    graph = onnx.load(exported / "export/distilbert" / INT8).graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     matrices = [types[node.input[1]] for node in graph.node if node.op_type == "MatMulInteger"]
     assert matrices
     assert set(matrices) == {onnx.TensorProto.INT8}
 
 
-def test_what_eight_bits_cost_is_told(here, tmp_path, capsys):
-    assert main(["export", "--model", "scratch", "--out", str(tmp_path / "out"), "--int8"]) == 0
-    pytorch, onnx, int8, _ = capsys.readouterr().out.splitlines()
-    count = len(QuestionTable.read(here / "data/split/tiny-bert/valid.parquet"))
-    assert pytorch.startswith("PyTorch") and f"on {count} validation questions" in pytorch
-    assert onnx.split()[:2] == [MODEL, "accuracy"]
-    assert int8.split()[:2] == [INT8, "accuracy"]
-    assert all("MiB" in line and "questions a second" in line for line in (onnx, int8))
+def test_an_exported_file_holds_no_place_of_this_machine(exported):
+    for name in (MODEL, INT8):
+        assert str(ROOT).encode() not in (exported / "export/distilbert" / name).read_bytes()
 
 
-@pytest.fixture
-def classifier():
-    """A way to make a model from scratch that reads up to a number of tokens."""
-
-    def make(max_length, mask_padding=True):
-        torch.manual_seed(0)
-        model = ScratchClassifier(replace(SIZES, max_length=max_length, mask_padding=mask_padding, pad_id=3))
-        vocabulary = Vocabulary("x", 30, 3, 1, [], [], "", lowercase=True)
-        return TrainedModel(model, ["a", "b", "c"], max_length, vocabulary, "fp32", None)
-
-    return make
-
-
-@pytest.mark.parametrize("mask_padding", [True, False])
-@pytest.mark.parametrize("max_length", [1, 2, 3, 8, 9, 12])
-@pytest.mark.soak
-def test_any_number_of_positions_is_exported_and_no_more_are_taken(
-    here, classifier, tmp_path, max_length, mask_padding
-):
-    tokenizer = load_tokenizer(here / "data/encoders/tiny-bert")
-    predictor = Predictor(classifier(max_length, mask_padding), tokenizer, "cpu")
+@pytest.mark.parametrize(("max_length", "mask_padding"), [(1, True), (2, False), (12, False)])
+def test_any_number_of_positions_is_exported_and_texts_are_lower_cased(tmp_path, max_length, mask_padding, capsys):
+    torch.manual_seed(0)
+    model = ScratchClassifier(replace(SIZES, max_length=max_length, mask_padding=mask_padding, pad_id=3))
+    words = ["?", "who", "WHO", "<pad>", "it", "is", "king", "King"]
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="?"))
+    tokenizer.pre_tokenizer = Whitespace()
+    vocabulary = Vocabulary("x", 30, 3, 0, [], [], "", lowercase=True)
+    predictor = Predictor(TrainedModel(model, ["a", "b", "c"], max_length, vocabulary, "fp32", None), tokenizer, "cpu")
     (tmp_path / "out").mkdir()
     export_onnx(predictor, tmp_path / "out", int8=False)
-    session = open_onnx(tmp_path / "out" / MODEL)
-    ids = [[5 + place % 20 for place in range(length)] for length in (1, max_length, max_length)]
-    questions = predictor.trained.pack(ids, [0] * 3)
-    if max_length > 2:
-        found, _ = onnx_logits(session, questions)
-    else:  # the length is fixed then, so that padding to it is the caller's
-        mask = (torch.arange(max_length) < questions.lengths[:, None]).long()
-        padded = torch.tensor([row + [3] * (max_length - len(row)) for row in ids])
-        [found] = session.run(["logits"], {"input_ids": padded.numpy(), "attention_mask": mask.numpy()})
-    np.testing.assert_allclose(found, predict(predictor.model, questions).numpy(), atol=1e-4)
-    assert json.loads((tmp_path / "out/config.json").read_text())["pad_id"] == 3
+    texts = ["WHO is it", "King", "is who it King is King it who is it King who"]
+    for rows in together_and_alone(run_without_pytorch(tmp_path / "out"), texts):
+        for row, one in zip(rows, predictor.predict(texts), strict=True):
+            assert row == pytest.approx(one.probabilities, abs=1e-5)
 
 
-@pytest.mark.soak
-def test_the_exported_axis_ends_where_the_models_positions_do(here, exported, monkeypatch, tmp_path):
-    session = open_onnx(exported / "scratch" / MODEL)
-    for length in (12, 13):
-        ids = np.full((2, length), 5)
-        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        if length == 12:
-            assert session.run(["logits"], inputs)[0].shape == (2, 5)
-        else:
-            with pytest.raises(Exception, match="12 by 13"):  # the runtime raises nothing narrower
-                session.run(["logits"], inputs)
-    limits = {}
-    dimension = torch.export.Dim
-    monkeypatch.setattr(
-        torch.export, "Dim", lambda name, **bounds: limits.update({name: bounds}) or dimension(name, **bounds)
-    )
-    for name, longest in (("scratch", 12), ("prefix", 14)):
-        assert main(["export", "--model", name, "--out", str(tmp_path / name)]) == 0
-        assert limits["length"] == {"max": longest}
-
-
-@pytest.mark.soak
-def test_an_export_over_another_replaces_its_own_files_alone(here, tmp_path, capsys):
+def test_an_export_replaces_an_earlier_one_and_tells_what_eight_bits_cost(exported, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(exported)
     folder = tmp_path / "out"
-    assert main(["export", "--model", "prefix", "--out", str(folder), "--int8"]) == 0
-    (folder / "notes.txt").write_text("mine")
-    (folder / "sub").mkdir()
-    (folder / "sub" / INT8).write_text("mine too")
+    folder.mkdir()  # an empty one is as good as none
+    assert main(["export", "--model", "scratch", "--out", str(folder), "--int8"]) == 0
+    pytorch, fp32, int8, _ = capsys.readouterr().out.splitlines()
+    count = len(QuestionTable.read(exported / "data/split/tiny-bert/valid.parquet"))
+    assert pytorch.startswith("PyTorch") and f"on {count} validation questions" in pytorch
+    assert [line.split()[:2] for line in (fp32, int8)] == [[MODEL, "accuracy"], [INT8, "accuracy"]]
+    assert all("MiB" in line and "questions a second" in line for line in (fp32, int8))
+
+    (folder / "notes").mkdir()
+    (folder / "notes/model.onnx").write_text("mine")
+    before = {name: (folder / name).read_bytes() for name in files(folder)}
+    monkeypatch.setattr("qc.commands.export.TOLERANCE", -1.0)
+    assert main(["export", "--model", "scratch", "--out", str(folder)]) == 2
+    assert f"{MODEL}: its logits differ from PyTorch's by up to" in capsys.readouterr().err
+    assert {name: (folder / name).read_bytes() for name in files(folder)} == before
+    monkeypatch.setattr("qc.commands.export.TOLERANCE", 1e-4)
     assert main(["export", "--model", "scratch", "--out", str(folder)]) == 0
-    assert {path.name for path in folder.iterdir()} == {MODEL, "config.json", "tokenizer.json", "notes.txt", "sub"}
-    assert (folder / "notes.txt").read_text() == "mine"
-    assert (folder / "sub" / INT8).read_text() == "mine too"
-    assert json.loads((folder / "config.json").read_text())["add_special_tokens"] is False
+    assert files(folder) == SHORTEST | {"notes/model.onnx"}
     assert list(tmp_path.iterdir()) == [folder]
 
 
-@pytest.mark.soak
-def test_an_export_that_is_not_the_model_leaves_the_earlier_one(here, tmp_path, capsys, monkeypatch):
-    folder = tmp_path / "out"
-    assert main(["export", "--model", "prefix", "--out", str(folder)]) == 0
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    monkeypatch.setattr("qc.commands.export.TOLERANCE", -1.0)
-    assert main(["export", "--model", "scratch", "--out", str(folder)]) == 2
-    assert "model.onnx: its logits differ from PyTorch's by up to" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_an_empty_folder_is_as_good_as_none(here, tmp_path):
-    (tmp_path / "out").mkdir()
-    assert main(["export", "--model", "scratch", "--out", str(tmp_path / "out")]) == 0
-
-
-def test_a_folder_that_is_no_export_is_not_replaced(here, tmp_path, capsys):
+def test_a_folder_that_is_no_export_is_not_replaced(exported, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(exported)
     (tmp_path / "precious").write_text("mine")
     assert main(["export", "--model", "scratch", "--out", str(tmp_path)]) == 2
     assert "exists and is no export" in capsys.readouterr().err
     assert (tmp_path / "precious").read_text() == "mine"
     assert main(["export", "--model", "none", "--out", str(tmp_path / "new")]) == 2
     assert "no such model" in capsys.readouterr().err
+
+
+def installed(name, *command):
+    """A folder below .state that a package client filled, once; the test fails where it cannot."""
+    folder = ROOT / ".state/tools" / name
+    if not folder.is_dir():
+        if not shutil.which(command[0]):
+            pytest.fail(f"{command[0]} not found; install it (Debian: apt-get install nodejs npm)")
+        temporary = folder.with_name(f".{name}.{os.getpid()}.tmp")
+        temporary.mkdir(parents=True)
+        done = subprocess.run([*command, temporary], capture_output=True, text=True)
+        if done.returncode:
+            shutil.rmtree(temporary)
+            pytest.fail(f"{' '.join(command)}: failed; make its registry reachable:\n{done.stderr}")
+        temporary.rename(folder)
+    return folder
+
+
+def run(command, root, **env):
+    """The rows of probabilities that a program prints last, of TEXTS in texts.json, by class."""
+    (root / "texts.json").write_text(json.dumps(TEXTS))
+    done = subprocess.run(command, cwd=root, env=os.environ | env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('[[{"')]
+
+
+def compare(answers, root, name):
+    """Whether the labels and scores that a tool lists are the model's."""
+    for rows in answers:
+        scores = [{found["label"]: found["score"] for found in row} for row in rows]
+        classes = load(root / "models" / name).classes
+        np.testing.assert_allclose(
+            [[row[label] for label in classes] for row in scores], expected(root, name), atol=1e-4
+        )
+
+
+@pytest.mark.soak
+def test_pipeline_of_transformers_opens_an_export(exported):
+    packages = installed(
+        "optimum-onnx-0.1.0",
+        sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "optimum-onnx==0.1.0", "optimum==2.1.0",
+        "transformers==4.57.6", "tokenizers==0.22.2", "huggingface-hub==0.36.2", "--target",
+    )  # fmt: skip
+    script = "import json\ntexts = json.load(open('texts.json'))\n"
+    for name in MODELS:
+        script += snippet("pipeline", name)
+        for call in ("classify(texts)", "classify(texts, batch_size=99)", "classify(texts, truncation=True)"):
+            script += f"print(json.dumps({call}))\n"
+    script += 'ORTModelForSequenceClassification.from_pretrained("export/distilbert", file_name="model_quantized.onnx")'
+    environment = {"PYTHONPATH": str(packages), "HF_HUB_OFFLINE": "1"}
+    answers = run([sys.executable, "-c", script], exported, **environment)
+    assert len(answers) == 9
+    for number, name in enumerate(MODELS):
+        compare(answers[3 * number :][:3], exported, name)
+
+
+@pytest.mark.soak
+def test_transformers_js_opens_an_export(exported):
+    packages = installed(
+        "transformers.js-4.3.1",
+        "npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "@huggingface/transformers@4.3.1", "--prefix",
+    )  # fmt: skip
+    (exported / "node_modules").symlink_to(packages / "node_modules")
+    for name in MODELS:
+        (exported / "script.mjs").write_text(
+            'import fs from "node:fs";\nconst texts = JSON.parse(fs.readFileSync("texts.json"));\n'
+            + snippet("javascript", name)
+            + "console.log(JSON.stringify(await classify(texts, { top_k: null })));\nconst alone = [];\n"
+            + "for (const text of texts) alone.push(await classify(text, { top_k: null }));\n"
+            + "console.log(JSON.stringify(alone));\n"
+        )
+        answers = run(["node", "script.mjs"], exported)
+        assert len(answers) == 2
+        compare(answers, exported, name)

@@ -15,18 +15,19 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from qc import load
 from qc.__main__ import main
-from qc.commands import predict as predict_command
 from qc.commands.predict import as_text
 from qc.errors import QcError
 from qc.files import read_csv, read_json, write_json
 from qc.inference.logits import predict
 from qc.inference.model_folder import read_config, write_config
-from qc.inference.predictor import Prediction
-from qc.questions.reader import read_questions
-from tests.conftest import CLASSES, write_record
+from qc.inference.predictor import Prediction, Predictor
+from tests.conftest import CLASSES, VOCABULARY, write_record
 from tests.faults import make_folder
 
 MODELS = ("scratch", "prefix", "distilbert")
@@ -46,6 +47,14 @@ def said(capsys, *arguments):
     return capsys.readouterr().out.splitlines()
 
 
+def objects(capsys, *arguments):
+    return [json.loads(line) for line in said(capsys, *arguments, "--json")]
+
+
+def pipe(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+
+
 def refused(capsys, *arguments):
     assert main(["predict", *map(str, arguments)]) == 2
     captured = capsys.readouterr()
@@ -57,39 +66,38 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize("name", MODELS)
 def test_predictions_are_those_of_the_evaluation(here, name):
     rows = read_csv(here / "metrics/predictions.csv")
-    found = load(here / "models" / name).predict([row["text"] for row in rows])
-    assert [each.label for each in found] == [row[name] for row in rows]
-    assert [max(each.probabilities.values()) for each in found] == pytest.approx(
+    predictor = load(here / "models" / name)
+    answers = predictor.predict([row["text"] for row in rows])
+    assert predictor.classes == sorted(CLASSES)
+    assert [answer.label for answer in answers] == [row[name] for row in rows]
+    assert [max(answer.probabilities.values()) for answer in answers] == pytest.approx(
         [float(row[f"{name}_probability"]) for row in rows],
         abs=5e-3,  # evaluated in the precision of training
     )
+    for answer in answers:
+        assert sum(answer.probabilities.values()) == pytest.approx(1)
+        assert answer.label == max(answer.probabilities, key=answer.probabilities.get)
 
 
-def test_probabilities_sum_to_one_and_do_not_depend_on_the_company(here):
-    predictor = load(here / "models/distilbert")
-    texts = ["who is the king ?", "many a dog in the river of the house is a cat ?", "where ?"]
-    together = predictor.predict(texts)
-    assert predictor.classes == sorted(CLASSES)
-    for text, found in zip(texts, together, strict=True):
-        [alone] = predictor.predict([text])
-        assert sum(found.probabilities.values()) == pytest.approx(1)
-        assert alone.label == found.label == max(found.probabilities, key=found.probabilities.get)
-        assert list(alone.probabilities.values()) == pytest.approx(list(found.probabilities.values()), abs=1e-5)
-    assert predictor.predict([]) == []
-
-
-def test_questions_are_lower_cased_as_in_training(here):
-    predictor = load(here / "models/scratch")
-    [lower], [upper] = predictor.predict(["who is the king"]), predictor.predict(["WHO is the King"])
-    assert lower.probabilities == upper.probabilities
+def test_questions_are_lower_cased_as_in_training(copied):
+    described = json.loads((copied / "data/encoders/tiny-bert/tokenizer.json").read_text())
+    described["normalizer"]["lowercase"] = False
+    tokenizer, config = Tokenizer.from_str(json.dumps(described)), read_config(copied / "models/scratch")
+    for lowercase in (True, False):
+        write_config(
+            copied / "models/scratch", config | {"vocabulary": config["vocabulary"] | {"lowercase": lowercase}}
+        )
+        predictor = Predictor(load(copied / "models/scratch").trained, tokenizer, "cpu")
+        [lower], [upper] = predictor.predict(["who is the king"]), predictor.predict(["WHO is the King"])
+        assert (lower.probabilities == upper.probabilities) == lowercase
 
 
 def test_any_collection_of_texts_is_classified(here):
     predictor, texts = load(here / "models/scratch"), ["who is it ?", "where ?"]
-    expected = predictor.predict(texts)
-    for each in ((text for text in texts), tuple(texts), np.array(texts), pandas.Series(texts, index=[7, 3])):
-        found = predictor.predict(each)
-        assert [(row.text, type(row.text), row.label) for row in found] == [(x.text, str, x.label) for x in expected]
+    expected = [(answer.text, str, answer.label) for answer in predictor.predict(texts)]
+    for collection in ((text for text in texts), tuple(texts), np.array(texts), pandas.Series(texts, index=[7, 3])):
+        assert [(row.text, type(row.text), row.label) for row in predictor.predict(collection)] == expected
+    assert predictor.predict([]) == []
 
 
 @pytest.mark.parametrize(
@@ -113,27 +121,21 @@ def test_what_is_no_collection_of_texts_is_refused(here, texts, told):
         load(here / "models/scratch").predict(texts)
 
 
-def test_a_line_a_question(here, capsys):
-    lines = said(capsys, "who is it ?", "where is the dog ?", "--top", 2, "--model", "prefix")
-    assert [line.split("  ")[-1] for line in lines] == ["who is it ?", "where is the dog ?"]
-    for line in lines:
-        first, second = (float(part.split()[1]) for part in line.split("  ")[:2])
-        assert first >= second
-        assert line.split()[0] in CLASSES
+def test_a_line_of_classes_or_of_json_answers_a_question(here, capsys):
+    asked = ["who is it ?", "where is the dog ?"]
+    found = objects(capsys, *asked, "--model", "prefix")
+    lines = said(capsys, *asked, "--top", 2, "--model", "prefix")
+    for line, answer, text in zip(lines, found, asked, strict=True):
+        assert list(answer) == ["text", "label", "probabilities"]
+        assert list(answer["probabilities"]) == sorted(CLASSES)
+        first, second, *_ = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
+        assert first[0] == answer["label"]
+        assert line == f"{first[0]} {first[1]:.3f}  {second[0]} {second[1]:.3f}  {text}"
+        [top] = objects(capsys, text, "--top", 2, "--model", "prefix")
+        assert list(top["probabilities"].items()) == [first, second]
 
 
-def test_json_lines_hold_text_label_and_probabilities(here, capsys):
-    [line] = said(capsys, "who is it ?", "--json")
-    found = json.loads(line)
-    assert list(found) == ["text", "label", "probabilities"]
-    assert list(found["probabilities"]) == sorted(CLASSES)
-    assert found["label"] == max(found["probabilities"], key=found["probabilities"].get)
-    [line] = said(capsys, "who is it ?", "--json", "--top", 2)
-    ranked = sorted(found["probabilities"].items(), key=lambda each: -each[1])
-    assert list(json.loads(line)["probabilities"].items()) == ranked[:2]
-
-
-def test_a_file_and_standard_input_hold_a_question_a_line(here, capsys, tmp_path, monkeypatch):
+def test_a_file_and_standard_input_hold_a_question_a_line_or_what_is_named(here, capsys, tmp_path, monkeypatch):
     questions = ["who is it ?", 'where is the "dog" ?', "why — ünïcode ?"]
     path = tmp_path / "questions.txt"
     path.write_text("\n".join(questions) + "\n", encoding="utf-8")
@@ -141,8 +143,15 @@ def test_a_file_and_standard_input_hold_a_question_a_line(here, capsys, tmp_path
     assert len(expected) == 3
     assert said(capsys, "--file", path) == expected
     for arguments in ([], ["-"], ["--file", "-"]):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\r\n".join(questions).encode())))
+        pipe(monkeypatch, "\r\n".join(questions))
         assert said(capsys, *arguments) == expected
+    for form, content in {
+        "csv": "id,q\n1,who is it ?\n2,where ?\n",
+        "jsonl": '{"q": "who is it ?"}\n{"q": "where ?"}\n',
+        "tsv": "q\tid\nwho is it ?\t1\nwhere ?\t2\n",
+    }.items():
+        pipe(monkeypatch, content)
+        assert said(capsys, "--file", "-", "--column", "q", "--format", form) == said(capsys, "who is it ?", "where ?")
 
 
 ODD = ["who\x0bis the\x0cking ?", "who\nis the\r\nking ?", "who\x00is the king ?", " who is the king ? "]
@@ -150,104 +159,58 @@ ODD = ["who\x0bis the\x0cking ?", "who\nis the\r\nking ?", "who\x00is the king ?
 
 def test_what_training_takes_is_taken_and_every_question_has_one_line(here, capsys, tmp_path):
     path = tmp_path / "questions.jsonl"
-    content = "".join(json.dumps({"text": text, "label": "HUM"}) + "\n" for text in ODD)
-    path.write_text(content)
-    learned = read_questions(io.BytesIO(content.encode()), ".jsonl", {"text": "text", "label": "label"}, "x")
-    assert [question.text for _, question in learned] == ODD
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in ODD))
     for arguments in (ODD, ["--file", path]):
         lines = said(capsys, *arguments)
         assert len(lines) == len(ODD)
         assert lines[1].endswith(r"  who\nis the\r\nking ?")
-        objects = [json.loads(line) for line in said(capsys, *arguments, "--json")]
-        assert [found["text"] for found in objects] == ODD
-    found = load(here / "models/prefix").predict(ODD)
-    assert [each.text for each in found] == ODD
+        assert [answer["text"] for answer in objects(capsys, *arguments)] == ODD
 
 
 def test_a_label_is_one_line_and_is_never_taken_for_an_abstention(here):
     assert as_text(Prediction("who ?", "a\nb", {"a\nb": 1.0}, False), "a\nb", 1) == r"a\nb 1.000  who ?"
-    found = Prediction("who ?", "?", {"?": 0.75, "a": 0.25}, False)
-    assert as_text(found, "?", 2) == '"?" 0.750  a 0.250  who ?'
-    assert as_text(found, None, 1) == '?  "?" 0.750  who ?'
+    answer = Prediction("who ?", "?", {"?": 0.75, "a": 0.25}, False)
+    assert as_text(answer, "?", 2) == '"?" 0.750  a 0.250  who ?'
+    assert as_text(answer, None, 1) == '?  "?" 0.750  who ?'
 
 
-@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
-@pytest.mark.parametrize(
-    ("name", "lines"),
-    [
-        ("x.txt", ["who is it ?", "where ?"]),
-        ("x.csv", ["text,id", "who is it ?,1", "where ?,2"]),
-        ("x.jsonl", ['{"text": "who is it ?"}', '{"text": "where ?"}']),
-        ("x.label", ["HUM:ind who is it ?", "LOC:city where ?"]),
-    ],
-)
-def test_lines_end_as_on_any_system_and_a_mark_of_utf8_is_no_text(here, capsys, tmp_path, name, lines, end):
-    (tmp_path / name).write_text(end.join([*lines, ""]), encoding="utf-8-sig", newline="")
-    found = [json.loads(line) for line in said(capsys, "--file", tmp_path / name, "--json")]
-    first = len(lines) - 1
-    assert [(row["line"], row["text"]) for row in found] == [(first, "who is it ?"), (first + 1, "where ?")]
-
-
-@pytest.mark.parametrize("ending", [".csv", ".tsv"])
-def test_a_column_of_a_table_is_classified(here, capsys, tmp_path, ending):
+def test_a_column_of_a_table_is_classified(here, capsys, tmp_path):
     texts = ['who is the "king" ?', "where is\tthe dog, or\nthe cat ?", "why ?"]
-    path = tmp_path / f"asked{ending}"
+    path = tmp_path / "asked.csv"
     with path.open("w", newline="", encoding="utf-8-sig") as file:
-        writer = csv.writer(file, delimiter="," if ending == ".csv" else "\t")
-        writer.writerows([["id", "message"], *([number, text] for number, text in enumerate(texts))])
-    expected = [json.loads(line) for line in said(capsys, *texts, "--json")]
-    found = [json.loads(line) for line in said(capsys, "--file", path, "--column", "message", "--json")]
-    assert [each.pop("line") for each in found] == [2, 3, 5]
-    assert found == expected
+        csv.writer(file).writerows([["id", "message"], *enumerate(texts)])
+    found = objects(capsys, "--file", path, "--column", "message")
+    assert [answer.pop("line") for answer in found] == [2, 3, 5]
+    assert found == objects(capsys, *texts)
     told = refused(capsys, "--file", path)
-    assert f"asked{ending}:1: no column 'text', which --column names; columns are: id, message" in told
-    path.write_text(path.read_text(encoding="utf-8-sig") + "4\n")
-    assert f"asked{ending}:6: 1 fields, 2 columns; 1 such" in refused(capsys, "--file", path, "--column", "message")
-
-
-def test_standard_input_is_read_in_the_format_that_is_named(here, capsys, monkeypatch):
-    expected = said(capsys, "who is it ?", "where ?")
-    for form, content in {
-        "csv": "id,q\n1,who is it ?\n2,where ?\n",
-        "jsonl": '{"q": "who is it ?"}\n{"q": "where ?"}\n',
-        "tsv": "q\tid\nwho is it ?\t1\nwhere ?\t2\n",
-    }.items():
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
-        assert said(capsys, "--file", "-", "--column", "q", "--format", form) == expected
+    assert "asked.csv:1: no column 'text', which --column names; columns are: id, message" in told
 
 
 def test_answers_are_a_table_that_a_spreadsheet_may_open(here, capsys, tmp_path):
     path, texts = tmp_path / "asked.jsonl", ['who is "it", and why ?', "=1+1 ?", "who\ris\nit ?"]
     path.write_text("".join(f"{json.dumps({'text': text})}\n" for text in texts))
-    expected = [json.loads(line) for line in said(capsys, "--file", path, "--json")]
-    for options, shown in ([], ["'=1+1 ?"]), (["--raw"], ["=1+1 ?"]):
+    expected = objects(capsys, "--file", path)
+    for options, shown in ([], "'=1+1 ?"), (["--raw"], "=1+1 ?"):
         assert main(["predict", "--file", str(path), "--csv", *options]) == 0
-        table = io.StringIO(capsys.readouterr().out, newline="")
-        rows = list(csv.DictReader(table))
-        assert [row["text"] for row in rows] == [texts[0], *shown, texts[2]]
-        assert [(row["line"], row["label"]) for row in rows] == [
-            (str(each["line"]), each["label"]) for each in expected
-        ]
-        for row, each in zip(rows, expected, strict=True):
-            assert float(row["probability"]) == pytest.approx(max(each["probabilities"].values()), abs=1e-6)
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
+        assert [row["text"] for row in rows] == [texts[0], shown, texts[2]]
+        for row, answer in zip(rows, expected, strict=True):
+            assert (row["line"], row["label"]) == (str(answer["line"]), answer["label"])
+            assert float(row["probability"]) == pytest.approx(max(answer["probabilities"].values()), abs=1e-6)
 
 
-def test_empty_lines_are_left_out_if_asked_and_the_others_keep_their_numbers(here, capsys, tmp_path):
+def test_an_invalid_line_is_refused_before_the_first_answer_unless_it_is_to_be_left_out(
+    here, capsys, tmp_path, monkeypatch
+):
     path = tmp_path / "asked.txt"
-    path.write_text("\nwho is it ?\n \n\nwhere ?\n\n")
-    assert "asked.txt:1: text is empty; 4 such line(s) to correct: 1, 3, 4, 6" in refused(capsys, "--file", path)
-    found = [json.loads(line) for line in said(capsys, "--file", path, "--skip-empty", "--json")]
-    assert [(each["line"], each["text"]) for each in found] == [(2, "who is it ?"), (5, "where ?")]
-
-
-@pytest.mark.parametrize("bad", [b"\xff\n", b"\n"])
-def test_an_invalid_line_is_refused_before_the_first_answer(here, capsys, tmp_path, monkeypatch, bad):
-    path = tmp_path / "asked.txt"
-    path.write_bytes(b"who is it ?\n" * 10_000 + bad)
-    assert "asked.txt:10001: " in refused(capsys, "--file", path)
+    path.write_text("\n" + "who is it ?\n" * 10_000 + " \nwhere ?\n")
+    assert "asked.txt:1: text is empty; 2 such line(s) to correct: 1, 10002" in refused(capsys, "--file", path)
     with path.open() as standard_input:
         monkeypatch.setattr(sys, "stdin", standard_input)
-        assert "standard input:10001: " in refused(capsys, "-")
+        assert "standard input:1: text is empty" in refused(capsys, "-")
+    path.write_text("\nwho is it ?\n \n\nwhere ?\n\n")
+    found = objects(capsys, "--file", path, "--skip-empty")
+    assert [(answer["line"], answer["text"]) for answer in found] == [(2, "who is it ?"), (5, "where ?")]
 
 
 @pytest.mark.parametrize(
@@ -272,39 +235,37 @@ def test_a_pipe_is_read_once(here, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("temperature", [2.5, None])
-def test_a_question_of_which_the_model_is_unsure_is_not_answered(here, capsys, monkeypatch, temperature):
+def test_a_question_of_which_the_model_is_unsure_is_not_answered(copied, capsys, temperature):
+    changed = {"temperature": temperature, "precision": "bf16"}
+    write_config(copied / "models/scratch", read_config(copied / "models/scratch") | changed)
+    assert load("models/scratch").trained.precision == "bf16"  # that `evaluate` predicts in; here it is fp32
     texts = ["who is it ?", "where ?", "the dog"]
     asked = [*texts, "--model", "scratch", "--min-confidence"]
-    plain, loaded = load("models/scratch").predict(texts), predict_command.load
-
-    def with_temperature(*arguments):
-        predictor = loaded(*arguments)
-        object.__setattr__(predictor.trained, "temperature", temperature)
-        return predictor
-
-    monkeypatch.setattr(predict_command, "load", with_temperature)
+    plain = load("models/scratch").predict(texts)
     assert main(["predict", *asked, "0", "--json"]) == 0
     printed = capsys.readouterr()
     warned = "warning: models/scratch: probabilities are not calibrated, since no temperature could be fitted"
     assert printed.err.startswith(warned) if temperature is None else not printed.err
     found = [json.loads(line) for line in printed.out.splitlines()]
-    for each, other in zip(found, plain, strict=True):
-        assert (each["label"], each["abstained"]) == (other.label, False)
-        logits = np.log(list(other.probabilities.values())) / (temperature or 1)
-        expected = np.exp(logits) / np.exp(logits).sum()
-        assert list(each["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-5)
-    confidences = [max(each["probabilities"].values()) for each in found]
+    for answer, other in zip(found, plain, strict=True):
+        assert (answer["label"], answer["abstained"]) == (other.label, False)
+        powers = np.array(list(other.probabilities.values())) ** (1 / (temperature or 1))
+        assert list(answer["probabilities"].values()) == pytest.approx((powers / powers.sum()).tolist(), abs=1e-5)
+    confidences = [max(answer["probabilities"].values()) for answer in found]
     least = np.mean(sorted(confidences)[:2])
-    expected = [
-        each.label if confidence >= least else None for each, confidence in zip(plain, confidences, strict=True)
-    ]
-    assert expected.count(None) == 1
-    found = [json.loads(line) for line in said(capsys, *asked, least, "--json")]
-    assert [(each["label"], each["abstained"]) for each in found] == [(label, label is None) for label in expected]
+    labels = [row.label if confidence >= least else None for row, confidence in zip(plain, confidences, strict=True)]
+    assert labels.count(None) == 1
+    found = objects(capsys, *asked, least)
+    assert [(answer["label"], answer["abstained"]) for answer in found] == [(label, label is None) for label in labels]
     table = csv.DictReader(said(capsys, *asked, least, "--csv"))
-    assert [row["label"] for row in table] == [label or "" for label in expected]
+    assert [row["label"] for row in table] == [label or "" for label in labels]
+    if temperature is None:  # P itself is enough
+        [exact] = objects(
+            capsys, "where ?", "--model", "scratch", "--min-confidence", max(plain[1].probabilities.values())
+        )
+        assert not exact["abstained"]
     lines = said(capsys, *asked, least)
-    assert [line.startswith("?  ") for line in lines] == [label is None for label in expected]
+    assert [line.startswith("?  ") for line in lines] == [label is None for label in labels]
 
 
 def test_from_a_subfolder_it_is_said_where_to_run_it(here, capsys, monkeypatch):
@@ -317,15 +278,17 @@ def test_from_a_subfolder_it_is_said_where_to_run_it(here, capsys, monkeypatch):
 
 
 def test_the_best_model_by_validation_answers(copied, capsys):
-    for name, (accuracy, loss) in {"scratch": (0.8, 0.1), "prefix": (0.9, 0.3), "distilbert": (0.9, 0.2)}.items():
+    for name, (accuracy, loss) in {"scratch": (0.8, 0.1), "prefix": (0.9, 0.2), "distilbert": (0.9, 0.3)}.items():
         path = copied / f"reports/train_{name}.json"
         write_json(path, read_json(path) | {"valid": {"accuracy": accuracy, "loss": loss}})
     asked = ["who is the king of the house", "--json"]
-    assert said(capsys, *asked) == said(capsys, *asked, "--model", "distilbert")
-    assert said(capsys, *asked) != said(capsys, *asked, "--model", "scratch")
+    assert said(capsys, *asked) == said(capsys, *asked, "--model", "prefix")
+    assert said(capsys, *asked) != said(capsys, *asked, "--model", "distilbert")
 
 
 def test_a_long_question_is_cut_with_a_warning(here, capsys):
+    assert main(["predict", "dog " * 12]) == 0
+    assert capsys.readouterr().err == ""
     assert main(["predict", "dog " * 10_000]) == 0
     assert "warning: text 1 is longer than 12 tokens, and was cut" in capsys.readouterr().err
 
@@ -354,9 +317,8 @@ def test_bad_arguments_are_refused(here, capsys, arguments, told):
 
 def test_a_model_is_named_or_given_by_its_folder(here, capsys, tmp_path, monkeypatch):
     expected = said(capsys, "who ?", "--model", "prefix")
-    assert said(capsys, "who ?", "--model", "models/prefix/") == expected
     monkeypatch.chdir(tmp_path)
-    assert said(capsys, "who ?", "--model", here / "models/prefix") == expected
+    assert said(capsys, "who ?", "--model", here / "models/prefix/") == expected
 
 
 def test_a_missing_or_foreign_model_is_refused(copied, capsys):
@@ -403,23 +365,22 @@ def test_a_model_that_was_given_the_answer_is_refused(copied, capsys):
     assert "trained with the fine label" in refused(capsys, "who ?", "--model", "prefix")
 
 
-LONG = "where is the river of the house " * 3
+@pytest.fixture(scope="module", params=[*MODELS, "scratch without masks"])
+def classifier(finished, request):
+    """One of the models; the last as a notebook has it, which attends to padding."""
+    predictor = load(finished.root / "models" / request.param.split()[0])
+    if request.param not in MODELS:
+        predictor.model.config = replace(predictor.model.config, mask_padding=False)
+    return predictor
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("mask_padding", [True, False])
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05)])
-def test_a_question_has_the_same_logits_in_any_company(here, name, mask_padding, precision, tolerance):
-    predictor = load(here / "models" / name)
-    if name == "scratch":
-        config = replace(predictor.model.config, mask_padding=mask_padding)
-        predictor.model.config = config
-    asked = "who is the king ?"
+@settings(max_examples=25)
+@given(texts=st.lists(st.lists(st.sampled_from(VOCABULARY[4:]), min_size=1, max_size=20).map(" ".join), min_size=2))
+def test_a_question_has_the_same_logits_alone_and_in_any_company(classifier, texts):
+    def logits(asked, precision):
+        questions = classifier.trained.pack(classifier.tokenize(asked), [0] * len(asked))
+        return predict(classifier.model, questions, precision)
 
-    def logits(*texts):
-        questions = predictor.trained.pack(predictor.tokenize(texts), [0] * len(texts))
-        return predict(predictor.model, questions, precision)[texts.index(asked)]
-
-    alone = logits(asked)
-    for company in ((asked, "why ?"), ("why ?", asked), (asked, LONG), (LONG, "a dog", asked)):
-        torch.testing.assert_close(logits(*company), alone, atol=tolerance, rtol=0)
+    for precision, tolerance in (("fp32", 1e-5), ("bf16", 0.05)):
+        alone = torch.cat([logits([text], precision) for text in texts])
+        torch.testing.assert_close(logits(texts, precision), alone, atol=tolerance, rtol=0)

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from qc.errors import QcError
 from qc.files import read_csv
-from qc.inference.weights import read_weights
 from qc.runtime.launch import Launch, read_launch
 from qc.runtime.process_group import local_device, local_threads, process_group
 from tests.conftest import Project, free_port, in_soak, outputs
@@ -61,7 +61,7 @@ def assert_close(alone, together, stage):
     for one, other in zip(*curves, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
     name = stage.removeprefix("train_")
-    weights = [read_weights(project.root / f"models/{name}/model.safetensors") for project in (alone, together)]
+    weights = [load_file(project.root / f"models/{name}/model.safetensors") for project in (alone, together)]
     torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
 
 

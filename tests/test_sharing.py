@@ -52,15 +52,11 @@ def shared(restored, tmp_path):
     return clone(restored, tmp_path / "clone")
 
 
-def test_a_second_clone_pulls_and_runs_nothing(shared, finished):
+def test_a_second_clone_pulls_and_runs_nothing_and_a_change_reruns_only_what_it_must(shared, finished):
     assert "files fetched" in shared.run("dvc", "pull")
     assert shared.repro() == []
     assert outputs(shared) == outputs(finished)
     assert shared.run("git", "status", "--porcelain") == ""
-
-
-def test_a_teammates_change_reruns_only_what_it_must(shared):
-    shared.run("dvc", "pull")
     shared.set("train_prefix.learning_rate", 0.02)
     assert shared.repro() == ["fetch", "train_prefix", "evaluate"]
 
@@ -161,17 +157,26 @@ def test_a_damaged_object_of_the_remote_does_not_arrive(shared, finished):
     assert pin(shared.root / WEIGHTS) == pin(finished.root / WEIGHTS)
 
 
-def test_another_repository_gets_and_imports_a_model(shared, finished, tmp_path):
-    user = tmp_path / "user"
-    user.mkdir()
-    mine = shared.at(user)
+def test_another_repository_gets_a_released_model_by_its_name_and_imports_one(restored, finished, tmp_path):
+    artifacts = yaml.safe_load((restored.root / "dvc.yaml").read_text())["artifacts"]
+    assert {name: (about["path"], about["type"]) for name, about in artifacts.items()} == {
+        name: (f"models/{name}", "model") for name in ("scratch", "prefix", "distilbert")
+    }
+    assert all(about["desc"] and about["labels"] for about in artifacts.values())
+    source, user = str(restored.root), tmp_path / "user"
+    (user / "models").mkdir(parents=True)
+    mine = restored.at(user)
     mine.run("git", "init", "--quiet")
     mine.run("dvc", "init", "--quiet")
-    source = str(finished.root)
-    mine.run("dvc", "get", source, "models/distilbert", "--out", "models/distilbert")
-    mine.run("dvc", "get", source, "data/encoders/tiny-bert", "--out", "data/encoders/tiny-bert")
-    expected = load(finished.root / "models/distilbert").predict(["who is the king ?"])
-    assert load(user / "models/distilbert").predict(["who is the king ?"]) == expected
     mine.run("dvc", "import", source, "models/prefix", "--out", "models/prefix")
-    assert load(user / "models/prefix").predict(["who is it ?"])[0].label
     assert (user / "models/prefix.dvc").is_file()
+
+    restored.run("gto", "register", "distilbert", "--version", "v1.0.0")
+    restored.run("git", "rm", "--quiet", "dvc.lock")
+    restored.commit("no model after the release")
+    mine.run("dvc", "artifacts", "get", source, "distilbert", "--rev", "v1.0.0", "--out", "models/distilbert")
+    encoder = "data/encoders/tiny-bert"
+    mine.run("dvc", "get", source, encoder, "--rev", "distilbert@v1.0.0", "--out", encoder)
+    for name in ("prefix", "distilbert"):
+        expected = load(finished.root / "models" / name).predict(["who is the king ?"])
+        assert load(user / "models" / name).predict(["who is the king ?"]) == expected

@@ -29,9 +29,9 @@ def test_questions_are_laid_end_to_end_alike_from_lists_and_from_slices_of_arrow
     expected = [[*around[0], *ids[:4], *around[1]] for ids in IDS[20:70]]
     monkeypatch.setattr("qc.inference.batches.PIECE", 8)
     for input_ids in (column, column.to_pylist()):
-        found = pack(vocabulary(before, after), input_ids, [0] * 50, 4, keep_special=keep_special)
-        assert found.values.tolist() == list(itertools.chain.from_iterable(expected))
-        assert found.lengths.tolist() == [len(ids) for ids in expected]
+        packed = pack(vocabulary(before, after), input_ids, [0] * 50, 4, keep_special=keep_special)
+        assert packed.values.tolist() == list(itertools.chain.from_iterable(expected))
+        assert packed.lengths.tolist() == [len(ids) for ids in expected]
 
 
 @pytest.mark.parametrize(("given", "expected"), [({}, "None"), ({"DVC_EXP_NAME": "x"}, "600")])

@@ -1,10 +1,12 @@
-"""Write a trained model as one ONNX file, for programs without PyTorch.
+"""Write a trained model in the layout that Hugging Face's tools open, for programs without PyTorch.
 
-    input_ids (B, T) int64, attention_mask (B, T) int64 -> logits (B, classes) fp32
+    onnx/model.onnx     input_ids (B, T) int64, attention_mask (B, T) int64 -> logits (B, classes) fp32
+    config.json, tokenizer.json, tokenizer_config.json, special_tokens_map.json
 
-The encoder and the trained part are one graph; batch size and length are free, up to the model's longest text. The
-folder also gets tokenizer.json and config.json: classes, the padding id, the longest text. The file's logits are
-compared with PyTorch's on the validation split.
+Notable:
+- encoder, trained part and fitted temperature are one graph: the softmax of its logits is calibrated
+- the graph cuts texts longer than the model reads, as in training, whatever the tool has cut before
+- its logits are compared with PyTorch's on the validation split
 """
 
 import contextlib
@@ -17,10 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from tokenizers import Tokenizer
+from tokenizers.normalizers import Lowercase, Sequence
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -34,87 +37,108 @@ from qc.inference.predictor import Predictor, load
 from qc.paths import EXPORT, SPLIT
 from qc.questions.tables import VALID, QuestionTable
 
-MODEL, INT8 = "model.onnx", "model.int8.onnx"
-FILES = (MODEL, INT8, CONFIG, TOKENIZER)  # files of an export; others in its folder stay
+MODEL, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
+TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
+FILES = (MODEL, INT8, CONFIG, TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS)  # others in the folder stay
+INPUTS = ["input_ids", "attention_mask"]
+FAMILY, CLASS = "distilbert", "DistilBertForSequenceClassification"  # whatever the encoder: a class with these inputs
 TOLERANCE = 1e-4  # of a logit
 
 
 class _Graph(nn.Module):
-    """A model up to the logits of the coarse classes."""
+    """A model from the ids of any tool to calibrated logits of the coarse classes."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.longest = predictor.model, longest(predictor)
+        self.temperature = predictor.trained.temperature or 1.0
+        after = predictor.trained.vocabulary.after if self.model.special_tokens else []
+        self.register_buffer("after", torch.tensor(after, dtype=torch.long))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.model.output_layer.coarse_logits(self.model(input_ids, attention_mask.bool()))
+        """Ids and mask (B, T) -> (B, classes)."""
+        ids, mask = input_ids[:, : self.longest], attention_mask[:, : self.longest].bool()
+        if len(self.after):  # transformers.js cuts them off with the end of a long text
+            place = torch.arange(ids.shape[1]) - (self.longest - len(self.after))  # among them, from 0
+            full = attention_mask.sum(dim=1, keepdim=True) >= self.longest
+            ids = torch.where(full & (place >= 0), self.after[place.clamp_min(0)], ids)
+        return self.model.output_layer.coarse_logits(self.model(ids, mask)) / self.temperature
+
+
+def longest(predictor: Predictor) -> int:
+    """Most tokens that the model reads, special tokens included."""
+    special = predictor.trained.vocabulary.special_counts if predictor.model.special_tokens else ()
+    return predictor.trained.max_length + sum(special)
 
 
 def export_onnx(predictor: Predictor, folder: Path, int8: bool) -> None:
-    """Write model.onnx, tokenizer.json and config.json to an empty folder.
+    """Write the files of an export.
 
     Args:
         predictor: The model; it is moved to the CPU.
         folder: An empty folder.
-        int8: Also write model.int8.onnx, with matrices quantized to 8 bits.
+        int8: Also write the model with its matrices quantized to 8 bits.
     """
-    graph = _Graph(predictor.model.cpu()).eval()
-    trained, vocabulary = predictor.trained, predictor.trained.vocabulary
-    special = sum(vocabulary.special_counts) if trained.model.special_tokens else 0
-    longest = trained.max_length + special
-    example = min(9, longest)
-    ids, mask = torch.ones(2, example, dtype=torch.long), torch.ones(2, example, dtype=torch.long)
-    mask[1, (example + 1) // 2 :] = 0
-    batch = torch.export.Dim("batch")
-    length = torch.export.Dim("length", max=longest) if longest > 2 else longest
-    with _quiet():
+    predictor.model.cpu()
+    ids, mask = torch.ones(2, 9, dtype=torch.long), torch.ones(2, 9, dtype=torch.long)  # an example
+    mask[1, 5:] = 0
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    (folder / MODEL).parent.mkdir()
+    with warnings.catch_warnings(action="ignore"), _quiet():
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            torch.onnx.export(
-                graph,
+            program = torch.onnx.export(
+                _Graph(predictor).eval(),
                 (ids, mask),
-                folder / MODEL,
-                input_names=["input_ids", "attention_mask"],
+                input_names=INPUTS,
                 output_names=["logits"],
-                dynamic_shapes={name: {0: batch, 1: length} for name in ("input_ids", "attention_mask")},
-                external_data=False,
+                dynamic_shapes=dict.fromkeys(INPUTS, axes),
                 dynamo=True,
                 verbose=False,
             )
-        _strip_metadata(folder / MODEL)
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.clear()  # stack traces with paths of this machine
+        program.save(folder / MODEL)
         if int8:
             quantize_dynamic(folder / MODEL, folder / INT8, weight_type=QuantType.QInt8)
-        predictor.tokenizer.save(str(folder / TOKENIZER))
-        write_json(
-            folder / CONFIG,
-            {
-                "classes": predictor.classes,
-                "lowercase": vocabulary.lowercase,
-                "max_length": trained.max_length,
-                "pad_id": vocabulary.pad_id,
-                "add_special_tokens": trained.model.special_tokens,
-                "special_tokens": special,
-            },
-        )
+    names = dict(enumerate(predictor.classes))
+    write_json(
+        folder / CONFIG,
+        {
+            "model_type": FAMILY,
+            "architectures": [CLASS],
+            "id2label": names,
+            "label2id": {name: number for number, name in names.items()},
+            "problem_type": "single_label_classification",
+        },
+    )
+    _write_tokenizer(predictor, folder)
 
 
-def _strip_metadata(path: Path) -> None:
-    """Remove the exporter's notes from a file: stack traces with paths of this machine."""
-    content = onnx.load(path)
-    for node in content.graph.node:
-        node.ClearField("metadata_props")
-    onnx.save(content, path)
+def _write_tokenizer(predictor: Predictor, folder: Path) -> None:
+    """Write the tokenizer with all that is done to a text before and after it."""
+    vocabulary, most = predictor.trained.vocabulary, longest(predictor)
+    tokenizer = Tokenizer.from_str(predictor.tokenizer.to_str())
+    special_tokens = {"pad_token": tokenizer.id_to_token(vocabulary.pad_id)}
+    tokenizer.enable_truncation(most)
+    tokenizer.enable_padding(pad_id=vocabulary.pad_id, **special_tokens)
+    if vocabulary.lowercase:
+        tokenizer.normalizer = Sequence([*filter(None, [Lowercase(), tokenizer.normalizer])])
+    if not predictor.model.special_tokens:
+        tokenizer.post_processor = None  # which adds them
+    tokenizer.save(str(folder / TOKENIZER))
+    write_json(folder / SPECIAL_TOKENS, special_tokens)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": most, "model_input_names": INPUTS}
+    write_json(folder / TOKENIZER_CONFIG, config | special_tokens)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters' warnings about other packages and shapes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)
+    """Silence what the exporters log about other packages and shapes."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def open_onnx(path: Path) -> onnxruntime.InferenceSession:
@@ -128,7 +152,7 @@ def onnx_logits(session: onnxruntime.InferenceSession, questions: PackedDataset)
     plan = bucket_by_length(questions.lengths, evaluation_batch(questions.device))
     for batch in questions.batches(plan):
         mask = torch.ones_like(batch.inputs) if batch.mask is None else batch.mask.long()
-        inputs = {"input_ids": batch.inputs.numpy(), "attention_mask": mask.numpy()}
+        inputs = dict(zip(INPUTS, (batch.inputs.numpy(), mask.numpy()), strict=True))
         begin = time.perf_counter()
         logits += session.run(["logits"], inputs)
         seconds += time.perf_counter() - begin
@@ -150,22 +174,26 @@ def run(arguments: Namespace) -> int:
     predictor = load(model)
     folder = arguments.out or EXPORT / model.name
     if folder.exists() and not (folder.is_dir() and ((folder / MODEL).is_file() or not any(folder.iterdir()))):
-        raise QcError(f"{folder}: exists and is no export; name another folder with --out")
+        raise QcError(f"{folder}: exists and is no export; remove it, or name another folder with --out")
     valid = QuestionTable.read(SPLIT / predictor.trained.vocabulary.tokenizer / VALID, "label", "input_ids")
     questions = predictor.trained.pack(valid.input_ids, valid.labels)
     with new_folder(folder.resolve()) as temporary:  # an earlier export stays if this one fails
         export_onnx(predictor, temporary, arguments.int8)
-        compare(predictor, questions, temporary, arguments.int8)
+        compare(predictor, questions, temporary)
         if folder.exists():
-            replaced = {str(folder): FILES}
+            own = {str(folder / name) for name in FILES}
             shutil.copytree(
-                folder, temporary, symlinks=True, dirs_exist_ok=True, ignore=lambda place, _: replaced.get(place, ())
+                folder,
+                temporary,
+                symlinks=True,
+                dirs_exist_ok=True,
+                ignore=lambda place, names: [name for name in names if f"{place}/{name}" in own],
             )
-    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    print(f"{folder}: {', '.join(name for name in FILES if (folder / name).is_file())}")
     return 0
 
 
-def compare(predictor: Predictor, questions: PackedDataset, folder: Path, int8: bool) -> None:
+def compare(predictor: Predictor, questions: PackedDataset, folder: Path) -> None:
     """Print accuracy, size and speed of an export, beside PyTorch's accuracy.
 
     Raises:
@@ -175,19 +203,21 @@ def compare(predictor: Predictor, questions: PackedDataset, folder: Path, int8: 
     def accuracy(logits: np.ndarray) -> float:
         return evaluate_accuracy(logits.argmax(axis=1), questions.labels.numpy())["accuracy"]
 
-    expected = predict(predictor.model, questions).numpy()
-    print(f"PyTorch          accuracy {accuracy(expected):.3f} on {len(questions)} validation questions")
-    for name in (MODEL, INT8) if int8 else (MODEL,):
+    expected = predict(predictor.model, questions).numpy() / (predictor.trained.temperature or 1.0)
+    print(f"{'PyTorch':<25} accuracy {accuracy(expected):.3f} on {len(questions)} validation questions")
+    for name in (MODEL, INT8):
+        if not (folder / name).is_file():
+            continue
         session = open_onnx(folder / name)
         onnx_logits(session, questions)  # the first run allocates memory
-        found, seconds = onnx_logits(session, questions)
+        logits, seconds = onnx_logits(session, questions)
         size = (folder / name).stat().st_size / 2**20
         print(
-            f"{name:<16} accuracy {accuracy(found):.3f}, {size:.1f} MiB, "
+            f"{name:<25} accuracy {accuracy(logits):.3f}, {size:.1f} MiB, "
             f"{len(questions) / seconds:,.0f} questions a second"
         )
-        worst = float(np.abs(found - expected).max())
-        if name == MODEL and worst > TOLERANCE:
+        difference = float(np.abs(logits - expected).max())
+        if name == MODEL and difference > TOLERANCE:
             raise QcError(
-                f"{name}: its logits differ from PyTorch's by up to {worst:.1e}; expected at most {TOLERANCE:g}"
+                f"{name}: its logits differ from PyTorch's by up to {difference:.1e}; expected at most {TOLERANCE:g}"
             )

@@ -82,25 +82,28 @@ def run(arguments: Namespace) -> int:
         folder = model_folder(arguments.model or best_model())
         predictor = load(folder)
         if least is not None:
-            calibrate(predictor, folder)
+            predictor.temperature = predictor.trained.temperature or 1.0
+            if predictor.trained.temperature is None:
+                why = "no temperature could be fitted on validation"
+                print(f"warning: {folder}: probabilities are not calibrated, since {why}", file=sys.stderr)
         if arguments.csv:
             table = csv_writer(sys.stdout)
             table.writerow(COLUMNS)
-        for line, found in classify(predictor, texts, total, where):
-            confidence = found.probabilities[found.label]
-            label = found.label if least is None or confidence >= least else None
+        for line, answer in classify(predictor, texts, total, where):
+            confidence = answer.probabilities[answer.label]
+            label = answer.label if least is None or confidence >= least else None
             if arguments.json:
                 content = {} if given(arguments) else {"line": line}
-                content |= {"text": found.text, "label": label}
+                content |= {"text": answer.text, "label": label}
                 content |= {} if least is None else {"abstained": label is None}
-                probabilities = ranked(found, top) if top else found.probabilities.items()
+                probabilities = ranked(answer, top) if top else answer.probabilities.items()
                 content["probabilities"] = {name: round(probability, 6) for name, probability in probabilities}
                 print(json.dumps(content, ensure_ascii="utf" not in (sys.stdout.encoding or "").lower()))
             elif arguments.csv:
-                row = [line, found.text, label, f"{confidence:.6f}"]
+                row = [line, answer.text, label, f"{confidence:.6f}"]
                 table.writerow(row if arguments.raw else map(escape_formula, row))
             else:
-                print(as_text(found, label, top or 1))
+                print(as_text(answer, label, top or 1))
     return 0
 
 
@@ -132,8 +135,8 @@ def choose_texts(arguments: Namespace) -> Iterator[tuple[str, Numbered, int]]:
 
         def texts() -> Numbered:
             columns = {"text": arguments.column or "text"}
-            found = read_questions(stream, ending, columns, name, "--column", arguments.skip_empty)
-            return ((number, question.text) for number, question in found)
+            questions = read_questions(stream, ending, columns, name, "--column", arguments.skip_empty)
+            return ((number, question.text) for number, question in questions)
 
         total = sum(1 for _ in texts())
         yield f"{name}:", texts(), total
@@ -141,7 +144,7 @@ def choose_texts(arguments: Namespace) -> Iterator[tuple[str, Numbered, int]]:
 
 @contextmanager
 def _opened(file: Path | None, name: str) -> Iterator[BinaryIO]:
-    """Open a file, or standard input, to be read twice: what cannot be is copied to a temporary file."""
+    """Open a file, or standard input, to be read twice; what can be read once is copied to a temporary file."""
     if file is None and sys.stdin is None:
         raise QcError("standard input is closed; give texts, or a file with --file")
     doing = "read"
@@ -162,17 +165,6 @@ def model_folder(model: str) -> Path:
     return Path(model) if "/" in model else MODELS / model
 
 
-def calibrate(predictor: Predictor, folder: Path) -> None:
-    """Divide logits by the temperature in the model's folder; warn where none was fitted."""
-    fitted = predictor.trained.temperature
-    if fitted is None:
-        print(
-            f"warning: {folder}: probabilities are not calibrated, since no temperature could be fitted on validation",
-            file=sys.stderr,
-        )
-    predictor.temperature = fitted or 1.0
-
-
 def classify(predictor: Predictor, texts: Numbered, total: int, where: str) -> Iterator[tuple[int, Prediction]]:
     """Classify numbered texts, some at a time; warns of those that were cut, and shows progress on a terminal."""
     texts = iter(texts)
@@ -180,11 +172,11 @@ def classify(predictor: Predictor, texts: Numbered, total: int, where: str) -> I
     with tqdm(total=total, unit=" texts", disable=hidden) as bar:
         while chunk := list(islice(texts, CHUNK)):
             numbers, content = zip(*chunk, strict=True)
-            for number, found in zip(numbers, predictor.predict(content), strict=True):
-                if found.truncated:
+            for number, answer in zip(numbers, predictor.predict(content), strict=True):
+                if answer.truncated:
                     longest = predictor.trained.max_length
                     print(f"warning: {where}{number} is longer than {longest} tokens, and was cut", file=sys.stderr)
-                yield number, found
+                yield number, answer
             bar.update(len(chunk))
 
 
@@ -197,18 +189,18 @@ def best_model() -> str:
         return names[0]
     if missing := [name for name in names if not (REPORTS / f"train_{name}.json").is_file()]:
         raise QcError(f"{REPORTS}: no scores of {', '.join(missing)} to choose by; name a model: --model {missing[0]}")
-    found = {name: read_json(REPORTS / f"train_{name}.json")["valid"] for name in names}
-    return max(names, key=lambda name: (found[name]["accuracy"], -found[name]["loss"]))
+    scores = {name: read_json(REPORTS / f"train_{name}.json")["valid"] for name in names}
+    return max(names, key=lambda name: (scores[name]["accuracy"], -scores[name]["loss"]))
 
 
-def as_text(found: Prediction, label: str | None, top: int) -> str:
+def as_text(answer: Prediction, label: str | None, top: int) -> str:
     """Format a prediction as one line: the most probable classes, and the text; None for an abstention."""
-    names = [(f'"{name}"' if name == UNSURE else name, value) for name, value in ranked(found, top)]
+    names = [(f'"{name}"' if name == UNSURE else name, value) for name, value in ranked(answer, top)]
     unsure = [UNSURE] if label is None else []
-    line = "  ".join([*unsure, *(f"{name} {probability:.3f}" for name, probability in names), found.text])
-    return "".join(each if each.isprintable() or each == "\t" else ascii(each)[1:-1] for each in line)
+    line = "  ".join([*unsure, *(f"{name} {probability:.3f}" for name, probability in names), answer.text])
+    return "".join(sign if sign.isprintable() or sign == "\t" else ascii(sign)[1:-1] for sign in line)
 
 
-def ranked(found: Prediction, top: int) -> list[tuple[str, float]]:
+def ranked(answer: Prediction, top: int) -> list[tuple[str, float]]:
     """The most probable classes with their probabilities."""
-    return sorted(found.probabilities.items(), key=lambda item: -item[1])[:top]
+    return sorted(answer.probabilities.items(), key=lambda item: -item[1])[:top]

@@ -52,7 +52,7 @@ def write_cards(
         reports: Folder with train_NAME.json.
         encoders: Folder of the encoders.
         files: data/raw/files.json.
-        splits: For each model the files of its train and validation split, and their numbers of questions.
+        splits: The files of each model's train and validation split, with their numbers of questions.
         scores: Content of reports/test.json.
         settings: All of params.yaml.
     """
@@ -89,12 +89,7 @@ def write_cards(
                 config=config,
                 metrics=read_json(reports / f"train_{name}.json"),
                 encoder=encoder,
-                weights=encoder
-                and next(
-                    config["files"][f"{config['encoder']}/{file}"]
-                    for file in (WEIGHTS, WEIGHTS_INDEX)
-                    if f"{config['encoder']}/{file}" in config["files"]
-                ),
+                weights=encoder and _weights_sha256(config),
                 scores=scores[name],
                 temperature=temperature_text(scores[name]["calibrated"]["temperature"]),
                 select_by=training["select_by"],
@@ -104,3 +99,9 @@ def write_cards(
                 n_test=scores["n_test"],
             )
             (temporary / f"{name}.md").write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
+
+
+def _weights_sha256(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the encoder's weights, or of their index."""
+    digests = (config["files"].get(f"{config['encoder']}/{name}") for name in (WEIGHTS, WEIGHTS_INDEX))
+    return next(filter(None, digests))

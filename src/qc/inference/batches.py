@@ -121,7 +121,7 @@ class PackedDataset:
 
     def _gather(self, indices: Tensor, rows: Tensor, places: Tensor) -> Batch:
         """Cut a batch; the row numbers (B,) on the CPU, on the device, and where `values` are."""
-        starts, lengths = (each[places][:, None] for each in self._spans)
+        starts, lengths = (numbers[places][:, None] for numbers in self._spans)
         position = torch.arange(self.padded_length(indices), device=self.values.device)  # (T,)
         real = position < lengths  # (B, T)
         inputs = self.values[torch.where(real, starts + position, 0)]

@@ -64,7 +64,7 @@ def score(logits: Tensor, labels: Tensor) -> Scores:
 
 def macro_f1(predicted: Tensor, labels: Tensor, classes: int) -> float:
     """Compute the mean F1 of the classes that have questions, from class numbers (N,)."""
-    found, true, correct = (
+    predictions, true, correct = (
         torch.bincount(numbers, minlength=classes) for numbers in (predicted, labels, labels[predicted == labels])
     )
-    return (2 * correct / (found + true))[true > 0].double().mean().item()
+    return (2 * correct / (predictions + true))[true > 0].double().mean().item()

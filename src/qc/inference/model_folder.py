@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from qc.errors import QcError, reason
 from qc.files import CONFIG, WEIGHTS, file_sha256, new_folder, read_json, round_floats, write_json
 from qc.inference.batches import PackedDataset, pack
 from qc.inference.logits import predict
-from qc.inference.weights import load_trained_weights, read_weights, write_weights
+from qc.inference.weights import write_weights
 from qc.models.common import Classifier
 from qc.models.registry import MODELS
 from qc.questions.vocabulary import Vocabulary
@@ -59,7 +61,7 @@ class TrainedModel:
 
 def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     """Write the trained parameters and the persistent buffers of a model, and its config, as a model folder."""
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    frozen = _frozen(model)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items() if name not in frozen}
     with new_folder(folder) as temporary:
         write_weights(temporary / WEIGHTS, tensors)
@@ -72,7 +74,7 @@ def load_model(folder: Path, encoders: Path) -> TrainedModel:
 
     Args:
         folder: A model folder.
-        encoders: The folder that holds a folder for each pretrained encoder.
+        encoders: The folder with a folder for each pretrained encoder.
 
     Raises:
         QcError: The folder is broken, its model unknown, or a file is not the one that it was trained with.
@@ -80,11 +82,14 @@ def load_model(folder: Path, encoders: Path) -> TrainedModel:
     config = read_config(folder)
     try:
         verify_files(folder, config, encoders)
-        trained = read_weights(folder / WEIGHTS)
+        trained = load_file(folder / WEIGHTS)
         model_class = MODELS[config["model"]].load_class()
         encoder = model_class.load_encoder(encoders / config.get("encoder", ""), config.get("upper_layers"))
         model = model_class.rebuild(config["sizes"], trained, encoder)
-        found = TrainedModel(
+        missing, unknown = model.load_state_dict(trained, strict=False)
+        if unknown or not _frozen(model).issuperset(missing):
+            raise ValueError(f"{WEIGHTS} lacks {missing}, has {unknown}")
+        return TrainedModel(
             model=model,
             classes=config["labels"]["classes"],
             max_length=config["max_length"],
@@ -92,12 +97,15 @@ def load_model(folder: Path, encoders: Path) -> TrainedModel:
             precision=config["precision"],
             temperature=config["temperature"],
         )
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise QcError(
             f"{folder / CONFIG}: not a model of this version: {error!r}; run `dvc repro` to retrain"
         ) from None
-    load_trained_weights(model, trained, folder / WEIGHTS)
-    return found
+
+
+def _frozen(model: nn.Module) -> set[str]:
+    """Names of the parameters that are not trained."""
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -124,10 +132,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def verify_files(folder: Path, config: Mapping[str, Any], encoders: Path) -> None:
     """Compare every file that a model depends on with the SHA-256 in its config.
 
-    Args:
-        folder: The model folder.
-        config: Its config; in `files` a bare name is a file of the model folder, `NAME/FILE` one of an encoder.
-        encoders: The folder that holds a folder for each pretrained encoder.
+    In `files` of the config a bare name is a file of the model folder, `NAME/FILE` one of an encoder.
 
     Raises:
         QcError: A file is missing, or is not the one that the model was trained with.
@@ -139,12 +144,12 @@ def verify_files(folder: Path, config: Mapping[str, Any], encoders: Path) -> Non
                 f"{path.parent}: no such encoder; name it under fetch.encoders in params.yaml and run `dvc repro`"
             )
         try:
-            found = file_sha256(path)
+            digest = file_sha256(path)
         except OSError as error:
             raise QcError(f"{path}: {reason(error)}; `dvc checkout`, `dvc pull` or `dvc repro` restores it") from None
-        if found != expected:
+        if digest != expected:
             raise QcError(
-                f"{path}: SHA-256 {found}, but {folder / CONFIG} was trained with {expected}; `dvc checkout` or `dvc "
+                f"{path}: SHA-256 {digest}, but {folder / CONFIG} was trained with {expected}; `dvc checkout` or `dvc "
                 "pull` restores that file (`qc doctor` first, if a disk damaged it), `dvc repro` trains on the "
                 "present one"
             )

@@ -26,19 +26,12 @@ from qc.runtime.device import pick_device
 
 @dataclass(frozen=True)
 class Prediction:
-    """Prediction for a text.
-
-    Attributes:
-        text: The text.
-        label: The most probable class.
-        probabilities: Of each class, in the order of the class numbers; they sum to 1.
-        truncated: Whether the text was longer than the model reads.
-    """
+    """Prediction for a text."""
 
     text: str
-    label: str
-    probabilities: dict[str, float]
-    truncated: bool
+    label: str  # the most probable class
+    probabilities: dict[str, float]  # of each class, in the order of the class numbers; they sum to 1
+    truncated: bool  # the text was longer than the model reads
 
 
 class Predictor:
@@ -48,12 +41,9 @@ class Predictor:
         trained: The model.
         tokenizer: The tokenizer of its vocabulary.
         device: `auto`, `cpu` or `cuda`.
-
-    Attributes:
-        temperature: Softmax temperature; `trained.temperature`, if it is set here, calibrates the probabilities.
     """
 
-    temperature = 1.0
+    temperature = 1.0  # of the softmax; set to `trained.temperature`, it calibrates the probabilities
 
     def __init__(self, trained: TrainedModel, tokenizer: Tokenizer, device: str = "auto") -> None:
         self.device = pick_device(device)
@@ -88,9 +78,9 @@ class Predictor:
                 text=text,
                 label=self.classes[int(np.argmax(row))],
                 probabilities=dict(zip(self.classes, row.tolist(), strict=True)),
-                truncated=len(found) > longest,
+                truncated=len(tokens) > longest,
             )
-            for text, row, found in zip(texts, probabilities, ids, strict=True)
+            for text, row, tokens in zip(texts, probabilities, ids, strict=True)
         ]
 
 
