@@ -26,16 +26,6 @@ from qc.questions.labels import Labels, join_fine, split_fine
 QUESTIONS, VOCABULARY = "questions.parquet", "vocabulary.json"
 TRAIN, VALID, TEST = "train.parquet", "valid.parquet", "test.parquet"
 PIECE = 16_384  # questions that are in memory at once
-TYPES = {
-    "id": pyarrow.int64(),
-    "official": pyarrow.bool_(),  # in the official test file
-    "text": pyarrow.string(),
-    "label": pyarrow.int64(),
-    "fine": pyarrow.int64(),
-    "input_ids": pyarrow.list_(pyarrow.int32()),
-    "group": pyarrow.int64(),
-}
-CHUNKING = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024, "norm_level": 0}  # as datasets writes
 
 
 @dataclass(frozen=True)
@@ -121,22 +111,19 @@ def read_pieces(path: Path, *columns: str, rows: np.ndarray | None = None) -> It
 
 @contextmanager
 def new_table(path: Path, labels: Labels, *columns: str) -> Iterator[pyarrow.parquet.ParquetWriter]:
-    """Give a writer of a table with these columns of `TYPES`; `fine` is left out where there are no fine classes."""
-    classes = {"label": labels.classes, "fine": [join_fine(*pair) for pair in labels.fine_classes]}
-    fields, features = [], {}
-    for name in columns:
-        if name == "fine" and not labels.fine_classes:
-            continue
-        fields.append((name, TYPES[name]))
-        if name in classes:
-            features[name] = {"names": classes[name], "_type": "ClassLabel"}
-        elif name == "input_ids":
-            features[name] = {"feature": {"dtype": "int32", "_type": "Value"}, "_type": "List"}
-        else:
-            features[name] = {"dtype": str(TYPES[name]), "_type": "Value"}
-    schema = pyarrow.schema(fields, {"huggingface": json.dumps({"info": {"features": features}})})
-    with pyarrow.parquet.ParquetWriter(
-        path, schema, use_content_defined_chunking=CHUNKING, write_page_index=True
-    ) as writer:
+    """Give a writer of a table with these columns; `fine` is left out where there are no fine classes."""
+    from datasets import ClassLabel, Features, List, Value  # takes a second, and training only reads
+
+    features = {
+        "id": Value("int64"),
+        "official": Value("bool"),  # in the official test file
+        "text": Value("string"),
+        "label": ClassLabel(names=labels.classes),
+        "input_ids": List(Value("int32")),
+        "group": Value("int64"),
+    }
+    if labels.fine_classes:
+        features["fine"] = ClassLabel(names=[join_fine(*pair) for pair in labels.fine_classes])
+    schema = Features({name: features[name] for name in columns if name in features}).arrow_schema
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         yield writer
-        writer.add_key_value_metadata({"content_defined_chunking": json.dumps(CHUNKING)})
