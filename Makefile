@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.ready
 LOCKS := requirements.txt requirements-dev.txt
+CUDA := requirements-cuda.txt
 BIN := $(VENV)/bin
-RUN := pipeline,export,sweep
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONSAFEPATH PYTHONOPTIMIZE  # stages are found in this folder; transformers reads docstrings
@@ -35,18 +35,8 @@ lint: $(STAMP)  ## ruff: rules and formatting
 bench: $(STAMP)  ## time ours and what one would run instead (about 40 minutes); writes benchmarks/results.json
 	@python -m benchmarks.run
 
-lock:  ## resolve pyproject.toml again into requirements.txt, which every stage depends on, and requirements-dev.txt
-	@echo "resolving pyproject.toml in a fresh environment (about three minutes)"
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" \
-		&& freeze() { "$$folder/bin/pip" list --format=freeze | grep -viE '^(pip|qc)==' | sed 's/+cpu$$//' | LC_ALL=C sort -f; } \
-		&& "$$folder/bin/pip" install --quiet "$$(sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml)" ".[$(RUN)]" \
-		&& freeze > "$$folder/run" && "$$folder/bin/pip" install --quiet ".[dev]" && freeze > "$$folder/all" \
-		&& if grep -Fxvf "$$folder/all" "$$folder/run" >&2; then \
-			echo "error: make lock: with [dev] these packages are of other versions" >&2; exit 1; fi \
-		&& { echo "# What the stages and commands run with: every package of \`pip install .[$(RUN)]\`, as pip resolved pyproject.toml. Made by: make lock"; \
-			cat "$$folder/run"; } > requirements.txt \
-		&& { echo "# What the tests and tools take besides. Made by: make lock"; \
-			grep -Fxvf "$$folder/run" "$$folder/all"; } > requirements-dev.txt
+lock:  ## resolve pyproject.toml again into the requirements files; every stage depends on requirements.txt
+	@$(PYTHON) tests/lock.py
 
 clean:  ## remove the environment, tool caches and states of stopped runs; data, models and DVC's cache stay
 	rm -rf $(VENV) .state report .pytest_cache .ruff_cache .hypothesis logs dvc_plots build src/*.egg-info
@@ -77,12 +67,12 @@ ifneq ($(shell $(HERE) && echo here),here)
 .PHONY: $(STAMP)
 endif
 
-$(STAMP): $(LOCKS) pyproject.toml | check-tools
+$(STAMP): $(LOCKS) $(CUDA) pyproject.toml | check-tools
 	@exec 9<requirements.txt; $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
 		for file in $^; do test $(STAMP) -nt $$file || old=$$file; done; \
 		if test -z "$$old" && $(HERE); then exit; fi; `# another make did it` \
 		echo "setting up $(VENV) from $(LOCKS) (about two minutes the first time)" \
 		&& { $(HERE) || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }; } \
-		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check $(foreach file,$(LOCKS),--requirement $(file)) \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$(LOCKS)) --constraint $(CUDA) \
 		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . \
 		&& touch $(STAMP) && echo "$(VENV) is ready"
