@@ -20,7 +20,7 @@ HEADERS = {
     "requirements.txt": f"What the stages and commands run with: every package of `pip install .[{RUN}]`, as pip "
     "resolved pyproject.toml.",
     "requirements-dev.txt": "What the tests and tools take besides.",
-    "requirements-cuda.txt": "Constraints for pip: they act where it takes torch's CUDA build, and a CPU build asks for "
+    "requirements-cuda.txt": "Constraints for pip: they act where it takes torch's CUDA build; a CPU build asks for "
     "none of them. Resolved on Linux against the package index alone.",
 }
 

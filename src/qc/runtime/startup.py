@@ -36,13 +36,12 @@ def set_environment() -> None:
 def handle_signals(resumes: bool = True) -> None:
     """Let Ctrl-C and SIGTERM unwind the process, so that no half-written file stays; a second one ends it at once.
 
-    Args:
-        resumes: Whether the same command continues where this one stopped; the message then says so.
+    With `resumes` the message says that the same command continues where this one stopped.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.SIG_DFL)
         advice = "; run the same command again to go on" if resumes else ""
         os.write(2, f"\nstopped by {signal.Signals(number).name}{advice}\n".encode())
         raise SystemExit(128 + number)
