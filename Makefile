@@ -10,7 +10,7 @@ PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONSAFEPATH PYTHONOPTIMIZE  # stages are found in this folder; transformers reads docstrings
 
-.PHONY: help run test soak lint bench lock clean check-tools browser qemu
+.PHONY: help run test soak lint bench lock clean check-tools browser qemu slurm
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -24,7 +24,7 @@ test: $(STAMP) browser  ## the test suite (about 6 minutes)
 	@echo "make test: pytest"
 	@python -m pytest $(PARALLEL)
 
-soak: $(STAMP) qemu  ## slower proofs: kills, machines, processes, exports, fuzzed files (about 10 minutes)
+soak: $(STAMP) qemu slurm  ## slower proofs: kills, machines, processes, exports, fuzzed files (about 10 minutes)
 	@echo "make soak: pytest -m soak"
 	@python -m pytest $(PARALLEL) -m soak
 
@@ -48,10 +48,10 @@ check-tools:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@command -v git >/dev/null || { echo "error: git not found; install it (Debian: apt-get install git)" >&2; exit 1; }
 
-# install a Debian package (1) unless one of its programs (2) is there, for a purpose (3)
+# install a Debian package (1) unless one of its programs (2) is there, in which or with which the tests do (3)
 APT = $(if $(filter 0,$(shell id -u)),,sudo -n )apt-get
 need = for program in $(2); do command -v $$program >/dev/null && exit; done; \
-	echo "installing $(1), in which the tests $(3)"; \
+	echo "installing $(1), by which the tests $(3)"; \
 	$(APT) update -qq && DEBIAN_FRONTEND=noninteractive $(APT) install -y -qq $(1) >/dev/null \
 	|| { echo "error: $(firstword $(2)) not found; install it (Debian: apt-get install $(1))" >&2; exit 1; }
 
@@ -60,6 +60,9 @@ browser: | $(STAMP)
 
 qemu: | $(STAMP)
 	@$(call need,qemu-user,qemu-x86_64,emulate other processors)
+
+slurm: | $(STAMP)
+	@$(call need,slurm-wlm,sbatch,run a job of a cluster)
 
 # the environment of a moved or copied folder names the old one in all of its programs
 HERE = grep -qsF '$(CURDIR)/$(BIN)/' $(BIN)/pip

@@ -88,6 +88,7 @@ def slurm(tmp_path):
                 daemon.wait()
 
 
+@pytest.mark.soak
 def test_the_slurm_job_trains_on_two_nodes(slurm, ready):
     """In the environment of whoever logs in, and what the file says of itself."""
     ready.run("qc", "preset", "slurm")
