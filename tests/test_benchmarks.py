@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from dvc.cli import parse_args
 
 from benchmarks import instead, ours, run, scale, side_by_side
 from qc.commands.cross_validate import FOLDS
@@ -142,13 +141,6 @@ def test_processes_and_experiments_are_timed_side_by_side(benched, monkeypatch):
     assert len(figures) == 7
     assert all(figure > 0 for figure in figures)
     assert side_by_side.table(results) in (benched.root / side_by_side.PAGE).read_text()
-
-
-def test_stages_side_by_side_wait_for_each_other_at_dvcs_lock():
-    """DVC gives up after 3 seconds otherwise, which a busy machine takes to record a stage."""
-    command = [*side_by_side.ONE_STAGE, "train_scratch"]
-    assert parse_args(command[1:]).wait_for_lock
-    assert " ".join(command).replace("scratch", "$model &") in Path("docs/performance.md").read_text()
 
 
 def test_trainers_folds_are_held_out_and_hold_every_question_once(benched, monkeypatch, capsys):

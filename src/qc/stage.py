@@ -15,7 +15,7 @@ from qc.config.sources import Sources
 from qc.errors import escape_unprintable, explain
 from qc.paths import PARAMS, SOURCES, Folders
 from qc.runtime.launch import Launch, read_launch
-from qc.runtime.startup import check_process, handle_signals, set_environment, set_portable_arithmetic
+from qc.runtime.startup import PORTABLE, check_process, handle_signals, set_environment
 from qc.schema import read_yaml
 
 
@@ -43,7 +43,7 @@ def run(main: Callable[[Settings], None]) -> None:
         check_process()
         settings = load_settings()
         if settings.precision == "portable":
-            set_portable_arithmetic()
+            os.environ.update(PORTABLE)
         main(settings)
     except BaseException as error:
         message = explain(error)
