@@ -104,11 +104,11 @@ def compare(name: str, length: int, settings: Settings, auto: Precision, **chang
     def plain(seeded: Settings) -> Timed:
         return instead.plain_loop(instead.build(name, seeded, data), train, valid, section, seeded, length)
 
-    contenders: dict[str, Contender] = {f"ours_{each}": partial(with_ours, precision=each) for each in ("fp32", "bf16")}
+    contenders: dict[str, Contender] = {f"ours_{bits}": partial(with_ours, precision=bits) for bits in ("fp32", "bf16")}
     pairs = [("fixed_length_fp32", f"ours_{auto}"), ("fixed_length_fp32", "ours_fp32")]
     if name == "distilbert":
         contenders["ours_one_task_fp32"] = partial(with_ours, precision="fp32", **ONE_TASK)
-        contenders |= {f"trainer_{each}": partial(with_trainer, bf16=each == "bf16") for each in ("fp32", "bf16")}
+        contenders |= {f"trainer_{bits}": partial(with_trainer, bf16=bits == "bf16") for bits in ("fp32", "bf16")}
         pairs = [("trainer_fp32", f"ours_{auto}"), *AGAINST_TRAINER, *pairs, ("trainer_fp32", "ours_one_task_fp32")]
     figures = in_turns(settings, {**contenders, "fixed_length_fp32": plain}, seeds)
     seconds = {contender: result["seconds_an_epoch"] for contender, result in figures.items()}
@@ -121,7 +121,7 @@ def compare(name: str, length: int, settings: Settings, auto: Precision, **chang
 def whole_stage(settings: Settings, auto: Precision) -> Figures:
     """`train_distilbert` against the same with Trainer as a user waits for them: processes, from start to end."""
     names = {"ours": "benchmarks.ours", "trainer": "benchmarks.instead"}
-    contenders = {f"{name}_{each}": (names[name], each) for name in names for each in ("fp32", "bf16")}
+    contenders = {f"{name}_{bits}": (names[name], bits) for name in names for bits in ("fp32", "bf16")}
     figures: Figures = {}
     for name, arguments in contenders.items():
         begin, command = time.perf_counter(), [sys.executable, "-m", *arguments]

@@ -122,7 +122,7 @@ def train_all(folder: Path, way: str) -> float:
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    rows = [[case, *(f"{each[way]:.2f}" for way in WAYS)] for case, each in results["processes"].items()]
+    rows = [[case, *(f"{seconds[way]:.2f}" for way in WAYS)] for case, seconds in results["processes"].items()]
     one, two = results["queue"].values()
     after, beside = results["stages"].values()
     words = (

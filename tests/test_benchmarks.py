@@ -48,7 +48,7 @@ def test_trainer_is_given_the_model_that_ours_trains(folder):
     questions = packed([ids for ids, _ in ROWS], [label for _, label in ROWS])
     batch = questions.batch(torch.arange(3))
     torch.testing.assert_close(model(batch.inputs, batch.mask), logits(theirs, ROWS, 9), atol=1e-5, rtol=1e-4)
-    trained = [sum(p.numel() for p in each.parameters() if p.requires_grad) for each in (theirs, model)]
+    trained = [sum(p.numel() for p in net.parameters() if p.requires_grad) for net in (theirs, model)]
     assert trained[0] == trained[1]
 
 

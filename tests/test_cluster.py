@@ -181,7 +181,7 @@ def test_the_pods_train_one_stage_and_leave_an_experiment(ready, tmp_path):
     for other in pods[1:]:
         if other.wait():  # the first would wait for it
             os.killpg(pods[0].pid, signal.SIGKILL)
-    ended, said = [each.wait() for each in pods], [work.with_suffix(".log").read_text() for work in works]
+    ended, said = [process.wait() for process in pods], [work.with_suffix(".log").read_text() for work in works]
     assert ended == [0, 0], "\n".join(said)
     assert "distilbert: " in said[0]
     assert ", 2 processes" in said[0]
