@@ -4,13 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.ready
 LOCKS := requirements.txt requirements-dev.txt
+CUDA := requirements-cuda.txt
 BIN := $(VENV)/bin
-RUN := pipeline,export,sweep
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONSAFEPATH PYTHONOPTIMIZE  # stages are found in this folder; transformers reads docstrings
 
-.PHONY: help run test soak lint bench lock clean check-tools browser qemu
+.PHONY: help run test soak lint bench lock clean check-tools browser qemu slurm
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -24,7 +24,7 @@ test: $(STAMP) browser  ## the test suite (about 6 minutes)
 	@echo "make test: pytest"
 	@python -m pytest $(PARALLEL)
 
-soak: $(STAMP) qemu  ## slower proofs: kills, machines, processes, exports, fuzzed files (about 10 minutes)
+soak: $(STAMP) qemu slurm  ## slower proofs: kills, machines, processes, exports, fuzzed files (about 10 minutes)
 	@echo "make soak: pytest -m soak"
 	@python -m pytest $(PARALLEL) -m soak
 
@@ -35,18 +35,8 @@ lint: $(STAMP)  ## ruff: rules and formatting
 bench: $(STAMP)  ## time ours and what one would run instead (about 40 minutes); writes benchmarks/results.json
 	@python -m benchmarks.run
 
-lock:  ## resolve pyproject.toml again into requirements.txt, which every stage depends on, and requirements-dev.txt
-	@echo "resolving pyproject.toml in a fresh environment (about three minutes)"
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" \
-		&& freeze() { "$$folder/bin/pip" list --format=freeze | grep -viE '^(pip|qc)==' | sed 's/+cpu$$//' | LC_ALL=C sort -f; } \
-		&& "$$folder/bin/pip" install --quiet "$$(sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml)" ".[$(RUN)]" \
-		&& freeze > "$$folder/run" && "$$folder/bin/pip" install --quiet ".[dev]" && freeze > "$$folder/all" \
-		&& if grep -Fxvf "$$folder/all" "$$folder/run" >&2; then \
-			echo "error: make lock: with [dev] these packages are of other versions" >&2; exit 1; fi \
-		&& { echo "# What the stages and commands run with: every package of \`pip install .[$(RUN)]\`, as pip resolved pyproject.toml. Made by: make lock"; \
-			cat "$$folder/run"; } > requirements.txt \
-		&& { echo "# What the tests and tools take besides. Made by: make lock"; \
-			grep -Fxvf "$$folder/run" "$$folder/all"; } > requirements-dev.txt
+lock:  ## resolve pyproject.toml again into the requirements files; every stage depends on requirements.txt
+	@$(PYTHON) tests/lock.py
 
 clean:  ## remove the environment, tool caches and states of stopped runs; data, models and DVC's cache stay
 	rm -rf $(VENV) .state report .pytest_cache .ruff_cache .hypothesis logs dvc_plots build src/*.egg-info
@@ -58,10 +48,10 @@ check-tools:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@command -v git >/dev/null || { echo "error: git not found; install it (Debian: apt-get install git)" >&2; exit 1; }
 
-# install a Debian package (1) unless one of its programs (2) is there, for a purpose (3)
+# install a Debian package (1) unless one of its programs (2) is there, in which or with which the tests do (3)
 APT = $(if $(filter 0,$(shell id -u)),,sudo -n )apt-get
 need = for program in $(2); do command -v $$program >/dev/null && exit; done; \
-	echo "installing $(1), in which the tests $(3)"; \
+	echo "installing $(1), by which the tests $(3)"; \
 	$(APT) update -qq && DEBIAN_FRONTEND=noninteractive $(APT) install -y -qq $(1) >/dev/null \
 	|| { echo "error: $(firstword $(2)) not found; install it (Debian: apt-get install $(1))" >&2; exit 1; }
 
@@ -71,18 +61,21 @@ browser: | $(STAMP)
 qemu: | $(STAMP)
 	@$(call need,qemu-user,qemu-x86_64,emulate other processors)
 
+slurm: | $(STAMP)
+	@$(call need,slurm-wlm,sbatch,run a job of a cluster)
+
 # the environment of a moved or copied folder names the old one in all of its programs
 HERE = grep -qsF '$(CURDIR)/$(BIN)/' $(BIN)/pip
 ifneq ($(shell $(HERE) && echo here),here)
 .PHONY: $(STAMP)
 endif
 
-$(STAMP): $(LOCKS) pyproject.toml | check-tools
+$(STAMP): $(LOCKS) $(CUDA) pyproject.toml | check-tools
 	@exec 9<requirements.txt; $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
 		for file in $^; do test $(STAMP) -nt $$file || old=$$file; done; \
 		if test -z "$$old" && $(HERE); then exit; fi; `# another make did it` \
 		echo "setting up $(VENV) from $(LOCKS) (about two minutes the first time)" \
 		&& { $(HERE) || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }; } \
-		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check $(foreach file,$(LOCKS),--requirement $(file)) \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$(LOCKS)) --constraint $(CUDA) \
 		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . \
 		&& touch $(STAMP) && echo "$(VENV) is ready"

@@ -5,7 +5,8 @@ Notable:
 - a plain loop over batches padded to one fixed length: the usual notebook
 - the encoder is that of transformers, and all its layers run in every step, the frozen ones too
 
-    python -m benchmarks.instead fp32      what train_distilbert does, with Trainer, from its start to weights on disk
+    python -m benchmarks.instead fp32           what train_distilbert does, from its start to weights on disk
+    python -m benchmarks.instead bf16 folds     accuracy on the folds of `qc cross-validate` (about 8 minutes)
 """
 
 import json
@@ -20,9 +21,13 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from benchmarks.ours import Timed, load
+from qc.commands.cross_validate import FOLDS
+from qc.commands.cross_validation import make_folds
+from qc.commands.tables import standard_error
 from qc.config.settings import Settings
 from qc.models.parameters import TrainingConfig
 from qc.models.scratch import sinusoidal_positions
@@ -167,7 +172,7 @@ def accuracy(model: nn.Module, rows: Rows, length: int) -> float:
 def plain_loop(
     model: nn.Module, train: Rows, valid: Rows, config: TrainingConfig, settings: Settings, length: int
 ) -> Timed:
-    """Train by the usual notebook's loop: fp32, every question padded to `length`, evaluation after each epoch.
+    """Train by the usual notebook's loop: fp32, every question padded to `length`.
 
     Epochs, batch size and AdamW's settings are those of `config`; the schedule is linear with warm-up.
     """
@@ -180,7 +185,7 @@ def plain_loop(
         optimizer, lambda step: min((step + 1) / warmup, (total - step) / max(1, total - warmup))
     )
     generator = torch.Generator().manual_seed(settings.seed)
-    seconds, accuracies = [], []
+    seconds = []
     for _ in range(config.epochs):
         start = time.perf_counter()
         model.train()
@@ -193,8 +198,7 @@ def plain_loop(
             schedule.step()
         loss.item()  # a GPU has then done its work
         seconds.append(time.perf_counter() - start)
-        accuracies.append(accuracy(model, valid, length))
-    return Timed(0.0, seconds, accuracies)
+    return seconds, accuracy(model, valid, length)
 
 
 class _Stopwatch(transformers.TrainerCallback):
@@ -252,10 +256,21 @@ def trainer(
     return stopwatch.seconds
 
 
-def main(precision: str) -> None:
+def cross_validate(precision: str, settings: Settings) -> None:
+    """Train on each fold's rest; print docs/performance.md's accuracy on the questions that were held out."""
+    section, data = settings.train_distilbert, load("distilbert", settings)
+    questions, correct = data.train.join(data.valid), 0.0
+    for fold in tqdm(make_folds(questions.labels, questions.groups, FOLDS, settings.seed), unit="fold", disable=None):
+        train, held_out = (rows_of(questions.take(rows)) for rows in fold)
+        model = build("distilbert", settings, data)
+        trainer(model, train, section, settings, bf16=precision == "bf16")
+        correct += accuracy(model, held_out, max(len(ids) for ids, _ in held_out)) * len(held_out)
+    count, share = len(questions), correct / len(questions)
+    print(f"{count} questions, accuracy {share:.4f}, standard error {standard_error(share, count):.4f}")
+
+
+def main(precision: str, settings: Settings) -> None:
     """Fine-tune as params.yaml says, evaluate after each epoch, save the weights; prints the validation accuracy."""
-    settings = load_settings()
-    torch.set_num_threads(settings.threads)
     data = load("distilbert", settings)
     train, valid = rows_of(data.train), rows_of(data.valid)
     model = build("distilbert", settings, data)
@@ -266,4 +281,6 @@ def main(precision: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    settings = load_settings()
+    torch.set_num_threads(settings.threads)
+    (cross_validate if sys.argv[2:] == ["folds"] else main)(sys.argv[1], settings)

@@ -35,22 +35,19 @@ from qc.errors import QcError
 from qc.evaluation.tables import markdown
 from qc.files import read_json, write_json
 from qc.models.registry import MODELS
-from qc.runtime.device import Precision, pick_device, pick_precision
+from qc.runtime.device import Precision, describe_processor, pick_device, pick_precision
 from qc.stage import run
 
 RESULTS, PAGE = Path("benchmarks/results.json"), Path("docs/performance.md")
 BEGIN, END = "<!-- benchmarks: written by `make bench` -->", "<!-- end of benchmarks -->"
 SEEDS = (1, 2, 3)
 EPOCHS = 5
-WHOLE_ROUNDS = 1  # of the whole stages, which take five minutes
-GOAL = 0.9
 NEVER = 1000  # epochs without a better one that end training
 FINE_TUNING_LENGTH, PREFIX_LENGTH = 48, 36  # tokens that the notebook pads a question to
 LARGE = {"hidden_size": 512, "heads": 8, "ffn_size": 2048, "layers": 12, "batch_size": 64, "count": 256}
 SIZES = (500, 1000, 2000, 5452)
 ONE_TASK = {"fine_weight": 0.0, "head_learning_rate": None, "label_smoothing": 0.0}  # without what is ours alone
 AGAINST_TRAINER = (("trainer_fp32", "ours_fp32"), ("trainer_bf16", "ours_bf16"))
-TO_GOAL = ("ours", "fixed_length_fp32")
 TITLES = {
     "distilbert": "fine-tuning",
     "prefix": "prefix",
@@ -71,26 +68,17 @@ def in_turns(settings: Settings, contenders: Mapping[str, Contender], seeds: Seq
     for seed in seeds:
         for name, contender in contenders.items():
             torch.use_deterministic_algorithms(False)  # ours sets it
-            timed = contender(settings.model_copy(update={"seed": seed}))
-            runs[name].append(timed)
-            figures = f"{statistics.median(timed.seconds):8.3f} s an epoch, valid {timed.accuracies[-1]:.3f}"
+            seconds, accuracy = contender(settings.model_copy(update={"seed": seed}))
+            runs[name].append((seconds, accuracy))
+            figures = f"{statistics.median(seconds):8.3f} s an epoch, valid {accuracy:.3f}"
             print(f"  seed {seed}  {name:<18} {figures}", flush=True)
-    figures = {}
-    for name, timings in runs.items():
-        seconds = [took for timed in timings for took in timed.seconds]
-        figures[name] = {
-            "seconds_an_epoch": statistics.median(seconds),
-            "seconds_before": statistics.median(timed.before for timed in timings),
-            "valid_accuracy": [timed.accuracies[-1] for timed in timings],
-            "seconds_until_goal": seconds_until_goal(timings[0]),
+    return {
+        name: {
+            "seconds_an_epoch": statistics.median(took for seconds, _ in timings for took in seconds),
+            "valid_accuracy": [accuracy for _, accuracy in timings],
         }
-    return figures
-
-
-def seconds_until_goal(timed: Timed) -> float | None:
-    """Seconds until the first epoch that reaches `GOAL` on validation; None where none does."""
-    epochs = [number for number, accuracy in enumerate(timed.accuracies, 1) if accuracy >= GOAL]
-    return timed.before + sum(timed.seconds[: epochs[0]]) if epochs else None
+        for name, timings in runs.items()
+    }
 
 
 def ratios(seconds: Mapping[str, float], *pairs: tuple[str, str]) -> dict[str, float]:
@@ -111,45 +99,38 @@ def compare(name: str, length: int, settings: Settings, auto: Precision, **chang
     def with_trainer(seeded: Settings, bf16: bool) -> Timed:
         model = instead.build(name, seeded, data)
         seconds = instead.trainer(model, train, section, seeded, bf16)
-        return Timed(0.0, seconds, [instead.accuracy(model, valid, length)])
+        return seconds, instead.accuracy(model, valid, length)
 
     def plain(seeded: Settings) -> Timed:
         return instead.plain_loop(instead.build(name, seeded, data), train, valid, section, seeded, length)
 
-    contenders: dict[str, Contender] = {f"ours_{each}": partial(with_ours, precision=each) for each in ("fp32", "bf16")}
+    contenders: dict[str, Contender] = {f"ours_{bits}": partial(with_ours, precision=bits) for bits in ("fp32", "bf16")}
     pairs = [("fixed_length_fp32", f"ours_{auto}"), ("fixed_length_fp32", "ours_fp32")]
     if name == "distilbert":
         contenders["ours_one_task_fp32"] = partial(with_ours, precision="fp32", **ONE_TASK)
-        contenders |= {f"trainer_{each}": partial(with_trainer, bf16=each == "bf16") for each in ("fp32", "bf16")}
+        contenders |= {f"trainer_{bits}": partial(with_trainer, bf16=bits == "bf16") for bits in ("fp32", "bf16")}
         pairs = [("trainer_fp32", f"ours_{auto}"), *AGAINST_TRAINER, *pairs, ("trainer_fp32", "ours_one_task_fp32")]
     figures = in_turns(settings, {**contenders, "fixed_length_fp32": plain}, seeds)
-    seconds = {each: found["seconds_an_epoch"] for each, found in figures.items()}
-    until = {each: figures[f"{each}_{auto}" if each == "ours" else each]["seconds_until_goal"] for each in TO_GOAL}
+    seconds = {contender: result["seconds_an_epoch"] for contender, result in figures.items()}
     if name == "scratch":
-        for each in figures.values():
-            del each["valid_accuracy"]  # too short a run to learn anything
-    return {"contenders": figures, "seconds_until_goal": until, "ratios": ratios(seconds, *pairs)}
+        for result in figures.values():
+            del result["valid_accuracy"]  # too short a run to learn anything
+    return {"contenders": figures, "ratios": ratios(seconds, *pairs)}
 
 
 def whole_stage(settings: Settings, auto: Precision) -> Figures:
     """`train_distilbert` against the same with Trainer as a user waits for them: processes, from start to end."""
     names = {"ours": "benchmarks.ours", "trainer": "benchmarks.instead"}
-    contenders = {f"{name}_{each}": (names[name], each) for name in names for each in ("fp32", "bf16")}
-    figures: Figures = {name: {"seconds": [], "valid_accuracy": []} for name in contenders}
-    for number in range(WHOLE_ROUNDS):
-        for name, arguments in contenders.items():
-            begin, command = time.perf_counter(), [sys.executable, "-m", *arguments]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise QcError(f"`{' '.join(command)}` failed: {done.stderr}")
-            took, told = time.perf_counter() - begin, json.loads(done.stdout.splitlines()[-1])
-            figures[name]["seconds"].append(took)
-            figures[name]["valid_accuracy"].append(told["valid_accuracy"])
-            if "phases" in told:  # what is in none is the start of the process, its end, and reports
-                rest = took - sum(told["phases"].values())
-                figures[name]["phases"] = {"start and rest": rest, **told["phases"]}
-            print(f"  round {number + 1}  {name:<13} {took:7.1f} s, valid {told['valid_accuracy']:.3f}", flush=True)
-    seconds = {name: statistics.median(each["seconds"]) for name, each in figures.items()}
+    contenders = {f"{name}_{bits}": (names[name], bits) for name in names for bits in ("fp32", "bf16")}
+    figures: Figures = {}
+    for name, arguments in contenders.items():
+        begin, command = time.perf_counter(), [sys.executable, "-m", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise QcError(f"`{' '.join(command)}` failed: {done.stderr}")
+        figures[name] = {"seconds": time.perf_counter() - begin, **json.loads(done.stdout.splitlines()[-1])}
+        print(f"  {name:<13} {{seconds:7.1f}} s, valid {{valid_accuracy:.3f}}".format(**figures[name]), flush=True)
+    seconds = {name: result["seconds"] for name, result in figures.items()}
     return {
         "epochs": settings.train_distilbert.epochs,
         "contenders": figures,
@@ -175,7 +156,7 @@ def growth(settings: Settings, auto: Precision) -> Figures:
 def grown(name: str, settings: Settings, size: int) -> tuple[float, int, float]:
     """Train on `size` questions in a process of its own; seconds and operations of an epoch, MiB of memory."""
     settings = changed(settings, name, **ONE_TASK, epochs=3, patience=3)
-    seconds = statistics.median(ours.train(name, settings, size).seconds)
+    seconds = statistics.median(ours.train(name, settings, size)[0])
     memory = ours.peak_memory()
     if pick_device(settings.device).type == "cuda":
         memory = torch.cuda.max_memory_allocated() / 2**20
@@ -203,10 +184,9 @@ def matrix_peak(precision: Precision, device: torch.device, rounds: int = 10) ->
 def machine(settings: Settings) -> Figures:
     """What the figures were measured on."""
     device = pick_device(settings.device)
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    processor = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
+    processor = describe_processor(device)
     return {
-        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
+        "processor": processor["name" if device.type == "cuda" else "cpu_name"],
         "cores": os.cpu_count(),
         "threads": settings.threads,
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
@@ -221,20 +201,20 @@ def machine(settings: Settings) -> Figures:
 def shown(figures: Figures) -> str:
     """A contender's seconds, and its validation accuracy where it trained long enough to have one."""
     if "seconds" in figures:
-        return f"{statistics.median(figures['seconds']):.0f} ({statistics.median(figures['valid_accuracy']):.3f})"
+        return f"{figures['seconds']:.0f} ({figures['valid_accuracy']:.3f})"
     accuracies = figures.get("valid_accuracy")
     return f"{figures['seconds_an_epoch']:.2f}" + (f" ({statistics.mean(accuracies):.3f})" if accuracies else "")
 
 
 def rows(title: str, figures: Figures) -> list[list[str]]:
     """A comparison's rows: a title, ours, instead, and how many times as fast ours is."""
-    found = []
+    cells = []
     for pair, times in figures["ratios"].items():
         slow, fast = pair.split(" / ")
         precision = fast.removeprefix("ours_").replace("one_task_", "without the second task, ")
         own, others = (shown(figures["contenders"][name]) for name in (fast, slow))
-        found.append([f"{title}, {precision}", own, f"{TITLES[slow]}: {others}", f"{times:.1f} x"])
-    return found
+        cells.append([f"{title}, {precision}", own, f"{TITLES[slow]}: {others}", f"{times:.1f} x"])
+    return cells
 
 
 def table(results: Figures) -> str:
@@ -248,17 +228,10 @@ def table(results: Figures) -> str:
     if stage := results.get("stage"):
         header = f"seconds of the whole stage, {stage['epochs']} epochs (validation accuracy)"
         parts.append(markdown([header, "ours", "instead", ""], rows("fine-tuning", stage)))
-        spent = {each: stage["contenders"][f"ours_{each}"]["phases"] for each in ("bf16", "fp32")}
-        cells = [[each, *(f"{took:.1f}" for took in phases.values())] for each, phases in spent.items()]
-        parts.append(markdown(["seconds of ours, by phase", *spent["bf16"]], cells))
     epochs = [
         row for name in ("distilbert", "prefix", "scratch", "scratch_large") if name in results
         for row in rows(TITLES[name], results[name])
     ]  # fmt: skip
-    if "prefix" in results:
-        found = results["prefix"]["seconds_until_goal"].values()
-        until = ("not reached" if seconds is None else f"{seconds:.0f} s" for seconds in found)
-        epochs.append([f"prefix, until {GOAL} on validation", *until, ""])
     parts.append(markdown(["seconds an epoch (validation accuracy)", "ours", "instead", ""], epochs))
     if "growth" in results:
         sizes = results["growth"]["scratch"]

@@ -82,7 +82,7 @@ def measured(stage: str, folder: Path) -> dict[str, float]:
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     cell = "{seconds:.1f} s, {mib:,.0f} MiB"
-    rows = [[f"{int(count):,}", *(cell.format(**each[stage]) for stage in STAGES)] for count, each in results.items()]
+    rows = [[f"{int(count):,}", *(cell.format(**sizes[stage]) for stage in STAGES)] for count, sizes in results.items()]
     return markdown(["questions", *STAGES], rows)
 
 

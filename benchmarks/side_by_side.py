@@ -28,7 +28,7 @@ from qc.stage import run
 
 RESULTS = Path("benchmarks/side_by_side.json")
 BEGIN, END = "<!-- written by `python -m benchmarks.side_by_side` -->", "<!-- end of it -->"
-EPOCHS, ROUNDS = 4, 2
+EPOCHS = 4
 TORCHRUN = "torchrun --standalone --nproc-per-node=2"
 # What starts a stage, and the threads of the machine it may take.
 WAYS = {
@@ -69,19 +69,18 @@ def set_value(folder: Path, key: str, value: object) -> None:
 
 
 def processes(folder: Path) -> dict[str, dict[str, float]]:
-    """Seconds an epoch, by case and way of starting it; the ways take turns."""
+    """Seconds an epoch, by case and way of starting it."""
     set_value(folder, "epochs", EPOCHS)
-    found: dict[str, dict[str, list[float]]] = {}
-    for _ in range(ROUNDS):
-        for stage, batch_size in CASES:
-            case = found.setdefault(f"{stage}, batch size {batch_size}", {way: [] for way in WAYS})
-            set_value(folder, "batch_size", batch_size)
-            for way, (launcher, threads) in WAYS.items():
-                set_value(folder, "threads", threads)
-                case[way] += epoch_seconds(folder, stage, launcher)
-                print(f"{stage}, {batch_size}, {way}: {statistics.median(case[way]):.2f} s an epoch", flush=True)
+    results: dict[str, dict[str, float]] = {}
+    for stage, batch_size in CASES:
+        set_value(folder, "batch_size", batch_size)
+        case = results[f"{stage}, batch size {batch_size}"] = {}
+        for way, (launcher, threads) in WAYS.items():
+            set_value(folder, "threads", threads)
+            case[way] = statistics.median(epoch_seconds(folder, stage, launcher))
+            print(f"{stage}, {batch_size}, {way}: {case[way]:.2f} s an epoch", flush=True)
     command(folder, "git", "checkout", "--quiet", "params.yaml")
-    return {name: {way: statistics.median(each) for way, each in case.items()} for name, case in found.items()}
+    return results
 
 
 def queued(folder: Path, jobs: int) -> float:
@@ -123,7 +122,7 @@ def train_all(folder: Path, way: str) -> float:
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    rows = [[case, *(f"{each[way]:.2f}" for way in WAYS)] for case, each in results["processes"].items()]
+    rows = [[case, *(f"{seconds[way]:.2f}" for way in WAYS)] for case, seconds in results["processes"].items()]
     one, two = results["queue"].values()
     after, beside = results["stages"].values()
     words = (

@@ -62,18 +62,15 @@ os._exit(status)
 
 
 @contextlib.contextmanager
-def running(folder: Path, **environment: str) -> Iterator[Path]:
-    """Run a server in an empty folder with a short path; gives the folder of the programs to put first in PATH.
-
-    The libraries are loaded with `environment`: they read such variables as LC_ALL only then.
-    """
+def running(folder: Path) -> Iterator[Path]:
+    """Run a server in an empty folder with a short path; gives the folder of the programs to put first in PATH."""
     address, programs = str(folder / "socket"), folder / "bin"
     programs.mkdir()
     for name, prefix in PROGRAMS.items():
         path = programs / name
         path.write_text(CLIENT.format(python=sys.executable, prefix=prefix, program=name, address=address))
         path.chmod(0o755)
-    given = {**os.environ, **AS_STAGES_SET, **environment, "HOME": str(folder), "PYTHONPATH": ""}
+    given = {**os.environ, **AS_STAGES_SET, "HOME": str(folder), "PYTHONPATH": ""}
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen(64)  # who connects now waits until the libraries are loaded

@@ -5,9 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -168,14 +165,6 @@ class Project:
         )
         assert done.returncode == status, f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}"
         return done.stdout
-
-    @contextmanager
-    def served_with(self, **environment: str) -> Iterator["Project"]:
-        """This project with a fork server of its own, whose libraries are loaded with these variables."""
-        with tempfile.TemporaryDirectory() as folder, fork_server.running(Path(folder), **environment) as programs:
-            project = self.at(self.root)
-            project.env, project.programs = {**self.env, **environment}, programs
-            yield project
 
     def start(self, log: Path, *command: str, **env: str) -> subprocess.Popen:
         """Start a command in the project, in a session of its own, and let it run; it writes to `log`."""

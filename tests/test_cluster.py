@@ -88,6 +88,7 @@ def slurm(tmp_path):
                 daemon.wait()
 
 
+@pytest.mark.soak
 def test_the_slurm_job_trains_on_two_nodes(slurm, ready):
     """In the environment of whoever logs in, and what the file says of itself."""
     ready.run("qc", "preset", "slurm")
@@ -180,7 +181,7 @@ def test_the_pods_train_one_stage_and_leave_an_experiment(ready, tmp_path):
     for other in pods[1:]:
         if other.wait():  # the first would wait for it
             os.killpg(pods[0].pid, signal.SIGKILL)
-    ended, said = [each.wait() for each in pods], [work.with_suffix(".log").read_text() for work in works]
+    ended, said = [process.wait() for process in pods], [work.with_suffix(".log").read_text() for work in works]
     assert ended == [0, 0], "\n".join(said)
     assert "distilbert: " in said[0]
     assert ", 2 processes" in said[0]

@@ -1,4 +1,4 @@
-"""`pip install .` brings what predicting needs, and no more."""
+"""`pip install .` brings what predicting needs and no more; the lock files pin all that the rest needs."""
 
 import subprocess
 import sys
@@ -6,8 +6,43 @@ from importlib import metadata
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
+from tests.lock import HEADERS, NAME, resolve
+
+
+def required(name, extras):
+    """Names of a package and of all that it requires here, with some of its extras."""
+    names = {canonicalize_name(name)}
+    for line in metadata.requires(name) or []:
+        requirement = Requirement(line)
+        if any(requirement.marker is None or requirement.marker.evaluate({"extra": extra}) for extra in extras | {""}):
+            names |= required(requirement.name, requirement.extras)
+    return names
+
+
+def pinned():
+    """Version by package, of all lock files together."""
+    lines = [line for file in HEADERS for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
+    versions = {Requirement(line).name: str(Requirement(line).specifier).removeprefix("==") for line in lines}
+    assert len(versions) == len(lines)
+    return {canonicalize_name(name): version for name, version in versions.items()}
+
+
+def test_every_package_that_this_environment_needs_is_pinned_as_it_is_here():
+    names = required(NAME, {"dev"}) - {NAME}
+    assert {name: metadata.version(name).partition("+")[0] for name in names}.items() <= pinned().items()
+
+
+@pytest.mark.soak
+def test_every_package_that_an_ordinary_machine_needs_is_pinned(tmp_path, monkeypatch):
+    """One with a GPU, say: from the package index alone, torch comes with CUDA's libraries."""
+    monkeypatch.chdir(ROOT)
+    resolved = resolve("dev", [str(ROOT / file) for file in HEADERS], str(tmp_path))
+    assert {canonicalize_name(name): version for name, version in resolved.items()}.items() <= pinned().items()
+    if sys.platform == "linux":
+        assert "nvidia-cublas" in resolved
 
 
 @pytest.fixture(scope="module")
@@ -22,21 +57,11 @@ def installed(tmp_path_factory):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(folder / "bin/python")]
     subprocess.run([*pip, "install", "--no-deps", str(ROOT)], check=True, capture_output=True)
     [packages] = folder.glob("lib/python*/site-packages")
-    for name in required("qc", set()) - {"qc"}:
+    for name in required(NAME, set()) - {NAME}:
         for top in {path.parts[0] for path in metadata.files(name) if path.parts[0] not in ("..", "__pycache__")}:
             if not (packages / top).exists():
                 (packages / top).symlink_to(metadata.distribution(name).locate_file(top))
     return folder / "bin"
-
-
-def required(name, extras):
-    """Names of a package and of all that it requires here, with some of its extras."""
-    found = {name}
-    for line in metadata.requires(name) or []:
-        requirement = Requirement(line)
-        if any(requirement.marker is None or requirement.marker.evaluate({"extra": each}) for each in extras | {""}):
-            found |= required(requirement.name, requirement.extras)
-    return found
 
 
 def run(program, *arguments, cwd, env, status=0):
@@ -53,9 +78,8 @@ def test_the_base_predicts_and_says_what_the_rest_needs(installed, finished):
     assert run(installed / "qc", "predict", "who is it", "--json", **here) == expected
     script = "from qc import load; print(load('models/distilbert').predict(['who is it'])[0].label)"
     assert run(installed / "python", "-c", script, **here).strip()
-    assert "qc export needs onnx; at the top of the project: pip install '.[export]'" in run(
-        installed / "qc", "export", "--model", "prefix", status=2, **here
-    )
-    assert "pip install '.[pipeline]'" in run(installed / "qc", "check", status=2, **here)
+    for command, extra in (("export --model prefix", "export"), ("check", "pipeline")):
+        advice = f"at the top of the project: pip install '.[{extra}]'"
+        assert advice in run(installed / "qc", *command.split(), status=2, **here)
     for name in ("dvc", "datasets", "pyarrow", "sklearn", "optuna", "onnx"):
         run(installed / "python", "-c", f"import {name}", status=1, **here)

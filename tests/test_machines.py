@@ -43,8 +43,7 @@ def test_an_odd_machine_gets_the_same_bytes(finished, tmp_path, expected):
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
-        with project.served_with(LANG="C", LC_ALL="C") as odd:
-            told = odd.run("dvc", "repro", "--force")
+        told = project.run("dvc", "repro", "--force", LANG="C", LC_ALL="C")
     finally:
         os.sched_setaffinity(0, cores)
     assert all(f"Running stage '{stage}'" in told for stage in STAGES)
@@ -53,9 +52,8 @@ def test_an_odd_machine_gets_the_same_bytes(finished, tmp_path, expected):
 
 
 def test_where_nothing_but_ascii_can_be_printed_all_works(copied, expected):
-    with copied.served_with(**ASCII_ALONE) as ascii_alone:
-        for stage in STAGES:
-            ascii_alone.stage(stage)
+    for stage in STAGES:
+        copied.stage(stage, **ASCII_ALONE)
     assert outputs(copied) == expected
     question = "O\u00f9 est le caf\u00e9 ?"
     (copied.root / "questions.txt").write_text(question, encoding="utf-8")
@@ -72,9 +70,8 @@ def test_a_turkish_locale_changes_no_byte(copied, tmp_path, expected):
         copied.run(sys.executable, "-c", "import locale as l; print(l.setlocale(l.LC_ALL, ''))", **where)
         == f"{TURKISH}\n"
     )
-    with copied.served_with(**where) as turkish:
-        for stage in ("tokenize", "split", "train_scratch", "evaluate"):
-            turkish.stage(stage)
+    for stage in ("tokenize", "split", "train_scratch", "evaluate"):
+        copied.stage(stage, **where)
     assert outputs(copied) == expected
 
 
@@ -134,11 +131,10 @@ def test_without_a_network_all_that_is_cached_comes_back_and_changes_are_trained
     offline = {"QC_MIRROR": "", **dict.fromkeys(("HF_ENDPOINT", "http_proxy", "https_proxy"), "http://127.0.0.1:9")}
     for name in ("data/tokenized", "data/split", "models", "metrics", "plots", "reports"):
         shutil.rmtree(copied.root / name)
-    with copied.served_with(**offline) as cut_off:
-        cut_off.run("dvc", "repro")
-        assert outputs(copied) == expected
-        copied.set("train_scratch.epochs", 1)
-        assert "Running stage 'train_scratch'" in cut_off.run("dvc", "repro")
+    copied.run("dvc", "repro", **offline)
+    assert outputs(copied) == expected
+    copied.set("train_scratch.epochs", 1)
+    assert "Running stage 'train_scratch'" in copied.run("dvc", "repro", **offline)
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name not in ("train_prefix", "train_distilbert")])
@@ -193,14 +189,14 @@ def test_a_full_disk_is_named_by_every_stage_and_leaves_what_was_there(finished,
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.test_machines import run_on_a_full_disk;"
         f"run_on_a_full_disk({str(tmp_path / 'disk')!r})"
     )
-    found = json.loads(finished.run(*NAMESPACE, sys.executable, "-c", script).splitlines()[-1])
-    for stage, (status, told) in found["told"].items():
+    seen = json.loads(finished.run(*NAMESPACE, sys.executable, "-c", script).splitlines()[-1])
+    for stage, (status, told) in seen["told"].items():
         assert status == 1, (stage, told)
         assert refused_clearly(told), told
         assert "No space left on device" in told, told
-    assert found["left"] == []
-    assert found["repro"][0] == 0, found["repro"]
-    assert found["status"] == [0, ""]
+    assert seen["left"] == []
+    assert seen["repro"][0] == 0, seen["repro"]
+    assert seen["status"] == [0, ""]
 
 
 def limited(project, stage, mebibytes):

@@ -20,21 +20,13 @@ from qc.runtime.startup import check_process, handle_signals, set_environment
 
 @dataclass(frozen=True)
 class Command:
-    """A command of `qc`.
-
-    Attributes:
-        summary: What it does.
-        time: What it costs on 2 CPU cores with the default data.
-        extra: The extra of pyproject.toml that it needs; empty for none.
-        resumes: Whether the same command continues a stopped one.
-        loads_models: Whether it loads transformers.
-    """
+    """A command of `qc`."""
 
     summary: str
-    time: str
-    extra: str = "pipeline"
-    resumes: bool = False
-    loads_models: bool = False
+    time: str  # on 2 CPU cores with the default data
+    extra: str = "pipeline"  # of pyproject.toml, that it needs; empty for none
+    resumes: bool = False  # the same command continues a stopped one
+    loads_models: bool = False  # by transformers, which needs docstrings and memory
 
 
 COMMANDS = {
@@ -126,7 +118,7 @@ def parse_arguments(name: str, module: ModuleType, arguments: Sequence[str]) -> 
     parsed = parser.parse_intermixed_args([*arguments[:end], *guarded])
     for key, value in vars(parsed).items():
         if isinstance(value, list):
-            setattr(parsed, key, [each.removeprefix("\0") if isinstance(each, str) else each for each in value])
+            setattr(parsed, key, [item.removeprefix("\0") if isinstance(item, str) else item for item in value])
     return parsed
 
 

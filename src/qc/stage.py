@@ -12,10 +12,10 @@ from typing import NoReturn
 
 from qc.config.settings import Settings
 from qc.config.sources import Sources
-from qc.errors import QcError, escape_unprintable, explain
+from qc.errors import escape_unprintable, explain
 from qc.paths import PARAMS, SOURCES, Folders
-from qc.runtime.launch import read_launch
-from qc.runtime.startup import check_process, handle_signals, set_environment, set_portable_arithmetic
+from qc.runtime.launch import Launch, read_launch
+from qc.runtime.startup import PORTABLE, check_process, handle_signals, set_environment
 from qc.schema import read_yaml
 
 
@@ -34,47 +34,39 @@ def run(main: Callable[[Settings], None]) -> None:
 
     An error that the user can correct ends in one message and status 1.
     """
+    launch = Launch()
     set_environment()
     handle_signals()
     escape_unprintable()
     try:
+        launch = read_launch()
         check_process()
         settings = load_settings()
         if settings.precision == "portable":
-            set_portable_arithmetic()
+            os.environ.update(PORTABLE)
         main(settings)
     except BaseException as error:
         message = explain(error)
-        if _processes() > 1:
-            _end_at_once(error, message)
+        if launch.world_size > 1:
+            _end_at_once(error, message, launch.rank)
         if message is None:
             raise
         sys.exit(f"error: {message}")
 
 
-def _processes() -> int:
-    """Number of processes of this run; 1 where the launcher's words are the error."""
-    try:
-        return read_launch().world_size
-    except QcError:
-        return 1
-
-
-def _end_at_once(error: BaseException, message: str | None) -> NoReturn:
+def _end_at_once(error: BaseException, message: str | None, rank: int) -> NoReturn:
     """End one of several processes: print the error, leave the interpreter as it is.
 
     Ending as usual frees PyTorch's process group, which waits for a thread of its own. After another process died, that
     thread may itself wait for the interpreter that is ending, for ever (PyTorch 2.13).
     """
-    if isinstance(error, SystemExit):  # by a signal, which has said so
-        status = error.code
-    else:
-        status = 1
-        words = "".join(traceback.format_exception(error)) if message is None else f"{message}\n"
-        print(f"error (process {read_launch().rank}): {words}", end="", file=sys.stderr)
+    stopped = isinstance(error, SystemExit)  # by a signal, and its handler has said so
+    if not stopped:
+        words = message or "".join(traceback.format_exception(error)).rstrip()
+        print(f"error (process {rank}): {words}", file=sys.stderr)
     sys.stderr.flush()
     sys.stdout.flush()
-    os._exit(status)
+    os._exit(error.code if stopped else 1)
 
 
 def train(name: str) -> None:

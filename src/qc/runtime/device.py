@@ -28,11 +28,10 @@ def pick_device(name: str) -> torch.device:
     """
     if name not in ("auto", "cpu", "cuda"):
         raise QcError(f"device: invalid value {name!r}; expected auto, cpu or cuda")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
+    gpu = torch.cuda.is_available()
+    if name == "cuda" and not gpu:
         raise QcError("device: invalid value 'cuda', PyTorch finds no GPU here; expected auto or cpu")
-    return local_device(name)
+    return local_device("cuda" if gpu and name != "cpu" else "cpu")
 
 
 def pick_precision(name: str, device: torch.device) -> Precision:

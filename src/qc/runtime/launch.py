@@ -9,20 +9,13 @@ from dataclasses import dataclass
 
 from qc.errors import QcError
 
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # whole numbers
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # whole numbers, in the order of Launch
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Rank and world size of this process.
-
-    Attributes:
-        rank: Its rank, from 0.
-        world_size: Number of processes on all machines.
-        local_rank: Its rank on its machine, from 0.
-        local_world_size: Number of processes on its machine.
-    """
+    """Rank and world size of this process, on all machines and on its own; ranks begin at 0."""
 
     rank: int = 0
     world_size: int = 1
@@ -40,11 +33,11 @@ def read_launch() -> Launch:
         return Launch()
     given = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES)
     try:
-        found = Launch(*(int(os.environ[name]) for name in VARIABLES))
+        launch = Launch(*(int(os.environ[name]) for name in VARIABLES))
     except ValueError:
         raise QcError(f"environment: invalid value {given}; expected whole numbers, as torchrun sets them") from None
-    if found.world_size <= 1:
+    if launch.world_size <= 1:
         return Launch()
-    if not (0 <= found.rank < found.world_size and 0 <= found.local_rank < found.local_world_size <= found.world_size):
+    if not (0 <= launch.rank < launch.world_size and 0 <= launch.local_rank < launch.local_world_size):
         raise QcError(f"environment: invalid value {given}; expected ranks from 0 to below their world size")
-    return found
+    return launch

@@ -9,8 +9,8 @@ from qc.errors import QcError, address_space
 
 LEAST_MEMORY = 2 << 30  # bytes of address space; with less, libraries abort while they are loaded
 
-# Arithmetic that is the same on every x86-64 processor with AVX2, of any maker; the libraries read it when they are
-# loaded. MKL's AVX2 mode is not enough: on Intel it gives other bits than on AMD.
+# Variables for arithmetic that is the same on every x86-64 processor with AVX2, of any maker; libraries read them while
+# they are loaded. MKL's AVX2 mode is not enough: on Intel it gives other bits than on AMD.
 PORTABLE = {
     "MKL_CBWR": "COMPATIBLE",
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -18,11 +18,6 @@ PORTABLE = {
     "OPENBLAS_CORETYPE": "Haswell",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
 }
-
-
-def set_portable_arithmetic() -> None:
-    """Make the results of a process independent of the processor; before PyTorch and NumPy are loaded."""
-    os.environ.update(PORTABLE)
 
 
 def set_environment() -> None:
@@ -36,13 +31,12 @@ def set_environment() -> None:
 def handle_signals(resumes: bool = True) -> None:
     """Let Ctrl-C and SIGTERM unwind the process, so that no half-written file stays; a second one ends it at once.
 
-    Args:
-        resumes: Whether the same command continues where this one stopped; the message then says so.
+    With `resumes` the message says that the same command continues where this one stopped.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.SIG_DFL)
         advice = "; run the same command again to go on" if resumes else ""
         os.write(2, f"\nstopped by {signal.Signals(number).name}{advice}\n".encode())
         raise SystemExit(128 + number)
