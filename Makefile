@@ -10,7 +10,7 @@ PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONSAFEPATH PYTHONOPTIMIZE  # stages are found in this folder; transformers reads docstrings
 
-.PHONY: help run test soak lint bench lock clean check-tools browser qemu slurm
+.PHONY: help run test soak lint bench lock clean check-tools browser qemu slurm node
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -24,7 +24,7 @@ test: $(STAMP) browser  ## the test suite (about 6 minutes)
 	@echo "make test: pytest"
 	@python -m pytest $(PARALLEL)
 
-soak: $(STAMP) qemu slurm  ## slower proofs: kills, machines, processes, exports, fuzzed files (about 10 minutes)
+soak: $(STAMP) qemu slurm node  ## slower proofs: kills, machines, processes, exports, fuzzed files (about 10 minutes)
 	@echo "make soak: pytest -m soak"
 	@python -m pytest $(PARALLEL) -m soak
 
@@ -57,6 +57,9 @@ need = for program in $(2); do command -v $$program >/dev/null && exit; done; \
 
 browser: | $(STAMP)
 	@$(call need,chromium,chromium google-chrome,open the report)
+
+node: | $(STAMP)
+	@$(call need,nodejs npm,npm,open an export in JavaScript)
 
 qemu: | $(STAMP)
 	@$(call need,qemu-user,qemu-x86_64,emulate other processors)

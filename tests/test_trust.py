@@ -125,7 +125,7 @@ def test_every_dependency_is_pinned_and_locked():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     base, extras = project["project"]["dependencies"], project["project"]["optional-dependencies"]
     own, *tools = extras["dev"]
-    assert own == f"qc[{','.join(name for name in extras if name != 'dev')}]"
+    assert own == f"{project['project']['name']}[{','.join(name for name in extras if name != 'dev')}]"
     used = [*base, *(requirement for name, extra in extras.items() if name != "dev" for requirement in extra)]
     direct = [*used, *tools]
     run, dev = (lock(name) for name in ("requirements.txt", "requirements-dev.txt"))

@@ -25,10 +25,11 @@ class Command:
     summary: str
     time: str  # on 2 CPU cores with the default data
     extra: str = "pipeline"  # of pyproject.toml, that it needs; empty for none
-    resumes: bool = False  # the same command continues a stopped one
+    kept: str = "what it had begun is not kept, earlier files stay"  # where it is stopped
     loads_models: bool = False  # by transformers, which needs docstrings and memory
 
 
+GOES_ON = "what is finished is kept, run the same command again to go on"
 COMMANDS = {
     "predict": Command("classify texts with a trained model", "seconds", "", loads_models=True),
     "export": Command("write a trained model as an ONNX file", "half a minute", "export", loads_models=True),
@@ -36,10 +37,10 @@ COMMANDS = {
     "preset": Command("list presets, or apply one to params.yaml", "a second"),
     "report": Command("write the last run as one HTML page", "seconds"),
     "experiments": Command("list experiments: their changes and accuracies", "seconds"),
-    "seeds": Command("run the pipeline with some training seeds", "about 10 minutes", resumes=True),
+    "seeds": Command("run the pipeline with some training seeds", "about 10 minutes", kept=GOES_ON),
     "cross-validate": Command("cross-validate settings of a model", "2 to 20 minutes", loads_models=True),
     "labels": Command("name the labels of the data that look wrong", "3 minutes", loads_models=True),
-    "sweep": Command("search the parameters of the models", "about an hour", "sweep", True, True),
+    "sweep": Command("search the parameters of the models", "about an hour", "sweep", GOES_ON, True),
     "verify": Command("rerun the last commit and compare every byte", "about 6 minutes"),
     "doctor": Command("check settings, environment, DVC's files and cache", "seconds"),
     "update-readme": Command("write the tables of the last run into README.md", "a second"),
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise QcError(f"{Path.cwd()}: a subfolder of the project{elsewhere}")
         if arguments is None:
             check_place()
-        handle_signals(COMMANDS[name].resumes)
+        handle_signals(COMMANDS[name].kept)
         status = module.run(parsed)
         sys.stdout.flush()
         return status

@@ -28,17 +28,16 @@ def set_environment() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "600")  # by default experiments side by side are 10 times slower
 
 
-def handle_signals(resumes: bool = True) -> None:
+def handle_signals(kept: str = "run the same command again to go on") -> None:
     """Let Ctrl-C and SIGTERM unwind the process, so that no half-written file stays; a second one ends it at once.
 
-    With `resumes` the message says that the same command continues where this one stopped.
+    The message ends with `kept`: what stays, and how to go on.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         for again in (signal.SIGINT, signal.SIGTERM):
             signal.signal(again, signal.SIG_DFL)
-        advice = "; run the same command again to go on" if resumes else ""
-        os.write(2, f"\nstopped by {signal.Signals(number).name}{advice}\n".encode())
+        os.write(2, f"\nstopped by {signal.Signals(number).name}; {kept}\n".encode())
         raise SystemExit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
