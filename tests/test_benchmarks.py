@@ -66,7 +66,8 @@ def test_the_prefix_compared_with_is_the_one_that_ours_trains(folder, layers):
 def test_the_transformer_compared_with_has_ours_parameters():
     sizes = ScratchConfig(
         vocab_size=30, classes=3, coarse_of=(), hidden_size=16, heads=2, ffn_size=32, layers=2, max_length=12,
-        dropout=0.1, norm="post", mask_padding=True, unknown_id=1, pad_id=0,
+        dropout=0.1, convolution=0, pooling="mean", head_dropout=0.0, norm="post",
+        mask_padding=True, unknown_id=1, pad_id=0,
     )  # fmt: skip
     theirs = instead.FromNothing(sizes, 30, 12, 3).eval()
     counts = [sum(p.numel() for p in model.parameters()) for model in (theirs, ScratchClassifier(sizes))]

@@ -148,7 +148,8 @@ def test_an_exported_file_holds_no_place_of_this_machine(exported):
 @pytest.mark.parametrize(("max_length", "mask_padding"), [(1, True), (2, False), (12, False)])
 def test_any_number_of_positions_is_exported_and_texts_are_lower_cased(tmp_path, max_length, mask_padding, capsys):
     torch.manual_seed(0)
-    model = ScratchClassifier(replace(SIZES, max_length=max_length, mask_padding=mask_padding, pad_id=3))
+    layout = {"max_length": max_length, "mask_padding": mask_padding, "pad_id": 3}
+    model = ScratchClassifier(replace(SIZES, convolution=3, pooling="mean_max", **layout))
     words = ["?", "who", "WHO", "<pad>", "it", "is", "king", "King"]
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="?"))
     tokenizer.pre_tokenizer = Whitespace()

@@ -14,7 +14,8 @@ from tests.test_training import CONFIG
 
 SMALL = ScratchConfig(
     vocab_size=50, classes=4, coarse_of=(), hidden_size=16, heads=2, ffn_size=32, layers=2, max_length=12,
-    dropout=0.1, norm="post", mask_padding=True, unknown_id=1, pad_id=0,
+    dropout=0.1, convolution=0, pooling="mean", head_dropout=0.0, norm="post",
+    mask_padding=True, unknown_id=1, pad_id=0,
 )  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def test_a_mean_in_bf16_is_the_same_with_and_without_padding():
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_padding_never_changes_logits(norm):
     torch.manual_seed(0)
-    model = ScratchClassifier(dataclasses.replace(SMALL, norm=norm)).eval()
+    model = ScratchClassifier(dataclasses.replace(SMALL, norm=norm, convolution=3, pooling="mean_max")).eval()
     ids = torch.randint(0, 50, (1, 5))
     padded = torch.cat((ids, torch.full((1, 6), 7)), dim=1)
     mask = torch.arange(11)[None] < 5
@@ -99,7 +100,7 @@ def test_unmasked_padding_counts_as_text_but_not_by_batch():
 
 
 def test_every_parameter_learns():
-    model = ScratchClassifier(SMALL)
+    model = ScratchClassifier(dataclasses.replace(SMALL, convolution=3, pooling="mean_max"))
     model(torch.randint(0, 50, (3, 7)), None).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
@@ -115,7 +116,8 @@ def test_tokens_without_a_row_share_that_of_unknown():
 def test_the_notebooks_sizes_have_the_notebooks_number_of_parameters():
     sizes = ScratchConfig(
         vocab_size=30522, classes=6, coarse_of=(), hidden_size=512, heads=8, ffn_size=2048, layers=12, max_length=36,
-        dropout=0.1, norm="post", mask_padding=False, unknown_id=100, pad_id=0,
+        dropout=0.1, convolution=0, pooling="mean", head_dropout=0.0, norm="post",
+    mask_padding=False, unknown_id=100, pad_id=0,
     )  # fmt: skip
     model = ScratchClassifier(sizes)
     assert sum(parameter.numel() for parameter in model.parameters()) == 53_458_950
@@ -134,8 +136,8 @@ def test_the_order_of_the_tokens_matters(norm):
 
 def created(**section):
     """A model as a section of params.yaml creates it."""
-    sizes = {"hidden_size": 16, "heads": 2, "ffn_size": 32, "layers": 2, "norm": "post", "mask_padding": True}
-    section = {**CONFIG.model_dump(), **sizes, "min_count": 0, "tokenizer": "x", "dropout": 0.1, **section}
+    sizes = {name: value for name, value in vars(SMALL).items() if name in ScratchTrainingConfig.model_fields}
+    section = {**sizes, **CONFIG.model_dump(), "min_count": 0, "tokenizer": "x", **section}
     torch.manual_seed(0)
     return ScratchClassifier.create(ScratchTrainingConfig(**section), Task(4, (), 12, 50, 1, 0, torch.ones(50)))
 
@@ -154,16 +156,32 @@ def test_every_place_of_a_layer_drops_in_training_and_never_after():
     assert torch.equal(model.eval()(ids, mask), model(ids, mask))
 
 
+def test_what_is_pooled_drops_in_training_and_never_after():
+    model = created(dropout=0.0, head_dropout=0.5)
+    ids = torch.randint(0, 50, (3, 7))
+    assert not torch.equal(model.train()(ids, None), model(ids, None))
+    assert torch.equal(model.eval()(ids, None), model(ids, None))
+
+
+@pytest.mark.parametrize(("convolution", "pooling"), [(0, "mean"), (3, "mean_max"), (5, "mean")])
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_the_whole_model_is_what_its_parts_make(norm):
-    """Scaled embeddings plus positions, the layers, the last norm where there is one, the mean of what is real."""
-    model = created(norm=norm).eval()
+def test_the_whole_model_is_what_its_parts_make(norm, convolution, pooling):
+    """Scaled embeddings plus positions, convolution, layers, the last norm where there is one, what is real pooled."""
+    model = created(norm=norm, convolution=convolution, pooling=pooling).eval()
     ids, mask = torch.randint(0, 50, (3, 7)), torch.arange(7) < torch.tensor([7, 4, 5])[:, None]
     hidden = model.embedding.weight[ids] * 16**0.5 + sinusoidal_positions(12, 16)[:7]
+    if convolution:
+        kernel = model.convolution.linear.weight.view(16, convolution, 16).transpose(1, 2)
+        real = (hidden * mask[..., None]).transpose(1, 2)
+        near = nn.functional.conv1d(real, kernel, model.convolution.linear.bias, padding="same").relu()
+        hidden = hidden + near.transpose(1, 2)
     assert len(model.layers) == 2
     for layer in model.layers:
         hidden = plain_layer(layer, norm)(hidden, src_key_padding_mask=~mask)
     if norm == "pre":
         hidden = nn.functional.layer_norm(hidden, (16,))
-    means = torch.stack([row[real].mean(dim=0) for row, real in zip(hidden, mask, strict=True)])
-    torch.testing.assert_close(model(ids, mask), means @ model.head.weight.T + model.head.bias, atol=1e-5, rtol=1e-4)
+    rows = [row[real] for row, real in zip(hidden, mask, strict=True)]
+    pooled = torch.stack([row.mean(dim=0) for row in rows])
+    if pooling == "mean_max":
+        pooled = torch.cat([pooled, torch.stack([row.max(dim=0).values for row in rows])], dim=1)
+    torch.testing.assert_close(model(ids, mask), pooled @ model.head.weight.T + model.head.bias, atol=1e-5, rtol=1e-4)

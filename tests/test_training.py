@@ -38,7 +38,8 @@ CONFIG = TrainingConfig(
 )  # fmt: skip
 SIZES = ScratchConfig(
     vocab_size=30, classes=3, coarse_of=(), hidden_size=16, heads=2, ffn_size=32, layers=1, max_length=12,
-    dropout=0.1, norm="post", mask_padding=True, unknown_id=1, pad_id=0,
+    dropout=0.1, convolution=0, pooling="mean", head_dropout=0.0, norm="post",
+    mask_padding=True, unknown_id=1, pad_id=0,
 )  # fmt: skip
 
 
@@ -131,8 +132,8 @@ def test_lengths_rounded_up_as_on_a_gpu_change_no_logit_and_never_pass_the_longe
 def test_rare_tokens_are_counted_in_the_split():
     questions = packed([[7, 8, 7], [9, 8]], [0, 1], max_length=5)
     counts = torch.bincount(questions.values)
-    sizes = {"hidden_size": 4, "heads": 1, "ffn_size": 4, "layers": 1, "norm": "post", "mask_padding": True}
-    section = ScratchTrainingConfig(**CONFIG.model_dump(), **sizes, min_count=2, tokenizer="x", dropout=0.1)
+    sizes = {name: value for name, value in vars(SIZES).items() if name in ScratchTrainingConfig.model_fields}
+    section = ScratchTrainingConfig(**{**sizes, **CONFIG.model_dump()}, min_count=2, tokenizer="x")
     rows = ScratchClassifier.create(section, Task(2, (), 5, 12, 1, 0, counts)).rows
     assert (rows != rows[1]).nonzero()[:, 0].tolist() == [7, 8]
     every = ScratchClassifier.create(changed(section, min_count=0), Task(2, (), 5, 12, 1, 0, counts)).rows

@@ -15,6 +15,9 @@ class ScratchTrainingConfig(TrainingConfig):
     heads: Positive
     ffn_size: Positive
     layers: Positive
+    convolution: Annotated[int, Field(ge=0)]
+    pooling: Literal["mean", "mean_max"]
+    head_dropout: Fraction
     norm: Literal["post", "pre"]
     mask_padding: bool
     min_count: Annotated[int, Field(ge=0)]
