@@ -260,9 +260,9 @@ def test_a_question_of_which_the_model_is_unsure_is_not_answered(copied, capsys,
     table = csv.DictReader(said(capsys, *asked, least, "--csv"))
     assert [row["label"] for row in table] == [label or "" for label in labels]
     if temperature is None:  # P itself is enough
-        [exact] = objects(
-            capsys, "where ?", "--model", "scratch", "--min-confidence", max(plain[1].probabilities.values())
-        )
+        [alone] = load("models/scratch").predict(["where ?"])  # other texts beside it may move the last bit
+        least_of_all = max(alone.probabilities.values())
+        [exact] = objects(capsys, "where ?", "--model", "scratch", "--min-confidence", least_of_all)
         assert not exact["abstained"]
     lines = said(capsys, *asked, least)
     assert [line.startswith("?  ") for line in lines] == [label is None for label in labels]
