@@ -13,7 +13,7 @@ from qc.commands.cross_validation import (
     cross_validate,
     make_folds,
     predict_held_out,
-    read_questions,
+    read_train_and_valid,
 )
 from qc.config.settings import Settings
 from qc.errors import QcError
@@ -71,7 +71,7 @@ def test_each_question_weighs_the_same_and_each_seed_trains_anew(settings):
 
 def test_no_fold_knows_of_another_and_logits_are_in_the_order_of_the_questions(here, settings):
     changed = change_settings(settings, "distilbert", ["epochs=1"])
-    questions = read_questions("distilbert", changed, Folders())
+    questions = read_train_and_valid("distilbert", changed, Folders())
     folds = make_folds(questions.labels, questions.groups, 2, seed=1)
     [forth], [back] = (predict_held_out([("distilbert", changed)], Folders(), order) for order in (folds, folds[::-1]))
     assert forth.shape == (len(questions), 5)

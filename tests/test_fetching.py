@@ -75,6 +75,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.answer(500) if times < 3 else self.answer(200, CONTENT)
             case "short-once":
                 self.answer(200, CONTENT[:1000] if times == 1 else CONTENT, **WHOLE)
+            case "short-once-unannounced":  # as a proxy that is cut off sends it
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(CONTENT[:1000] if times == 1 else CONTENT)
             case "by-parts":
                 self.answer_part(part, 100_000)
             case "wrong-part":
@@ -130,7 +134,7 @@ def leftovers(target):
     return sorted(path.name for path in target.parent.iterdir()) if target.parent.exists() else []
 
 
-@pytest.mark.parametrize("kind", ["good", "redirect", "flaky", "short-once", "by-parts"])
+@pytest.mark.parametrize("kind", ["good", "redirect", "flaky", "short-once", "short-once-unannounced", "by-parts"])
 def test_a_file_is_fetched(server, target, kind):
     assert get(target, f"{server.url}/{kind}") == f"{server.url}/{kind}"
     assert target.read_bytes() == CONTENT

@@ -41,9 +41,11 @@ def test_the_same_run_gives_the_same_bits(here, name, precision):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gpu_trains_what_a_cpu_trains(here, name):
     """Without dropout, whose masks are drawn on the device."""
-    off = {"dropout": 0.0} if name != "prefix" else {}
-    if name == "distilbert":
-        off["trainable_layers"] = 0  # the layers of the encoder have a dropout of their own
+    off = {
+        "scratch": {"dropout": 0.0, "head_dropout": 0.0},
+        "prefix": {},
+        "distilbert": {"dropout": 0.0, "trainable_layers": 0},  # the encoder's layers have a dropout of their own
+    }[name]
     first, second = (trained(name, device, **off) for device in ("cuda", "cpu"))
     for gpu, cpu in zip(first.curve, second.curve, strict=True):
         assert gpu.train_loss == pytest.approx(cpu.train_loss, rel=1e-3)
@@ -88,6 +90,7 @@ def test_two_processes_with_a_gpu_each_train_what_one_trains(finished, tmp_path)
         project.set("device", "cuda")
         project.set("precision", "fp32")
         project.set("train_scratch.dropout", 0.0)
+        project.set("train_scratch.head_dropout", 0.0)
     one.stage("train_scratch")
     launcher = ("torchrun", "--standalone", "--nproc-per-node=2", "-m", "stages.train_scratch")
     two.run(*launcher)

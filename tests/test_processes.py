@@ -35,8 +35,8 @@ def split_project(tmp_path_factory):
         project.set(f"{name}.batch_size", 7)  # of 120 questions: the last batch has one, and no process but one a share
         project.set(f"{name}.patience", 2)
         project.set(f"{name}.eps", 1e-3)  # gradients that are 0 but for rounding, such as of a key's bias, move nothing
-    for name in ("train_scratch", "train_distilbert"):
-        project.set(f"{name}.dropout", 0.0)
+    for key in ("train_scratch.dropout", "train_scratch.head_dropout", "train_distilbert.dropout"):
+        project.set(key, 0.0)
     project.set("train_scratch.learning_rate", 1e-2)
     project.repro("split")
     project.commit("split")

@@ -98,7 +98,7 @@ KEYS = {  # invalid values, and valid ones at the limits
     "train_scratch.heads": (("0",), ("1",)),
     "train_scratch.ffn_size": (("0",), ("1",)),
     "train_scratch.layers": (("0",), ("1",)),
-    "train_scratch.convolution": (("-1",), ("0",)),
+    "train_scratch.convolution": (("-1", "65"), ("0",)),
     "train_scratch.pooling": (("max",), ("mean", "mean_max")),
     "train_scratch.head_dropout": (("-0.1", "1"), ("0",)),
     "train_scratch.norm": (("middle",), ("pre", "post")),

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TextIO
@@ -45,6 +45,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     with _replacement(path) as temporary:
         temporary.mkdir()
         yield temporary
+        temporary.chmod(0o755)  # whatever the umask, as files are 0644
 
 
 @contextmanager
@@ -60,14 +61,16 @@ def _replacement(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             for written in (temporary, *temporary.rglob("*")):
-                _flush(written)
+                if not written.is_symlink():
+                    _flush(written)
             if temporary.is_dir() and path.exists():
                 path.rename(old)  # no folder can be renamed to one that is there
             temporary.rename(path)
             _flush(path.parent)
-            _remove(old)
         finally:
-            _remove(temporary)
+            with suppress(OSError):  # the next writer tries again
+                _remove(old)
+                _remove(temporary)
 
 
 @contextmanager
@@ -105,7 +108,7 @@ def _alive(process: int) -> bool:
 
 def _remove(path: Path) -> None:
     """Remove a file or folder, if it is there."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -134,7 +134,7 @@ def predict_held_out(runs: Sequence[tuple[str, Settings]], folders: Folders, fol
     return logits
 
 
-def read_questions(model: str, settings: Settings, folders: Folders) -> QuestionTable:
+def read_train_and_valid(model: str, settings: Settings, folders: Folders) -> QuestionTable:
     """Read the questions of train and validation, in this order, as a model reads them."""
     folder = folders.split / settings.training()[model].tokenizer_name
     train, valid = (QuestionTable.read(folder / file, "id", "text", "label", "group") for file in (TRAIN, VALID))
@@ -145,7 +145,7 @@ def cross_validate(
     model: str, compared: Mapping[str, Settings], folders: Folders, folds: int, seeds: Sequence[int]
 ) -> dict[str, Score]:
     """Score settings of a model, by title, on the same folds; the first of the training seeds also deals the folds."""
-    questions = read_questions(model, next(iter(compared.values())), folders)
+    questions = read_train_and_valid(model, next(iter(compared.values())), folders)
     dealt = make_folds(questions.labels, questions.groups, folds, seeds[0])
     runs = [(model, changed.model_copy(update={"seed": seed})) for changed in compared.values() for seed in seeds]
     logits = np.stack(predict_held_out(runs, folders, dealt))

@@ -39,7 +39,8 @@ from qc.questions.tables import VALID, QuestionTable
 
 MODEL, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
 TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
-FILES = (MODEL, INT8, CONFIG, TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS)  # others in the folder stay
+LARGE = f"{MODEL}.data"  # the weights, where they are more than a file of protobuf holds
+EXPORTED = (MODEL, LARGE, INT8, CONFIG, TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS)  # others in the folder stay
 INPUTS = ["input_ids", "attention_mask"]
 FAMILY, CLASS = "distilbert", "DistilBertForSequenceClassification"  # whatever the encoder: a class with these inputs
 TOLERANCE = 1e-4  # of a logit
@@ -99,6 +100,8 @@ def export_onnx(predictor: Predictor, folder: Path, int8: bool) -> None:
             node.metadata_props.clear()  # stack traces with paths of this machine
         program.save(folder / MODEL)
         if int8:
+            if (folder / LARGE).exists():
+                raise QcError("--int8: the model has more than 1.5 GiB of weights; expected a smaller one")
             quantize_dynamic(folder / MODEL, folder / INT8, weight_type=QuantType.QInt8)
     names = dict(enumerate(predictor.classes))
     write_json(
@@ -174,14 +177,16 @@ def run(arguments: Namespace) -> int:
     predictor = load(model)
     folder = arguments.out or EXPORT / model.name
     if folder.exists() and not (folder.is_dir() and ((folder / MODEL).is_file() or not any(folder.iterdir()))):
-        raise QcError(f"{folder}: exists and is no export; remove it, or name another folder with --out")
+        raise QcError(
+            f"{folder}: exists and is no export of this version; remove it, or name another folder with --out"
+        )
     valid = QuestionTable.read(SPLIT / predictor.trained.vocabulary.tokenizer / VALID, "label", "input_ids")
     questions = predictor.trained.pack(valid.input_ids, valid.labels)
     with new_folder(folder.resolve()) as temporary:  # an earlier export stays if this one fails
         export_onnx(predictor, temporary, arguments.int8)
-        compare(predictor, questions, temporary)
+        compare_with_pytorch(predictor, questions, temporary)
         if folder.exists():
-            own = {str(folder / name) for name in FILES}
+            own = {str(folder / name) for name in EXPORTED}
             shutil.copytree(
                 folder,
                 temporary,
@@ -189,11 +194,11 @@ def run(arguments: Namespace) -> int:
                 dirs_exist_ok=True,
                 ignore=lambda place, names: [name for name in names if f"{place}/{name}" in own],
             )
-    print(f"{folder}: {', '.join(name for name in FILES if (folder / name).is_file())}")
+    print(f"{folder}: {', '.join(name for name in EXPORTED if (folder / name).is_file())}")
     return 0
 
 
-def compare(predictor: Predictor, questions: PackedDataset, folder: Path) -> None:
+def compare_with_pytorch(predictor: Predictor, questions: PackedDataset, folder: Path) -> None:
     """Print accuracy, size and speed of an export, beside PyTorch's accuracy.
 
     Raises:
@@ -211,7 +216,7 @@ def compare(predictor: Predictor, questions: PackedDataset, folder: Path) -> Non
         session = open_onnx(folder / name)
         onnx_logits(session, questions)  # the first run allocates memory
         logits, seconds = onnx_logits(session, questions)
-        size = (folder / name).stat().st_size / 2**20
+        size = sum(path.stat().st_size for path in folder.glob(f"{name}*")) / 2**20
         print(
             f"{name:<25} accuracy {accuracy(logits):.3f}, {size:.1f} MiB, "
             f"{len(questions) / seconds:,.0f} questions a second"

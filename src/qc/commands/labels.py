@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from qc.commands.cross_validation import Fold, change_settings, make_folds, predict_held_out, read_questions
+from qc.commands.cross_validation import Fold, change_settings, make_folds, predict_held_out, read_train_and_valid
 from qc.errors import QcError, printable
 from qc.evaluation.baselines import tfidf
 from qc.files import file_sha256, truncate_text, write_csv, write_json
@@ -48,7 +48,7 @@ def run(arguments: Namespace) -> int:
     """Judge the labels and write the two files; the exit status."""
     settings = load_settings()
     models = list(dict.fromkeys(arguments.models))
-    table = read_questions(models[0], settings, Folders())
+    table = read_train_and_valid(models[0], settings, Folders())
     questions, classes, labels = table.columns.to_pydict(), table.class_names.classes, table.labels
     folds = make_folds(labels, table.groups, arguments.folds, settings.seed)
     logits = predict_held_out([(model, change_settings(settings, model, [])) for model in models], Folders(), folds)

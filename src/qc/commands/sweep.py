@@ -162,7 +162,7 @@ def search(study: optuna.Study, model: str, settings: Settings, trials: int, see
     # A seed that depends on the trials so far: the same seed would propose the same values again.
     study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
     if done == 0:
-        study.enqueue_trial(defaults)
+        study.enqueue_trial(defaults, skip_if_exists=True)
     if done < trials:
         study.optimize(train, trials - done, callbacks=[show], show_progress_bar=sys.stderr.isatty())
 
@@ -207,8 +207,9 @@ def report(model: str, trials: Sequence[FrozenTrial], questions: int) -> str:
     ]
     values, before = chosen.user_attrs["params"], first.user_attrs["params"]
     changes = [f"-S train_{model}.{key}={value}" for key, value in values.items() if value != before[key]]
+    failed = sum("error" in trial.user_attrs for trial in trials)
     return (
-        f"{title(model)}: {len(trials)} trials, {len(trials) - len(ranked)} of them pruned\n"
+        f"{title(model)}: {len(trials)} trials, {len(trials) - len(ranked) - failed} of them pruned, {failed} failed\n"
         f"{tabulate(rows, headers='keys', disable_numparse=True)}\n"
         + (f"chosen: dvc exp run {' '.join(changes)}" if changes else "chosen: the values of params.yaml")
     )

@@ -120,10 +120,12 @@ def _find(file: FileRequest, places: Sequence[Place], out: BinaryIO, downloader:
         out.truncate()
         try:
             if isinstance(place, Path):
+                if place.exists() and (not place.is_file() or place.stat().st_size > limit):
+                    raise Unavailable(f"no file of at most {limit} bytes")
                 with place.open("rb") as copy:
                     shutil.copyfileobj(copy, out)
             elif isinstance(place, str):
-                downloader.download(place, out, limit)
+                downloader.download(place, out, limit, size or 0)
             else:
                 packages.copy(place, file.target.name, out, limit)
             out.flush()
@@ -136,7 +138,9 @@ def _find(file: FileRequest, places: Sequence[Place], out: BinaryIO, downloader:
         else:
             if file.expected.matches(Path(out.name)):
                 return str(place)
-            failures.append(f"  {place}: other bytes than were pinned ({out.tell()}, expected {size or 'any number'})")
+            failures.append(
+                f"  {place}: other bytes than were pinned ({out.tell()} bytes, expected {size or 'any number'})"
+            )
     kind = "git's hash" if len(file.expected.value) == GIT else "SHA-256"
     raise QcError(
         f"{file.name}: not found. Tried:\n" + "\n".join(failures) + "\n"

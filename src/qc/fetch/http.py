@@ -69,10 +69,11 @@ class Downloader:
         self._client = httpx2.Client(follow_redirects=True, timeout=httpx2.Timeout(read, connect=connect))
         self._unreachable: dict[str, str] = {}
 
-    def download(self, url: str, out: BinaryIO, limit: int) -> None:
+    def download(self, url: str, out: BinaryIO, limit: int, expected: int = 0) -> None:
         """Write the file at an http or https address, at most `limit` bytes, to `out`, an empty file.
 
-        On failure `out` may hold a part.
+        A body of no stated length is broken off where it has fewer than `expected` bytes. On failure `out` may hold a
+        part.
 
         Raises:
             Unavailable: The file cannot be downloaded from this address.
@@ -83,7 +84,7 @@ class Downloader:
         failed = furthest = 0
         while True:
             try:
-                return self._continue(url, out, limit)
+                return self._continue(url, out, limit, expected)
             except _Transient as error:
                 failed = 0 if out.tell() > furthest else failed + 1
                 furthest = max(furthest, out.tell())
@@ -91,7 +92,7 @@ class Downloader:
                     raise Unavailable(f"{error} ({self._tries} tries)") from None
                 time.sleep(self._pause * 2 ** max(0, failed - 1))
 
-    def _continue(self, url: str, out: BinaryIO, limit: int) -> None:
+    def _continue(self, url: str, out: BinaryIO, limit: int, expected: int) -> None:
         """Append the missing bytes to `out`."""
         try:
             headers = {**hub_headers(url), "Accept-Encoding": "identity"}
@@ -108,6 +109,8 @@ class Downloader:
                             raise Unavailable(f"larger than the {limit} bytes that it may have")
                         out.write(chunk)
                         bar.update(len(chunk))
+                if "Content-Length" not in response.headers and out.tell() < expected:
+                    raise _Transient(f"broken off after {out.tell()} bytes")
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             host = error.request.url.netloc.decode()
             self._unreachable[host] = f"cannot connect to {host}: {error}"

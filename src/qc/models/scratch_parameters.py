@@ -15,7 +15,7 @@ class ScratchTrainingConfig(TrainingConfig):
     heads: Positive
     ffn_size: Positive
     layers: Positive
-    convolution: Annotated[int, Field(ge=0)]
+    convolution: Annotated[int, Field(ge=0, le=64)]
     pooling: Literal["mean", "mean_max"]
     head_dropout: Fraction
     norm: Literal["post", "pre"]
