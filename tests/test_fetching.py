@@ -149,12 +149,12 @@ def test_a_file_is_fetched(server, target, kind):
         ("gated", "status 401; if you have access, set HF_TOKEN", 1),
         ("down", "status 503 (3 tries)", 3),
         ("truncated", "broken off after 1000 bytes", 4),  # the first try brought something, the next three no more
-        ("wrong", f"other bytes than were pinned ({len(CONTENT)}, expected {len(CONTENT)})", 1),
+        ("wrong", f"other bytes than were pinned ({len(CONTENT)} bytes, expected {len(CONTENT)})", 1),
         ("larger", f"larger than the {len(CONTENT)} bytes that it may have", 1),
         ("endless", f"larger than the {len(CONTENT)} bytes that it may have", 1),
         ("silent", "no answer in time", 3),
         ("stalls", "no answer in time", 4),
-        ("bomb", f"other bytes than were pinned ({len(BOMB)}, ", 1),  # taken as sent: nothing unpacks it
+        ("bomb", f"other bytes than were pinned ({len(BOMB)} bytes, ", 1),  # taken as sent: nothing unpacks it
         ("loop", "TooManyRedirects", 21),
         ("to-file", "UnsupportedProtocol", 1),
         ("gone-away", "cannot connect to 127.0.0.1:9", 1),

@@ -441,7 +441,7 @@ def mine(place, hub):
 
 def test_an_address_is_fetched_once_by_its_hash_and_recorded_by_its_last_part(mine, hub):
     address, body = f"{hub.url}/questions.label?version=1", b"A:b c\n"
-    with pytest.raises(QcError, match=r"other bytes than were pinned \(6, expected any number\)"):
+    with pytest.raises(QcError, match=r"other bytes than were pinned \(6 bytes, expected any number\)"):
         fetch("data/own/mine", train=address, train_sha256="0" * 64)
     sha256, before = hashlib.sha256(body).hexdigest(), len(hub.asked)
     output = fetch("data/own/mine", train=address, train_sha256=sha256)

@@ -16,7 +16,7 @@ import yaml
 
 from qc.errors import QcError
 from qc.inference.predictor import load
-from tests.conftest import MARK, ROOT, STAGES, write_record
+from tests.conftest import CLASSES, MARK, ROOT, STAGES, write_record
 
 UNPICKLING = {"pickle.find_class", "marshal.load"}
 
@@ -50,7 +50,7 @@ def test_nothing_is_unpickled_by_any_stage_or_command(restored):
     told = watched(restored, *(f"stages.{stage}" for stage in STAGES), "qc predict who?", "qc export --model prefix")
     assert "UNPICKLED" not in told, told
     assert "tfidf_svm" in told  # all ran
-    assert "HUM" in told
+    assert any(f"{name} " in told for name in CLASSES)  # an answer
     assert "model.onnx" in told
 
 
