@@ -1,6 +1,7 @@
 """What is written takes the place of what was there, whole, or leaves it."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,22 @@ def test_a_folder_replaces_a_link_and_what_the_link_leads_to_stays(tmp_path):
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
         "output", "output/new", "shared", "shared/kept",
     ]  # fmt: skip
+
+
+def test_a_folder_comes_back_if_its_successor_cannot_take_its_place(tmp_path, monkeypatch):
+    """The disk fails between the two renames."""
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/old").touch()
+    rename = Path.rename
+
+    def failing(path, target):
+        if path.name.endswith(".tmp"):
+            raise OSError("the disk fails")
+        return rename(path, target)
+
+    with pytest.raises(QcError, match="the disk fails; what was there stays"), new_folder(tmp_path / "output"):
+        monkeypatch.setattr(Path, "rename", failing)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["output", "output/old"]
 
 
 @pytest.mark.parametrize("write", [new_file, new_folder])

@@ -69,6 +69,8 @@ def _replacement(path: Path) -> Iterator[Path]:
             _flush(path.parent)
         finally:
             with suppress(OSError):  # the next writer tries again
+                if os.path.lexists(old) and not os.path.lexists(path):  # stopped between the two renames
+                    old.rename(path)
                 _remove(old)
                 _remove(temporary)
 
