@@ -2,11 +2,13 @@
 
 Notable:
 - `transformers.Trainer` with `DataCollatorWithPadding`: the usual way to fine-tune
+- prefix tuning is that of `peft`, trained by it: keys and values of all layers, on the encoder's own classifier
 - a plain loop over batches padded to one fixed length: the usual notebook
 - the encoder is that of transformers, and all its layers run in every step, the frozen ones too
 
     python -m benchmarks.instead fp32           what train_distilbert does, from its start to weights on disk
-    python -m benchmarks.instead bf16 folds     accuracy on the folds of `qc cross-validate` (about 8 minutes)
+    python -m benchmarks.instead bf16 distilbert    accuracy on the folds of `qc cross-validate` (about 4 minutes)
+    python -m benchmarks.instead bf16 prefix learning_rate=0.01     the same of peft's, with another value
 """
 
 import json
@@ -16,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import peft
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -26,7 +29,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from benchmarks.ours import Timed, load
 from qc.commands.cross_validate import FOLDS
-from qc.commands.cross_validation import make_folds
+from qc.commands.cross_validation import change_settings, make_folds
 from qc.commands.tables import standard_error
 from qc.config.settings import Settings
 from qc.models.parameters import TrainingConfig
@@ -78,40 +81,6 @@ class FineTuned(Instead):
         return self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
 
-class Prefixed(Instead):
-    """Trainable vectors before the last layers of a frozen encoder, or before its words; and a linear head."""
-
-    def __init__(self, folder: Path, section: TrainingConfig, classes: int) -> None:
-        super().__init__()
-        self.encoder = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False)
-        self.encoder.requires_grad_(False)
-        layers, width = section.prefix_layers, self.encoder.config.hidden_size
-        self.first = None if layers == "all" else len(self.encoder.encoder.layer) - layers  # that sees the prefix
-        self.prefix = nn.Parameter(section.prefix_std * torch.randn(section.prefix_length or 0, width))
-        self.head = nn.Linear(width, classes)
-
-    def train(self, mode: bool = True) -> "Prefixed":
-        """Switch the head's mode; the frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """All layers, the prefix before the words or before layer `first`."""
-        prefix = self.prefix.expand(len(input_ids), -1, -1)
-        seen = F.pad(attention_mask, (len(self.prefix), 0), value=1)
-        if self.first is None:
-            words = torch.cat((prefix, self.encoder.get_input_embeddings()(input_ids)), dim=1)
-            hidden = self.encoder(inputs_embeds=words, attention_mask=seen).last_hidden_state
-        else:
-            hidden, mask = self.encoder.embeddings(input_ids), attention_mask
-            for number, layer in enumerate(self.encoder.encoder.layer):
-                if number == self.first:
-                    hidden, mask = torch.cat((prefix, hidden), dim=1), seen
-                hidden = layer(hidden, mask[:, None, None, :].bool())
-        return hidden[:, len(self.prefix) :]
-
-
 class FromNothing(Instead):
     """`torch.nn.TransformerEncoder` at the sizes of `train_scratch`, a row of embedding for every token."""
 
@@ -131,13 +100,18 @@ class FromNothing(Instead):
         return self.encoder(x, src_key_padding_mask=attention_mask == 0)
 
 
-def build(name: str, settings: Settings, data: TrainingData) -> Instead:
-    """Build what one would write in the place of the model NAME, untrained."""
+def build(name: str, settings: Settings, data: TrainingData) -> nn.Module:
+    """Build what one would take in the place of the model NAME, untrained."""
     section, classes = getattr(settings, f"train_{name}"), len(data.labels.classes)
     torch.manual_seed(settings.seed)
     if name == "scratch":
         return FromNothing(section, data.vocabulary.size, settings.max_length + 2, classes)
-    return (Prefixed if name == "prefix" else FineTuned)(ENCODERS / section.encoder, section, classes)
+    folder = ENCODERS / section.encoder
+    if name == "distilbert":
+        return FineTuned(folder, section, classes)
+    usual = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=classes)
+    prefix = peft.PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=section.prefix_length)
+    return peft.get_peft_model(usual, prefix)
 
 
 def rows_of(split: QuestionTable) -> Rows:
@@ -256,13 +230,14 @@ def trainer(
     return stopwatch.seconds
 
 
-def cross_validate(precision: str, settings: Settings) -> None:
+def cross_validate(precision: str, settings: Settings, name: str, *changes: str) -> None:
     """Train on each fold's rest; print docs/performance.md's accuracy on the questions that were held out."""
-    section, data = settings.train_distilbert, load("distilbert", settings)
+    settings = change_settings(settings, name, changes)
+    section, data = getattr(settings, f"train_{name}"), load(name, settings)
     questions, correct = data.train.join(data.valid), 0.0
     for fold in tqdm(make_folds(questions.labels, questions.groups, FOLDS, settings.seed), unit="fold", disable=None):
         train, held_out = (rows_of(questions.take(rows)) for rows in fold)
-        model = build("distilbert", settings, data)
+        model = build(name, settings, data)
         trainer(model, train, section, settings, bf16=precision == "bf16")
         correct += accuracy(model, held_out, max(len(ids) for ids, _ in held_out)) * len(held_out)
     count, share = len(questions), correct / len(questions)
@@ -283,4 +258,4 @@ def main(precision: str, settings: Settings) -> None:
 if __name__ == "__main__":
     settings = load_settings()
     torch.set_num_threads(settings.threads)
-    (cross_validate if sys.argv[2:] == ["folds"] else main)(sys.argv[1], settings)
+    (cross_validate if sys.argv[2:] else main)(sys.argv[1], settings, *sys.argv[2:])

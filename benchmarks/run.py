@@ -41,13 +41,11 @@ from qc.stage import run
 RESULTS, PAGE = Path("benchmarks/results.json"), Path("docs/performance.md")
 BEGIN, END = "<!-- benchmarks: written by `make bench` -->", "<!-- end of benchmarks -->"
 SEEDS = (1, 2, 3)
-EPOCHS = 5
-NEVER = 1000  # epochs without a better one that end training
 FINE_TUNING_LENGTH, PREFIX_LENGTH = 48, 36  # tokens that the notebook pads a question to
 LARGE = {"hidden_size": 512, "heads": 8, "ffn_size": 2048, "layers": 12, "batch_size": 64, "count": 256}
 SIZES = (500, 1000, 2000, 5452)
 ONE_TASK = {"fine_weight": 0.0, "head_learning_rate": None, "label_smoothing": 0.0}  # without what is ours alone
-AGAINST_TRAINER = (("trainer_fp32", "ours_fp32"), ("trainer_bf16", "ours_bf16"))
+USUAL = {"distilbert": "trainer", "prefix": "peft"}  # by transformers' Trainer, what is named so in the tables
 TITLES = {
     "distilbert": "fine-tuning",
     "prefix": "prefix",
@@ -55,6 +53,8 @@ TITLES = {
     "scratch_large": "scratch, 12 layers of 512",
     "trainer_fp32": "`Trainer`, fp32",
     "trainer_bf16": "`Trainer`, bf16",
+    "peft_fp32": "`peft`, fp32",
+    "peft_bf16": "`peft`, bf16",
     "fixed_length_fp32": "plain loop, fixed length, fp32",
 }
 
@@ -86,6 +86,11 @@ def ratios(seconds: Mapping[str, float], *pairs: tuple[str, str]) -> dict[str, f
     return {f"{slow} / {fast}": seconds[slow] / seconds[fast] for slow, fast in pairs}
 
 
+def against(usual: str, auto: Precision) -> list[tuple[str, str]]:
+    """Pair the usual way in fp32 with ours as it runs here, and both in either precision."""
+    return [(f"{usual}_fp32", f"ours_{auto}"), *((f"{usual}_{bits}", f"ours_{bits}") for bits in ("fp32", "bf16"))]
+
+
 def compare(name: str, length: int, settings: Settings, auto: Precision, **changes: Any) -> Figures:
     """Compare the model NAME, its section of params.yaml changed, with Trainer and a loop that pads to `length`."""
     count, seeds = changes.pop("count", None), changes.pop("seeds", SEEDS)
@@ -106,10 +111,11 @@ def compare(name: str, length: int, settings: Settings, auto: Precision, **chang
 
     contenders: dict[str, Contender] = {f"ours_{bits}": partial(with_ours, precision=bits) for bits in ("fp32", "bf16")}
     pairs = [("fixed_length_fp32", f"ours_{auto}"), ("fixed_length_fp32", "ours_fp32")]
-    if name == "distilbert":
+    if name in USUAL:
+        usual = USUAL[name]
         contenders["ours_one_task_fp32"] = partial(with_ours, precision="fp32", **ONE_TASK)
-        contenders |= {f"trainer_{bits}": partial(with_trainer, bf16=bits == "bf16") for bits in ("fp32", "bf16")}
-        pairs = [("trainer_fp32", f"ours_{auto}"), *AGAINST_TRAINER, *pairs, ("trainer_fp32", "ours_one_task_fp32")]
+        contenders |= {f"{usual}_{bits}": partial(with_trainer, bf16=bits == "bf16") for bits in ("fp32", "bf16")}
+        pairs = [*against(usual, auto), *pairs, (f"{usual}_fp32", "ours_one_task_fp32")]
     figures = in_turns(settings, {**contenders, "fixed_length_fp32": plain}, seeds)
     seconds = {contender: result["seconds_an_epoch"] for contender, result in figures.items()}
     if name == "scratch":
@@ -134,7 +140,7 @@ def whole_stage(settings: Settings, auto: Precision) -> Figures:
     return {
         "epochs": settings.train_distilbert.epochs,
         "contenders": figures,
-        "ratios": ratios(seconds, ("trainer_fp32", f"ours_{auto}"), *AGAINST_TRAINER),
+        "ratios": ratios(seconds, *against("trainer", auto)),
     }
 
 
@@ -248,8 +254,8 @@ def main(settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
     parts: dict[str, Callable[[Settings, Precision], Figures]] = {
         "stage": whole_stage,
-        "distilbert": partial(compare, "distilbert", FINE_TUNING_LENGTH, epochs=EPOCHS, patience=EPOCHS),
-        "prefix": partial(compare, "prefix", PREFIX_LENGTH, seeds=SEEDS[:1], patience=NEVER),
+        "distilbert": partial(compare, "distilbert", FINE_TUNING_LENGTH),
+        "prefix": partial(compare, "prefix", PREFIX_LENGTH),
         "scratch": partial(compare, "scratch", PREFIX_LENGTH, **ONE_TASK, epochs=2),
         "scratch_large": partial(compare, "scratch", PREFIX_LENGTH, **ONE_TASK, epochs=2, **LARGE),
         "growth": growth,

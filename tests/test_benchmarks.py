@@ -15,7 +15,6 @@ from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.models.distilbert import DistilbertClassifier
 from qc.models.encoder import load_encoder
-from qc.models.prefix import PrefixClassifier
 from qc.models.scratch import ScratchClassifier, ScratchConfig
 from qc.schema import read_yaml
 from tests.project import ROOT
@@ -50,17 +49,6 @@ def test_trainer_is_given_the_model_that_ours_trains(folder):
     torch.testing.assert_close(model(batch.inputs, batch.mask), logits(theirs, ROWS, 9), atol=1e-5, rtol=1e-4)
     trained = [sum(p.numel() for p in net.parameters() if p.requires_grad) for net in (theirs, model)]
     assert trained[0] == trained[1]
-
-
-@pytest.mark.parametrize("layers", ["all", 2])
-def test_the_prefix_compared_with_is_the_one_that_ours_trains(folder, layers):
-    section = SimpleNamespace(prefix_length=4, prefix_layers=layers, prefix_std=1.0)
-    theirs = instead.Prefixed(folder, section, 5).eval()
-    model = PrefixClassifier(load_encoder(folder, layers), 4, 5).eval()
-    model.prefix.data, model.head.weight.data = theirs.prefix, theirs.head.weight
-    model.head.bias.data = theirs.head.bias
-    batch = packed([ids for ids, _ in ROWS], [label for _, label in ROWS]).batch(torch.arange(3))
-    torch.testing.assert_close(model(batch.inputs, batch.mask), logits(theirs, ROWS, 9), atol=1e-5, rtol=1e-4)
 
 
 def test_the_transformer_compared_with_has_ours_parameters():
@@ -98,7 +86,6 @@ def benched(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(project.programs / "python"))
     for name, value in {
         "SEEDS": (1,),
-        "EPOCHS": 2,
         "SIZES": (20,),
         "FINE_TUNING_LENGTH": 14,
         "PREFIX_LENGTH": 14,
@@ -158,7 +145,7 @@ def test_trainers_folds_are_held_out_and_hold_every_question_once(benched, monke
 
     monkeypatch.setattr(instead, "trainer", learn)
     monkeypatch.setattr(instead, "accuracy", share_seen)
-    instead.cross_validate("fp32", settings)
+    instead.cross_validate("fp32", settings, "distilbert")
     data = ours.load("distilbert", settings)
     assert len(asked) == FOLDS
     assert sum(asked) == len(data.train) + len(data.valid)

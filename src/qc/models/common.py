@@ -178,10 +178,10 @@ def attention(
     Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 3.2.1.
 
     Args:
-        q: Queries (B, heads, T, D); keys `k` and values `v` have the same shape.
-        k: Keys.
-        v: Values.
-        bias: Added to the scores, broadcast to (B, heads, T, T), see `attention_bias`; None for none.
+        q: Queries (B, heads, T, D).
+        k: Keys (B, heads, S, D).
+        v: Values (B, heads, S, D).
+        bias: Added to the scores, broadcast to (B, heads, T, S), see `attention_bias`; None for none.
         dropout: Share of the attention weights that are set to zero, 0 to 1.
         scale: Factor of the scores; None: 1 / sqrt(D).
 

@@ -6,7 +6,7 @@ Notable:
 - the network is the one that `transformers` builds for the family; no layer is written out here
 - the halves are views of one model: they share its modules, weights, modes and devices
 - words go in as vectors, zero at padding, so that no family mistakes padding for text, or its id for a position
-- other vectors may stand before the words, as prefix tuning has it
+- other vectors may stand before the words, or keys and values before those of a layer, as prefix tuning has it
 - a trial when an encoder is loaded decides whether its family is accepted, and which parameters can be trained
 """
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TRIAL = (11, 5)  # tokens of the two questions of the trial
 TOLERANCE = 1e-4  # of a hidden state, for what padding may change
 ATTENTION = "qc"  # name of `attention` among those of transformers
+TRIAL_ATTENTION = "qc-trial"  # the same, noting which modules call it
 EAGER = "qc-eager"  # name of its masks for families that do not let one choose the attention
 ADVICE = "take an encoder such as BERT, RoBERTa, MPNet, DeBERTa or ModernBERT"
 
@@ -129,6 +130,38 @@ class Encoder(nn.Module):
     def forward(self, words: Tensor, mask: Tensor | None) -> Tensor:
         """Run the whole model: vectors (B, T, E), mask (B, T) bool or None -> last hidden state (B, T, H)."""
         return _run(self.model, words, mask)
+
+    def add_keys_and_values(self, length: int, std: float) -> None:
+        """Give every layer of the upper half trainable keys and values, which all its tokens attend to.
+
+        The parameter `keys_and_values` (2, heads, length, D) of a layer's attention is drawn with deviation `std`.
+
+        Raises:
+            QcError: The family's attention does not go through the interface of transformers.
+        """
+        from transformers import AttentionInterface, AttentionMaskInterface
+
+        called: dict[nn.Module, Tensor] = {}
+
+        def note(module: nn.Module, q: Tensor, k: Tensor, *given: Any, **options: Any) -> tuple[Tensor, None]:
+            called[module] = k
+            return _attend(module, q, k, *given, **options)
+
+        if self.model.config._attn_implementation == ATTENTION:
+            AttentionInterface.register(TRIAL_ATTENTION, note)
+            AttentionMaskInterface.register(TRIAL_ATTENTION, AttentionMaskInterface()[ATTENTION])
+            self.model.set_attn_implementation(TRIAL_ATTENTION)
+            with torch.no_grad():
+                self.upper(torch.zeros(1, 1, self.hidden_size if self.lower_layers else self.embedding_size), None)
+            self.model.set_attn_implementation(ATTENTION)
+        if not called:
+            raise QcError(
+                "params.yaml: train_prefix.prefix_form: invalid value 'key_value'; expected vector for encoders of "
+                f"{self.model.config.model_type!r}, whose attention takes no further keys and values"
+            )
+        for module, k in called.items():
+            _, heads, _, width = k.shape
+            module.keys_and_values = nn.Parameter(std * torch.randn(2, heads, length, width))
 
     def _try(self, expected: str) -> None:
         """Run two questions whole and in halves, and set what the trial shows; `expected` begins a message."""
@@ -365,6 +398,13 @@ def _attend(
     module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """Attend as a layer of `transformers` asks for it: to mixed values (B, T, heads, D)."""
+    more = getattr(module, "keys_and_values", None)
+    if more is not None:
+        k, v = (
+            torch.cat((new.to(old).expand(len(old), -1, -1, -1), old), dim=2)
+            for new, old in zip(more, (k, v), strict=True)
+        )
+        mask = None if mask is None else nn.functional.pad(mask, (more.shape[2], 0), value=True)
     if k.shape[1] != q.shape[1] or options.get("position_bias") is not None:  # heads share keys; a learned bias
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
