@@ -138,7 +138,7 @@ def test_a_sweep_begins_with_params_yaml_reads_no_test_split_and_goes_on_where_i
         valid = read_json(queue.root / f"reports/train_{model}.json")["valid"]
         assert f"{model}, trial 1 of 1: accuracy {valid['accuracy']:.3f}: " in said
         assert re.search(rf"^1\. params\.yaml .* {valid['loss']:.3f}$", said, re.M)
-    assert "'learning_rate': 0.015, 'head_learning_rate': 0.015" in said
+    assert "'learning_rate': 0.05, 'head_learning_rate': 0.05" in said
     assert said.count("1. params.yaml") == said.count("chosen: the values of params.yaml") == len(SPACES)
 
     more = queue.run("qc", "sweep", "distilbert", "--trials", "2", "--seeds", "1")  # the first is of the search above
