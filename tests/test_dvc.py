@@ -67,6 +67,29 @@ def test_a_running_stage_loads_the_code_that_it_declares_and_no_other(finished, 
             assert any(f"{name}/".startswith(f"{dep}/") for name in loaded), f"{dep} is declared and not used"
 
 
+# Libraries that take a fifth of a second or more to load, and that a stage can do without.
+NOT_LOADED = {
+    "fetch": ["numpy", "pandas", "torch"],
+    "tokenize": ["datasets", "scipy", "sklearn", "torch", "transformers"],
+    "split": ["datasets", "torch", "transformers"],
+    "train_scratch": ["datasets", "pandas", "scipy", "sklearn", "transformers"],
+}
+
+
+@pytest.mark.parametrize(("stage", "libraries"), NOT_LOADED.items())
+def test_a_stage_does_not_wait_for_libraries_that_it_can_do_without(finished, stage, libraries):
+    script = (
+        "import atexit, runpy, sys\n"
+        "atexit.register(lambda: print('LOADED', *sys.modules))\n"
+        f"sys.argv = ['-m']\nrunpy.run_module('stages.{stage}', run_name='__main__')\n"
+    )
+    # The variable is for an interpreter of its own: a forked one has all libraries loaded.
+    said = finished.run("python", "-c", script, PYTHONHASHSEED="0")
+    [line] = [line for line in said.splitlines() if line.startswith("LOADED ")]
+    assert "qc.stage" in line.split()
+    assert {*libraries} & {*line.split()} == set()
+
+
 # What reruns when a file changes; later stages run only if the bytes change that they read.
 RERUNS = {
     "fetch/hub.py": ["fetch"],

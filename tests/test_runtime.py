@@ -31,6 +31,15 @@ run(main)
 """
 
 
+def test_a_process_does_not_go_through_the_objects_of_its_libraries_at_its_end():
+    script = (
+        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000)); "
+        "from qc.runtime.startup import set_environment as go; go()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    assert subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True).stdout == b"True\n"
+
+
 def test_an_algorithm_whose_result_may_differ_is_refused():
     seed_everything(1, threads=1)
     with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):

@@ -188,8 +188,7 @@ def _lay_out(input_ids: "Sequence[Sequence[int]] | pyarrow.ListArray") -> tuple[
     if isinstance(input_ids, Sequence):
         offsets = np.cumsum([0, *map(len, input_ids)])
         return torch.from_numpy(offsets), torch.tensor([token for ids in input_ids for token in ids])
-    offsets = input_ids.offsets.to_numpy().astype(np.int64)
-    return torch.from_numpy(offsets), torch.from_numpy(np.array(input_ids.values))  # a copy: Arrow's is read-only
+    return torch.from_dlpack(input_ids.offsets).long(), torch.from_dlpack(input_ids.values)
 
 
 def bucket_by_length(lengths: Tensor, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
