@@ -16,8 +16,8 @@ from qc.questions.tables import new_table
 from qc.questions.text import normalize_text
 from qc.questions.vocabulary import Vocabulary
 from qc.schema import read_yaml
-from qc.split.audit import audit_leaks, describe_splits, leak_suspected
-from qc.split.groups import Reading, group_questions, sample_groups
+from qc.split.audit import audit_leaks, describe_splits
+from qc.split.groups import Reading, group_questions
 from stages import split
 from tests.conftest import ROOT
 
@@ -117,17 +117,6 @@ def test_traits_leave_special_tokens_out_and_pieces_come_together_as_if_they_wer
         np.testing.assert_array_equal(getattr(rows_of(*questions, vocabulary=special), name), expected)
 
 
-def test_the_sample_of_the_audit_is_blind_to_the_order_of_rows():
-    questions = [(f"question {n}", "X", "", [n]) for n in range(40)]
-    order = np.random.default_rng(1).permutation(40)
-    chosen = np.arange(0, 40, 2)
-    sample = sample_groups(rows_of(*questions), chosen, 10)
-    shuffled = sample_groups(rows_of(*[questions[n] for n in order]), np.flatnonzero(np.isin(order, chosen)), 10)
-    assert len(sample) == 10
-    assert sample.tolist() == sorted(sample)
-    assert set(sample) == set(order[shuffled])
-
-
 def test_a_trivial_baseline_predicts_the_class_most_often_seen():
     train = rows_of(
         ("who is it", "X", "", [7, 1, 9]),
@@ -143,20 +132,6 @@ def test_a_trivial_baseline_predicts_the_class_most_often_seen():
         ("late", "Y", "", [9, 9, 9]),  # as a first token unseen, so X; as a last one always X; 3 tokens: X
     )
     assert audit_leaks(train, test) == {"majority": 0.5, "first_token": 0.5, "last_token": 0.25, "length": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("first_token", "above", "above_baseline", "suspected"),
-    [
-        (0.95, 0.9, False, True),
-        (0.9, 0.9, False, False),
-        (0.85, 0.9, True, True),
-        (0.85, 0.9, False, False),
-        (0.8, 0.9, True, False),
-    ],
-)
-def test_a_leak_is_suspected_above_a_share_or_above_the_baseline(first_token, above, above_baseline, suspected):
-    assert leak_suspected({"first_token": first_token, "tfidf_svm": 0.8}, above, above_baseline) is suspected
 
 
 @pytest.fixture
@@ -187,13 +162,11 @@ def stage(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_the_leak_baseline_is_fitted_on_train_and_scored_on_test(stage):
+def test_the_baselines_of_the_audit_are_those_of_train_scored_on_the_official_test(stage):
     train = [(f"{name} {n}", name, n, False) for n in range(10) for name in ("one", "two", "three")]
     test = [(f"{name} again {n}", name, 50 + n, True) for n in range(10) for name in ("one", "two")]
     figures, _ = stage(train + test)
-    assert figures["leak_audit"]["tfidf_svm"] == 1.0  # fitted on test, it would know no three
     assert figures["leak_audit"]["first_token"] == figures["leak_audit"]["majority"] == 0.5
-    assert figures["leak_audit_questions"] == {"train": 27, "test": 20}
     assert figures["size"] == {"train": 27, "valid": 3, "test": 20}
     assert figures["train_questions_in_official_test"] == 0
 
@@ -233,4 +206,5 @@ def test_a_first_token_that_gives_the_class_away_is_reported_with_a_warning(stag
     assert figures["leak_suspected"] is gives_away
     assert ("A LEAK IS SUSPECTED" in said.err) is gives_away
     assert f"first_token {1 if gives_away else 0.5:.3f}" in said.out
-    assert "A LEAK" not in stage(rows, leak_above=1.0, leak_above_baseline=False)[1].err
+    assert "A LEAK" not in stage(rows, leak_above=1.0)[1].err  # where it gives all away, no more than 1.0
+    assert "A LEAK" in stage(rows, leak_above=0.49)[1].err

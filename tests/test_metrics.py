@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import classification_report, log_loss
 
-from qc.evaluation.baselines import predict_baselines, tfidf, tfidf_accuracy
+from qc.evaluation.baselines import predict_baselines, tfidf
 from qc.evaluation.metrics import (
     coverage_curve,
     evaluate_accuracy,
@@ -204,12 +204,6 @@ def test_balanced_class_weights_make_the_baseline_answer_with_a_rare_class():
         assert numbers["majority"].tolist() == [0, 0]
 
 
-def test_the_leak_baseline_is_fitted_on_train_and_scored_on_test():
-    train = ["who is it", "where is it", "who was he", "where was he"], [0, 1, 0, 1]
-    test = ["who is she", "where is she", "who was she"], [0, 1, 1]
-    assert tfidf_accuracy(*train, *test) == pytest.approx(2 / 3)
-
-
 def test_tfidf_weighs_words_pairs_and_up_to_five_characters_by_the_logarithm_of_their_count():
     text = "go go go stop"
     features = tfidf().fit([text])
@@ -230,4 +224,3 @@ def test_texts_without_a_word_of_two_letters_are_no_error(words):
     texts = list(words) * 5
     [numbers] = predict_baselines(texts, [0, 1] * 5, words)
     assert numbers["tfidf_svm"].tolist() == [0, 1]
-    assert tfidf_accuracy(texts, [0, 1] * 5, words, [0, 1]) == 1.0

@@ -87,7 +87,6 @@ KEYS = {  # invalid values, and valid ones at the limits
     "split.test": (("0", "1", "0.9"), ("0.8",)),
     "split.drop_test_questions": (BOOLEAN, ("false",)),
     "split.leak_above": (("-0.1", "1.1"), ("0", "1")),
-    "split.leak_above_baseline": (BOOLEAN, ("false",)),
     "gate.rules": (
         ("[]", rule("absolute: -0.1"), rule("relative: -0.1"), rule("p_value: 0"), rule("p_value: 1.1"),
          rule("p_value: 0.05", metric="*.loss"), rule("p_value: 0.05", better="lower"), rule("absolute: 1", "a..b"),

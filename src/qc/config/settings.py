@@ -76,7 +76,6 @@ class SplitConfig(Section):
     test: Annotated[float, Field(gt=0, lt=1)]
     drop_test_questions: bool
     leak_above: Annotated[float, Field(ge=0, le=1)]
-    leak_above_baseline: bool
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -30,13 +30,6 @@ def tfidf_svm(class_weights: str | None = None) -> Pipeline:
     return make_pipeline(tfidf(), LinearSVC(random_state=0, class_weight=class_weights))
 
 
-def tfidf_accuracy(
-    train_texts: Sequence[str], train_labels: Sequence[int], test_texts: Sequence[str], test_labels: Sequence[int]
-) -> float:
-    """Fit the TF-IDF baseline on train; its accuracy on test, 0 to 1."""
-    return float(tfidf_svm().fit(train_texts, train_labels).score(test_texts, test_labels))
-
-
 def predict_baselines(
     texts: Sequence[str], labels: Sequence[int], *splits: Sequence[str], class_weights: str | None = None
 ) -> list[dict[str, np.ndarray]]:

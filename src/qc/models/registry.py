@@ -47,7 +47,7 @@ MODELS = {
     ),
     "prefix": ModelType(
         "prefix tuning",
-        "Prefix tuning: a trainable prefix that the last layers of a frozen pretrained encoder attend to, and a linear head.",
+        "Prefix tuning: a trainable prefix that the last layers of a frozen encoder attend to, and a linear head.",
         "qc.models.prefix_parameters:PrefixTrainingConfig",
         "qc.models.prefix:PrefixClassifier",
     ),

@@ -26,15 +26,6 @@ from qc.questions.labels import Labels, join_fine, split_fine
 QUESTIONS, VOCABULARY = "questions.parquet", "vocabulary.json"
 TRAIN, VALID, TEST = "train.parquet", "valid.parquet", "test.parquet"
 PIECE = 16_384  # questions that are in memory at once
-TYPES = {
-    "id": pyarrow.int64(),
-    "official": pyarrow.bool_(),  # in the official test file
-    "text": pyarrow.string(),
-    "label": pyarrow.int64(),
-    "fine": pyarrow.int64(),
-    "input_ids": pyarrow.list_(pyarrow.int32()),
-    "group": pyarrow.int64(),
-}
 
 
 @dataclass(frozen=True)
@@ -124,13 +115,18 @@ def read_pieces(path: Path, *columns: str, rows: np.ndarray | None = None) -> It
 @contextmanager
 def new_table(path: Path, labels: Labels, *columns: str) -> Iterator[pyarrow.parquet.ParquetWriter]:
     """Give a writer of a table with these columns; `fine` is left out where there are no fine classes."""
-    classes = {"label": labels.classes, "fine": [join_fine(*pair) for pair in labels.fine_classes]}
-    kept = [name for name in columns if classes.get(name) != []]
-    # Written out as `Features(...).arrow_schema` has it: importing datasets takes longer than the stages that would.
-    features = {name: {"dtype": str(TYPES[name]), "_type": "Value"} for name in kept}
-    features |= {name: {"names": classes[name], "_type": "ClassLabel"} for name in kept if name in classes}
-    features["input_ids"] = {"feature": {"dtype": "int32", "_type": "Value"}, "_type": "List"}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    schema = pyarrow.schema({name: TYPES[name] for name in kept}, metadata)
+    from datasets import ClassLabel, Features, List, Value  # takes a second, and training only reads
+
+    features = {
+        "id": Value("int64"),
+        "official": Value("bool"),  # in the official test file
+        "text": Value("string"),
+        "label": ClassLabel(names=labels.classes),
+        "input_ids": List(Value("int32")),
+        "group": Value("int64"),
+    }
+    if labels.fine_classes:
+        features["fine"] = ClassLabel(names=[join_fine(*pair) for pair in labels.fine_classes])
+    schema = Features({name: features[name] for name in columns if name in features}).arrow_schema
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         yield writer

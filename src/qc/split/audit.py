@@ -99,8 +99,3 @@ def audit_leaks(train: GroupedQuestions, test: GroupedQuestions) -> dict[str, fl
         predicted = np.where(seen[place] == values, predictions[place], majority)
         accuracies[name] = float(np.mean(predicted == test.labels))
     return accuracies
-
-
-def leak_suspected(audit: Mapping[str, float], above: float, above_baseline: bool) -> bool:
-    """Whether the first token alone predicts the class too well: `above` a share, or better than `tfidf_svm`."""
-    return audit["first_token"] > above or (above_baseline and audit["first_token"] > audit["tfidf_svm"])

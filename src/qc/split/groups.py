@@ -147,8 +147,3 @@ def group_numbers(texts: np.ndarray, ids: np.ndarray) -> np.ndarray:
     lowest = np.full(nodes, len(texts), dtype=np.int64)
     np.minimum.at(lowest, component, texts)
     return np.unique(lowest[component], return_inverse=True)[1]
-
-
-def sample_groups(questions: GroupedQuestions, rows: np.ndarray, size: int) -> np.ndarray:
-    """Choose at most `size` of some row numbers by the group of the row, ascending: independent of the rows' order."""
-    return np.sort(rows[np.argsort(questions.groups[rows], kind="stable")[:size]])
