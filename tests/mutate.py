@@ -2,9 +2,11 @@
 
     python -m tests.mutate                                 40 mutants of every module of MODULES
     python -m tests.mutate split/groups --sample 200       of one
+    OMP_NUM_THREADS=1 python -m tests.mutate --processes 8  eight at a time
 
 mutmut makes the mutants. Each is written into a temporary copy of the repository, because tests run programs in copies
-of the tree that they lie in. Prints the survivors as diffs, and the score of each module; exits with 1 if any survived.
+of the tree that they lie in. Prints a line a mutant as it is tried, the survivors as diffs, and the score of each
+module; exits with 1 if any survived.
 """
 
 import argparse
@@ -12,47 +14,62 @@ import difflib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
+from queue import Queue
 
 from mutmut.mutation.file_mutation import create_mutations
-from tqdm import tqdm
 
 from tests.project import ROOT, tracked_files
 
-MODULES = {  # the test files about each
-    "commands/gate": ["gate"],
-    "commands/labels": ["labels"],
+MODULES = {  # the test files about each, those that take seconds first
     "evaluation/metrics": ["metrics"],
-    "evaluation/scores": ["metrics", "report"],
+    "evaluation/scores": ["metrics"],
+    "inference/temperature": ["metrics"],
+    "split/groups": ["splits", "audit"],
+    "split/splits": ["splits", "audit"],
+    "split/audit": ["audit"],
+    "commands/gate": ["gate"],
+    "questions/labels": ["questions", "audit"],
+    "questions/reader": ["questions"],
+    "models/common": ["dropout", "attention", "scratch"],
+    "models/scratch": ["scratch"],
+    "config/sources": ["settings", "fetching"],
     "fetch/fetcher": ["fetching", "hub"],
     "fetch/http": ["fetching", "hub"],
     "fetch/resolve": ["fetching", "hub"],
-    "inference/model_folder": ["predict", "trust"],
-    "models/common": ["attention", "dropout", "scratch", "training"],
-    "models/distilbert": ["encoders", "training"],
-    "models/encoder": ["encoders", "attention", "dropout"],
-    "models/prefix": ["encoders", "training"],
+    "training/optimizer": ["training"],
+    "training/loop": ["training"],
+    "inference/batches": ["training"],
+    "inference/logits": ["training", "predict"],
+    "models/prefix": ["encoders"],
+    "models/distilbert": ["encoders"],
+    "models/encoder": ["attention", "dropout", "encoders"],
     "models/registry": ["registry"],
-    "models/scratch": ["scratch", "training"],
-    "questions/reader": ["questions"],
-    "split/audit": ["audit"],
-    "split/groups": ["splits", "audit"],
-    "split/splits": ["splits", "audit"],
+    "commands/labels": ["labels"],
+    "evaluation/cards": ["cards"],
     "training/checkpoints": ["resume"],
-    "training/loop": ["training", "resume"],
+    "inference/model_folder": ["predict", "trust"],
 }
 SLACK = 60  # seconds that a mutant's tests may take longer than three times those of the unchanged module
 
 
-def mutants(path: Path, sample: int) -> list[str]:
-    """Texts of a module, each with one change: a random sample, the same in every run."""
-    module, changes, *_ = create_mutations(str(path), path.read_text(encoding="utf-8"))
-    chosen = random.Random(1).sample(changes, min(sample, len(changes)))
-    return [module.deep_replace(change.original_node, change.mutated_node).code for change in chosen]
+def mutants(name: str, sample: int) -> Iterator[tuple[str, str]]:
+    """Texts of a module, each with one change, and their diffs: a random sample, the same in every run."""
+    file = f"src/qc/{name}.py"
+    original = (ROOT / file).read_text(encoding="utf-8")
+    module, changes, *_ = create_mutations(file, original)
+    for change in random.Random(1).sample(changes, min(sample, len(changes))):
+        text = module.deep_replace(change.original_node, change.mutated_node).code
+        lines = (code.splitlines(keepends=True) for code in (original, text))
+        yield text, "".join(difflib.unified_diff(*lines, file, file, n=1))
 
 
 def copy_repository(folder: Path) -> Path:
@@ -64,36 +81,39 @@ def copy_repository(folder: Path) -> Path:
     return folder
 
 
-def tests_pass(copy: Path, tests: list[str], seconds: float | None = None) -> bool:
-    """Whether these test files pass in a copy of the repository, within a time."""
+def tests_pass(copies: Queue[Path], name: str, text: str | None = None, seconds: float | None = None) -> bool:
+    """Whether a module's tests pass within a time, in a copy of the repository where its text is this one."""
     command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
-    command += [f"tests/test_{name}.py" for name in tests]
+    command += [f"tests/test_{test}.py" for test in MODULES[name]]
     # Python knows a stale .pyc by size and second, which a mutant may share with the one before.
     environment = {**os.environ, "PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": "1"}
+    copy = copies.get()
+    file = copy / f"src/qc/{name}.py"
+    original = file.read_text(encoding="utf-8")
+    file.write_text(text or original, encoding="utf-8")
     with subprocess.Popen(
-        command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ) as run:
         try:
             return run.wait(seconds) == 0
         except subprocess.TimeoutExpired:
-            run.terminate()
+            os.killpg(run.pid, signal.SIGKILL)
             return False
+        finally:
+            file.write_text(original, encoding="utf-8")
+            copies.put(copy)
 
 
-def survivors(name: str, sample: int, copy: Path) -> tuple[int, list[str]]:
-    """Number of mutants of a module, and the diffs of those that its tests do not see."""
-    file, tests, begin = Path(f"src/qc/{name}.py"), MODULES[name], time.monotonic()
-    if not tests_pass(copy, tests):
-        sys.exit(f"error: {', '.join(tests)} fail without any mutant")
-    allowed = 3 * (time.monotonic() - begin) + SLACK
-    original, texts, diffs = (ROOT / file).read_text(encoding="utf-8"), mutants(ROOT / file, sample), []
-    for text in tqdm(texts, name, unit="mutant", leave=False, disable=None):
-        (copy / file).write_text(text, encoding="utf-8")
-        if tests_pass(copy, tests, allowed):
-            lines = (code.splitlines(keepends=True) for code in (original, text))
-            diffs.append("".join(difflib.unified_diff(*lines, str(file), str(file), n=1)))
-    (copy / file).write_text(original, encoding="utf-8")
-    return len(texts), diffs
+def allowed_seconds(copies: Queue[Path], name: str) -> float | None:
+    """Seconds that the tests of a mutant may take; None if they fail without one."""
+    begin = time.monotonic()
+    return 3 * (time.monotonic() - begin) + SLACK if tests_pass(copies, name) else None
+
+
+def survives(copies: Queue[Path], name: str, text: str, allowed: Future[float | None]) -> bool | None:
+    """Whether the tests of a module pass with this text of it; None if they do not without any mutant."""
+    seconds = allowed.result()
+    return None if seconds is None else tests_pass(copies, name, text, seconds)
 
 
 def main() -> None:
@@ -101,14 +121,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutate", description="Mutate modules, and run their tests.")
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"one of {', '.join(MODULES)}")
     parser.add_argument("--sample", type=int, default=40, help="mutants of each module")
-    options, missed = parser.parse_args(), 0
-    with tempfile.TemporaryDirectory() as folder:
-        copy = copy_repository(Path(folder))
-        for name in options.modules or MODULES:
-            count, diffs = survivors(name, options.sample, copy)
-            print(*diffs, f"{name}: {count - len(diffs)} of {count} mutants killed", sep="\n", flush=True)
-            missed += len(diffs)
-    sys.exit(missed > 0)
+    parser.add_argument("--processes", type=int, default=1, help="mutants that are tried at a time")
+    options, scores, copies = parser.parse_args(), defaultdict(Counter), Queue()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.processes) as pool:
+        for number in range(options.processes):
+            copies.put(copy_repository(Path(folder) / str(number)))
+        # All of these begin before the first mutant does, which waits for that of its module.
+        allowed = {name: pool.submit(allowed_seconds, copies, name) for name in options.modules or MODULES}
+        runs = {
+            pool.submit(survives, copies, name, text, seconds): (name, diff)
+            for name, seconds in allowed.items()
+            for text, diff in mutants(name, options.sample)
+        }
+        for run in as_completed(runs):
+            name, diff = runs[run]
+            outcome = {None: "not tried", True: "survived", False: "killed"}[run.result()]
+            scores[name][outcome] += 1
+            print(f"{outcome}: {name}", *[diff] * (outcome == "survived"), sep="\n", flush=True)
+    for name, score in scores.items():
+        print(f"{name}: {score['killed']} of {score['killed'] + score['survived']} mutants killed")
+    for name in {name for name, score in scores.items() if score["not tried"]}:
+        print(f"error: {name}: {', '.join(MODULES[name])} fail without any mutant")
+    sys.exit(any(set(score) != {"killed"} for score in scores.values()))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 from sklearn.metrics import classification_report, log_loss
 
 from qc.evaluation.baselines import predict_baselines, tfidf
@@ -19,6 +22,7 @@ from qc.evaluation.metrics import (
 from qc.evaluation.predictions import write_coverage, write_figure_tables, write_predictions
 from qc.evaluation.scores import score_test, score_validation, select_compared
 from qc.files import read_csv
+from qc.inference.temperature import fit_temperature
 
 
 def flags(*runs):
@@ -224,3 +228,41 @@ def test_texts_without_a_word_of_two_letters_are_no_error(words):
     texts = list(words) * 5
     [numbers] = predict_baselines(texts, [0, 1] * 5, words)
     assert numbers["tfidf_svm"].tolist() == [0, 1]
+<<<<<<< HEAD
+=======
+    assert tfidf_accuracy(texts, [0, 1] * 5, words, [0, 1]) == 1.0
+
+
+def test_the_temperature_is_that_of_the_lowest_log_loss():
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(300, 4))
+    labels = np.array([rng.choice(4, p=np.exp(row) / np.exp(row).sum()) for row in logits])
+    for sharpness in (0.5, 1.0, 3.0):
+        given_logits = logits * sharpness
+
+        def loss(temperature, given_logits=given_logits):
+            return -log_softmax(given_logits / temperature, axis=1)[np.arange(300), labels].mean()
+
+        expected = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-9}).x
+        assert fit_temperature(torch.tensor(given_logits), torch.tensor(labels)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("difference", "mistakes", "temperature"),
+    [
+        # Of 50 answers 5 are wrong, a share of 1 / (1 + 9): the best T makes it that of exp(-difference / T), 1 / 9.
+        (2.0, 5, 2.0 / np.log(9)),
+        (0.12, 5, 0.12 / np.log(9)),
+        (0.10, 5, None),  # 0.046, below the bound of 0.05
+        (43.0, 5, 43.0 / np.log(9)),
+        (45.0, 5, None),  # 20.5, above the bound of 20
+        (2.0, 25, None),  # as often wrong: an infinite one
+        (2.0, 4, None),  # fewer than five mistakes say nothing
+        (2.0, 0, None),
+    ],
+)
+def test_a_temperature_is_fitted_within_bounds_and_on_five_mistakes_or_more(difference, mistakes, temperature):
+    logits = torch.tensor([[difference, 0.0]] * 50)
+    fitted = fit_temperature(logits, torch.tensor([1] * mistakes + [0] * (50 - mistakes)))
+    assert fitted == (temperature if temperature is None else pytest.approx(temperature))
+>>>>>>> main

@@ -9,12 +9,9 @@ import torch
 from datasets import load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from qc.errors import QcError
 from qc.inference.batches import PackedDataset
-from qc.inference.temperature import fit_temperature
 from qc.questions.labels import UNKNOWN, join_fine, split_fine
 from qc.questions.tables import QuestionTable
 from qc.training.precomputed import precompute_features
@@ -103,37 +100,3 @@ def test_the_model_says_whether_its_features_are_pooled_not_the_length_of_its_qu
     expected = torch.cat([values[:70], values[70:].view(20, 2).sum(dim=1)]) if pools else values
     assert computed.values.tolist() == [[float(value)] * 3 for value in expected]
     assert computed.lengths.tolist() == ([1] * 90 if pools else lengths.tolist())
-
-
-def test_the_temperature_is_that_of_the_lowest_log_loss():
-    rng = np.random.default_rng(1)
-    logits = rng.normal(size=(300, 4))
-    labels = np.array([rng.choice(4, p=np.exp(row) / np.exp(row).sum()) for row in logits])
-    for sharpness in (0.5, 1.0, 3.0):
-        given_logits = logits * sharpness
-
-        def loss(temperature, given_logits=given_logits):
-            return -log_softmax(given_logits / temperature, axis=1)[np.arange(300), labels].mean()
-
-        expected = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-9}).x
-        assert fit_temperature(torch.tensor(given_logits), torch.tensor(labels)) == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("difference", "mistakes", "temperature"),
-    [
-        # Of 50 answers 5 are wrong, a share of 1 / (1 + 9): the best T makes it that of exp(-difference / T), 1 / 9.
-        (2.0, 5, 2.0 / np.log(9)),
-        (0.12, 5, 0.12 / np.log(9)),
-        (0.10, 5, None),  # 0.046, below the bound of 0.05
-        (43.0, 5, 43.0 / np.log(9)),
-        (45.0, 5, None),  # 20.5, above the bound of 20
-        (2.0, 25, None),  # as often wrong: an infinite one
-        (2.0, 4, None),  # fewer than five mistakes say nothing
-        (2.0, 0, None),
-    ],
-)
-def test_a_temperature_is_fitted_within_bounds_and_on_five_mistakes_or_more(difference, mistakes, temperature):
-    logits = torch.tensor([[difference, 0.0]] * 50)
-    fitted = fit_temperature(logits, torch.tensor([1] * mistakes + [0] * (50 - mistakes)))
-    assert fitted == (temperature if temperature is None else pytest.approx(temperature))
