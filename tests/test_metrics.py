@@ -228,9 +228,6 @@ def test_texts_without_a_word_of_two_letters_are_no_error(words):
     texts = list(words) * 5
     [numbers] = predict_baselines(texts, [0, 1] * 5, words)
     assert numbers["tfidf_svm"].tolist() == [0, 1]
-<<<<<<< HEAD
-=======
-    assert tfidf_accuracy(texts, [0, 1] * 5, words, [0, 1]) == 1.0
 
 
 def test_the_temperature_is_that_of_the_lowest_log_loss():
@@ -265,4 +262,3 @@ def test_a_temperature_is_fitted_within_bounds_and_on_five_mistakes_or_more(diff
     logits = torch.tensor([[difference, 0.0]] * 50)
     fitted = fit_temperature(logits, torch.tensor([1] * mistakes + [0] * (50 - mistakes)))
     assert fitted == (temperature if temperature is None else pytest.approx(temperature))
->>>>>>> main
