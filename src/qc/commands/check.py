@@ -11,9 +11,12 @@ import subprocess
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.repo import Repo
+
 from qc.commands.gate import compare, exit_status, matches, read_metrics, summary, table
 from qc.config.settings import GateConfig
-from qc.errors import QcError
+from qc.errors import QcError, listed
 from qc.files import write_errors
 from qc.paths import METRICS, PARAMS, REPORTS
 from qc.schema import Section, parse_yaml
@@ -51,6 +54,7 @@ def run(arguments: Namespace) -> int:
     """Compare, print the table, append it as Markdown if asked; the exit status."""
     revision, split = arguments.base, arguments.split
     rules = load_settings().gate.rules
+    refuse_stale_scores()
     commit, what = default_base() if revision is None else (find_commit(revision), revision)
     files = FILES[split]
     # Not read_text, which would change line ends.
@@ -98,6 +102,27 @@ def run(arguments: Namespace) -> int:
             with arguments.markdown.open("a", encoding="utf-8") as file:
                 file.write("\n\n".join(lines) + "\n")
     return status
+
+
+def refuse_stale_scores() -> None:
+    """Refuse scores that are older than the data, models, code or parameters that `evaluate` makes them of.
+
+    Missing files are accepted: in a clone the committed scores are all there is.
+
+    Raises:
+        QcError: One of them was changed after the scores, or DVC cannot tell.
+    """
+    try:
+        with Repo() as repo:
+            status = repo.status(targets=["evaluate"])
+    except NotDvcRepoError:
+        return
+    except DvcException as error:
+        raise QcError(f"{error}; `qc doctor` says more") from None
+    changed = [change.get("changed deps", {}) for change in status.get("evaluate", []) if isinstance(change, dict)]
+    newer = [path for paths in changed for path, how in paths.items() if how == "modified" or isinstance(how, dict)]
+    if newer:
+        raise QcError(f"the scores in {REPORTS} are older than {listed(newer)}; run `dvc repro` to recreate them")
 
 
 def find_commit(revision: str) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 
 from qc.errors import QcError
 from qc.evaluation.tables import BASELINES, markdown, title
-from qc.files import new_file
+from qc.files import new_file, read_json
+from qc.models.registry import MODELS
+from qc.paths import SEEDS
 
 
 def result_table(scores: Mapping[str, Any], trainings: Mapping[str, Mapping[str, Any]]) -> str:
@@ -38,6 +40,13 @@ def score_table(scores: Mapping[str, Any], models: Sequence[str]) -> str:
 
 def _accuracy_cell(score: Mapping[str, float]) -> str:
     return f"**{score['accuracy']:.3f}** ({score['accuracy_low']:.3f} to {score['accuracy_high']:.3f})"
+
+
+def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Read reports/seeds.json; empty where it is missing, or its run with this seed has other test scores than these."""
+    seeds = read_json(SEEDS) if SEEDS.exists() else {}
+    same = seeds.get(str(seed), {})
+    return seeds if all(name in same and same[name]["loss"] == scores[name]["loss"] for name in MODELS) else {}
 
 
 def seed_values(seeds: Mapping[str, Any], model: str, score: str) -> list[float]:
