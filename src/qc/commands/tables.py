@@ -43,7 +43,7 @@ def _accuracy_cell(score: Mapping[str, float]) -> str:
 
 
 def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Read reports/seeds.json; empty where it is missing, or its run with this seed has other test scores than these."""
+    """Read reports/seeds.json; empty where it is missing, or of another run than these test scores."""
     seeds = read_json(SEEDS) if SEEDS.exists() else {}
     same = seeds.get(str(seed), {})
     return seeds if all(name in same and same[name]["loss"] == scores[name]["loss"] for name in MODELS) else {}
