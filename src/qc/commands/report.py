@@ -20,13 +20,13 @@ from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from qc.commands.check import refuse_stale_scores
 from qc.commands.report_figures import Point, line_chart
-from qc.commands.tables import read_seeds, seed_values
+from qc.commands.tables import seed_values
 from qc.errors import QcError, printable
 from qc.evaluation.metrics import ECE_BINS
 from qc.evaluation.tables import temperature_text, title
 from qc.files import new_file, read_csv, read_json, truncate_text, unescape_formula
 from qc.models.registry import MODELS
-from qc.paths import METRICS, PAGE, PARAMS, PLOTS, REPORTS, SUSPECTS, SUSPECTS_SUMMARY
+from qc.paths import METRICS, PAGE, PARAMS, PLOTS, REPORTS, SEEDS, SUSPECTS, SUSPECTS_SUMMARY
 from qc.questions.text import case_twins
 from qc.stage import load_settings
 
@@ -130,6 +130,13 @@ def render_page() -> str:
         params=PARAMS.read_text(encoding="utf-8"),
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
     )
+
+
+def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Read reports/seeds.json; empty where it is missing, or of another run than these test scores."""
+    seeds = read_json(SEEDS) if SEEDS.exists() else {}
+    same = seeds.get(str(seed), {})
+    return seeds if all(name in same and same[name]["loss"] == scores[name]["loss"] for name in MODELS) else {}
 
 
 def read_labels(data: Mapping[str, Any]) -> Json | None:

@@ -7,9 +7,7 @@ from typing import Any
 
 from qc.errors import QcError
 from qc.evaluation.tables import BASELINES, markdown, title
-from qc.files import new_file, read_json
-from qc.models.registry import MODELS
-from qc.paths import SEEDS
+from qc.files import new_file
 
 
 def result_table(scores: Mapping[str, Any], trainings: Mapping[str, Mapping[str, Any]]) -> str:
@@ -40,13 +38,6 @@ def score_table(scores: Mapping[str, Any], models: Sequence[str]) -> str:
 
 def _accuracy_cell(score: Mapping[str, float]) -> str:
     return f"**{score['accuracy']:.3f}** ({score['accuracy_low']:.3f} to {score['accuracy_high']:.3f})"
-
-
-def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Read reports/seeds.json; empty where it is missing, or of another run than these test scores."""
-    seeds = read_json(SEEDS) if SEEDS.exists() else {}
-    same = seeds.get(str(seed), {})
-    return seeds if all(name in same and same[name]["loss"] == scores[name]["loss"] for name in MODELS) else {}
 
 
 def seed_values(seeds: Mapping[str, Any], model: str, score: str) -> list[float]:

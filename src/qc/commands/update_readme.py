@@ -6,7 +6,8 @@ The table over seeds is left out where reports/seeds.json is missing or of anoth
 from argparse import ArgumentParser, Namespace
 
 from qc.commands.check import refuse_stale_scores
-from qc.commands.tables import read_seeds, result_table, score_table, seed_table, write_block
+from qc.commands.report import read_seeds
+from qc.commands.tables import result_table, score_table, seed_table, write_block
 from qc.files import read_json
 from qc.models.registry import MODELS
 from qc.paths import EVALUATION_PAGE, README, REPORTS, SEEDS
