@@ -7,6 +7,7 @@ Exit status: 0 no regression, 1 regression, 2 cannot compare.
 """
 
 import os
+import sqlite3
 import subprocess
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -27,6 +28,7 @@ FILES = {  # scores and predictions of a split
     "valid": (REPORTS / "validation.json", METRICS / "validation_predictions.csv"),
     "test": (REPORTS / "test.json", METRICS / "predictions.csv"),
 }
+SCORED = ("data/", "models/")  # dependencies of `evaluate` that scores are of
 SHALLOW = "; this clone is shallow: `git fetch --unshallow` fetches the rest (in a workflow: fetch-depth: 0)"
 
 
@@ -105,23 +107,24 @@ def run(arguments: Namespace) -> int:
 
 
 def refuse_stale_scores() -> None:
-    """Refuse scores that are older than the data, models, code or parameters that `evaluate` makes them of.
+    """Refuse scores of other data or models than those that are here.
 
-    Missing files are accepted: in a clone the committed scores are all there is.
+    Missing data is accepted: in a clone the committed scores are all there is. So is a disk on which DVC cannot write
+    its lock.
 
     Raises:
-        QcError: One of them was changed after the scores, or DVC cannot tell.
+        QcError: A file that `evaluate` scores was changed after it; or DVC cannot tell.
     """
     try:
         with Repo() as repo:
             status = repo.status(targets=["evaluate"])
-    except NotDvcRepoError:
+    except (NotDvcRepoError, OSError, sqlite3.Error):
         return
     except DvcException as error:
         raise QcError(f"{error}; `qc doctor` says more") from None
     changed = [change.get("changed deps", {}) for change in status.get("evaluate", []) if isinstance(change, dict)]
-    newer = [path for paths in changed for path, how in paths.items() if how == "modified" or isinstance(how, dict)]
-    if newer:
+    modified = [path for paths in changed for path, how in paths.items() if how == "modified"]
+    if newer := [path for path in modified if path.startswith(SCORED)]:
         raise QcError(f"the scores in {REPORTS} are older than {listed(newer)}; run `dvc repro` to recreate them")
 
 
