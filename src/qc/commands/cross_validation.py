@@ -125,7 +125,8 @@ def predict_held_out(runs: Sequence[tuple[str, Settings]], folders: Folders, fol
                 step = f"{model}, fold {number} of {len(folds)}"
                 bar.set_description(step)
                 if bar.disable:  # no terminal
-                    print(step, file=sys.stderr, flush=True)
+                    models = f"{len(logits) * len(folds) + number} of {bar.total} models"
+                    print(f"{step} ({models})", file=sys.stderr, flush=True)
                 fold = replace(
                     data,
                     train=questions.take(train),
