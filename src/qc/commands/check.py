@@ -15,7 +15,7 @@ from pathlib import Path
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 
-from qc.commands.gate import compare, exit_status, matches, read_metrics, summary, table
+from qc.commands.gate import compare, exit_status, limits, matches, read_metrics, summary, table
 from qc.config.settings import GateConfig
 from qc.errors import QcError, listed
 from qc.files import write_errors
@@ -92,6 +92,7 @@ def run(arguments: Namespace) -> int:
     except QcError:
         base_rules, warnings = rules, [f"{PARAMS} of the base has no valid section gate: the rules here decide."]
     findings, notes = compare(base_rules, base, new)
+    notes.append(limits(base_rules))
     status = exit_status(findings)
     headline = f"metrics gate on {split}: {VERDICTS[status]}; base {commit[:9]} ({what})"
     print(table(findings, markdown=False), *notes, *warnings, summary(findings), headline, sep="\n", flush=True)
