@@ -6,6 +6,7 @@ tokenizer.
 """
 
 import sys
+from collections import Counter
 
 from qc.config.settings import Settings
 from qc.errors import QcError
@@ -27,7 +28,11 @@ def main(settings: Settings) -> None:
     for about in files.values():
         if "encoding" in about:
             print(f"{about['name']}: read as {ENCODINGS[about['encoding']]}")
-    labels, count, without_fine = take_inventory(read_raw(RAW, files))
+    corrected: Counter[str] = Counter()
+    labels, count, without_fine = take_inventory(read_raw(RAW, files, corrected))
+    if "corrections" in files:
+        name, changed, same = files["corrections"]["name"], corrected["changed"], corrected["same"]
+        print(f"{name}: {changed} question(s) of fetch.train got another label, {same} had it already")
     for one, other in case_twins(labels.classes):
         print(f"warning: {one!r} and {other!r} are two classes, though letter case alone differs", file=sys.stderr)
     if config.include_fine_label and without_fine:

@@ -53,7 +53,10 @@ def test_every_question_of_the_same_text_is_corrected_and_a_right_one_keeps_its_
     [
         ("text,label\nmissing ?,b\n", "2: no question of fetch.train has this text; correct or remove the row"),
         ("text,label\nx,b\ny,a\nX,a\n", "4: label 'a'; expected 'b', which line 2 gives the same text; remove one of"),
-        ("text,label\nx,b\ny,c\n", "3: label 'c'; expected a class of fetch.train: a, b"),
+        (
+            "text,label\nx,b\ny,c\n",
+            "3: label 'c'; expected a class of fetch.train: a, b; a new class needs questions with",
+        ),
         ("text,label\nx\n", "2: 1 fields, 2 columns"),
         ("text,label\nx,\n", "2: label is empty"),
         ("text,label\n", " empty"),
@@ -98,7 +101,9 @@ def test_corrections_are_applied_to_train_recorded_and_off_by_default(restored):
     restored.stage("fetch")
     recorded = {"file": "corrections.csv", "name": PATH, **pin(restored.root / PATH), "licence": None, "columns": None}
     assert read_json(restored.root / "data/raw/files.json") == {**record, "corrections": recorded}
-    restored.stage("tokenize")
+    same = sum(row[0] == other for row in before)
+    told = f"{PATH}: {sum(row[0] == text for row in before)} question(s) of fetch.train got another label, {same} had"
+    assert told in restored.stage("tokenize")
     assert questions(restored) == [(text, "LOC", "", 3) if row[0] == text else row for row in before]
     whole = outputs(restored)
     write(restored, "what is missing ?,LOC")

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from qc.__main__ import main
 from qc.commands.cross_validation import (
     change_settings,
     cross_validate,
@@ -39,6 +40,8 @@ def test_two_settings_are_compared_on_every_question_and_nothing_else_changes(fi
     before = outputs(project)
     printed = project.run("qc", "cross-validate", "scratch", "learning_rate=1e-2", "epochs=12", "--folds", "2")
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("|")]
+    for told in ("fold 1 of 2 (1 of 4 models)", "fold 2 of 2 (2 of 4 models)", "fold 1 of 2 (3 of 4 models)"):
+        assert f"scratch, {told}\n" in printed  # no terminal, so no bar
     assert [row[1].strip() for row in rows[2:]] == ["params.yaml", "learning_rate=1e-2 epochs=12"]
     total = sum(
         len(pyarrow.parquet.read_table(project.root / f"data/split/tiny-bert/{name}.parquet")) for name in SPLITS
@@ -127,9 +130,9 @@ def test_a_changed_section_is_checked_and_keeps_its_last_epoch(settings):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["depth=3"], "train_scratch.depth: unknown key"),
+        (["depth=3"], "invalid change 'depth=3': train_scratch.depth: unknown key"),
         (["hidden_size=15"], "train_scratch.hidden_size: invalid value 15; expected multiple of"),
-        (["epochs=many"], "train_scratch.epochs: invalid value 'many'"),
+        (["epochs=many", "dropout=0"], "invalid change 'epochs=many dropout=0': train_scratch.epochs: invalid value"),
         (["epochs"], "invalid value 'epochs'; expected KEY=VALUE"),
         (["epochs=["], "invalid value 'epochs=['; expected KEY=VALUE"),
         (["select_by=loss"], "'select_by=loss': cross-validation scores the last epoch, whatever select_by is"),
@@ -141,3 +144,12 @@ def test_a_bad_change_is_refused_before_anything_is_trained(settings, changes, m
     with pytest.raises(QcError, match=r"^[^\n]+$") as refusal:
         change_settings(settings, "scratch", changes)
     assert message in str(refusal.value)
+
+
+def test_a_change_that_the_encoder_does_not_allow_is_refused_before_anything_is_trained(here, capsys):
+    assert main(["cross-validate", "prefix", "prefix_layers=9"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: invalid change 'prefix_layers=9': train_prefix.prefix_layers: invalid value 9; expected"
+    )
+    assert "fold" not in said

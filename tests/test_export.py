@@ -168,7 +168,9 @@ def test_an_export_replaces_an_earlier_one_and_tells_what_eight_bits_cost(export
     folder = tmp_path / "out"
     folder.mkdir()  # an empty one is as good as none
     assert main(["export", "--model", "scratch", "--out", str(folder), "--int8"]) == 0
-    pytorch, fp32, int8, _ = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    assert "models/scratch: converting to ONNX" in said.err
+    pytorch, fp32, int8, _ = said.out.splitlines()
     count = len(QuestionTable.read(exported / "data/split/tiny-bert/valid.parquet"))
     assert pytorch.startswith("PyTorch") and f"on {count} validation questions" in pytorch
     assert [line.split()[:2] for line in (fp32, int8)] == [[MODEL, "accuracy"], [INT8, "accuracy"]]

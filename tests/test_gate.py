@@ -369,6 +369,8 @@ def test_the_table_is_appended_to_a_file(repository, tmp_path, capsys):
     headline, told, *_ = first.strip().split("\n\n")
     assert headline.startswith("### metrics gate on valid: regression; base ")
     assert told == "Of 4 compared metrics, worse than the rules allow: `distilbert.accuracy`."
+    allowed = "Allowed to be worse: `*.accuracy` by 0.01, or by more where p is 0.05 or above; `*.macro_f1` by 0.1; "
+    assert f"{allowed}`*.loss` by 25 %; `*.ece` by 0.05.\n" in first
     row = "| `distilbert.accuracy` | 0.9000 | 0.8500 | -0.0500 | **REGRESSION (10 lost, 0 won, p = 0.00195)** |"
     assert row in re.sub(" +", " ", first)
     assert "\n\nLost are the questions that only the base answers correctly, won those that only this version " in first
@@ -468,3 +470,36 @@ def test_outside_git_there_is_nothing_to_compare_with(repository, capsys, monkey
 def test_broken_files_are_named(repository, capsys, name, content, message):
     (repository / name).write_text(content)
     assert message in refused(capsys)
+
+
+# In a project of DVC: scores that are older than what they are made of.
+
+COMMANDS = (["check", "--base", "HEAD"], ["report"], ["update-readme"])
+
+
+def test_scores_of_other_data_are_refused_and_those_of_a_clone_without_data_are_not(restored, tmp_path):
+    clone = restored.clone(tmp_path / "clone")
+    assert "metrics gate on valid: holds" in clone.run("qc", "check", "--base", "HEAD")
+    restored.set("split.seed", 2)
+    assert restored.repro("split") == ["fetch", "split"]
+    pages = [restored.root / name for name in ("README.md", "docs/evaluation.md")]
+    before = [page.read_bytes() for page in pages]
+    for command in COMMANDS:
+        said = restored.run("qc", *command, status=2)
+        assert said.startswith("error: the scores in reports are older than data/split/tiny-bert; run `dvc repro`")
+    assert [page.read_bytes() for page in pages] == before
+    assert not (restored.root / "report").exists()
+
+
+def test_scores_over_seeds_of_another_run_are_left_out(restored):
+    scores = json.loads((restored.root / "reports/test.json").read_text())
+    page = restored.root / "docs/evaluation.md"
+    for change, shown in ((0.0, True), (0.1, False)):
+        models = {
+            name: {"accuracy": 0.5, "valid_accuracy": 0.5, "loss": scores[name]["loss"] + change}
+            for name in ("scratch", "prefix", "distilbert")
+        }
+        (restored.root / "reports/seeds.json").write_text(json.dumps({"1": models, "2": models}))
+        said = restored.run("qc", "update-readme")
+        assert ("over seeds 1, 2" in page.read_text()) == shown
+        assert ("reports/seeds.json: missing, or of another run; its table is left out" in said) == (not shown)

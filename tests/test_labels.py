@@ -77,6 +77,7 @@ def test_a_row_tells_what_the_label_is_and_what_it_should_be(judged):
         assert set(row["agreeing"].split()) <= {"scratch", "tfidf"}
     right = [row for row in rows if row["text"] in wrong and CLASSES[row["suggested"]] in row["text"].split()]
     assert len(right) > 0.8 * len([row for row in rows if row["text"] in wrong])
+    assert "scratch, fold 4 of 4 (4 of 4 models)\n" in printed
     assert f"{rows[0]['label']} -> {rows[0]['suggested']} (" in printed
     assert r"\x1b" in printed and ESCAPE not in printed
     assert f"reports/labels.csv: {len(rows)} of {len(known(project))} labels look wrong; 1 questions occur" in printed

@@ -33,7 +33,7 @@ GOES_ON = "what is finished is kept, run the same command again to go on"
 COMMANDS = {
     "predict": Command("classify texts with a trained model", "seconds", "", loads_models=True),
     "export": Command("write a trained model as an ONNX file", "half a minute", "export", loads_models=True),
-    "check": Command("compare the metrics with those of a git revision", "a second"),
+    "check": Command("compare the metrics with those of a git revision", "seconds"),
     "preset": Command("list presets, or apply one to params.yaml", "a second"),
     "report": Command("write the last run as one HTML page", "seconds"),
     "experiments": Command("list experiments: their changes and accuracies", "seconds"),
@@ -43,7 +43,7 @@ COMMANDS = {
     "sweep": Command("search the parameters of the models", "about an hour", "sweep", GOES_ON, True),
     "verify": Command("rerun the last commit and compare every byte", "about 6 minutes"),
     "doctor": Command("check settings, environment, DVC's files and cache", "seconds"),
-    "update-readme": Command("write the tables of the last run into README.md", "a second"),
+    "update-readme": Command("write the tables of the last run into README.md", "seconds"),
 }
 
 

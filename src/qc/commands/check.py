@@ -7,13 +7,17 @@ Exit status: 0 no regression, 1 regression, 2 cannot compare.
 """
 
 import os
+import sqlite3
 import subprocess
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from qc.commands.gate import compare, exit_status, matches, read_metrics, summary, table
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.repo import Repo
+
+from qc.commands.gate import compare, exit_status, limits, matches, read_metrics, summary, table
 from qc.config.settings import GateConfig
-from qc.errors import QcError
+from qc.errors import QcError, listed
 from qc.files import write_errors
 from qc.paths import METRICS, PARAMS, REPORTS
 from qc.schema import Section, parse_yaml
@@ -24,6 +28,7 @@ FILES = {  # scores and predictions of a split
     "valid": (REPORTS / "validation.json", METRICS / "validation_predictions.csv"),
     "test": (REPORTS / "test.json", METRICS / "predictions.csv"),
 }
+SCORED = ("data/", "models/")  # dependencies of `evaluate` that scores are of
 SHALLOW = "; this clone is shallow: `git fetch --unshallow` fetches the rest (in a workflow: fetch-depth: 0)"
 
 
@@ -51,6 +56,7 @@ def run(arguments: Namespace) -> int:
     """Compare, print the table, append it as Markdown if asked; the exit status."""
     revision, split = arguments.base, arguments.split
     rules = load_settings().gate.rules
+    refuse_stale_scores()
     commit, what = default_base() if revision is None else (find_commit(revision), revision)
     files = FILES[split]
     # Not read_text, which would change line ends.
@@ -86,6 +92,7 @@ def run(arguments: Namespace) -> int:
     except QcError:
         base_rules, warnings = rules, [f"{PARAMS} of the base has no valid section gate: the rules here decide."]
     findings, notes = compare(base_rules, base, new)
+    notes.append(limits(base_rules))
     status = exit_status(findings)
     headline = f"metrics gate on {split}: {VERDICTS[status]}; base {commit[:9]} ({what})"
     print(table(findings, markdown=False), *notes, *warnings, summary(findings), headline, sep="\n", flush=True)
@@ -98,6 +105,28 @@ def run(arguments: Namespace) -> int:
             with arguments.markdown.open("a", encoding="utf-8") as file:
                 file.write("\n\n".join(lines) + "\n")
     return status
+
+
+def refuse_stale_scores() -> None:
+    """Refuse scores of other data or models than those that are here.
+
+    Missing data is accepted: in a clone the committed scores are all there is. So is a disk on which DVC cannot write
+    its lock.
+
+    Raises:
+        QcError: A file that `evaluate` scores was changed after it; or DVC cannot tell.
+    """
+    try:
+        with Repo() as repo:
+            status = repo.status(targets=["evaluate"])
+    except (NotDvcRepoError, OSError, sqlite3.Error):
+        return
+    except DvcException as error:
+        raise QcError(f"{error}; `qc doctor` says more") from None
+    changed = [change.get("changed deps", {}) for change in status.get("evaluate", []) if isinstance(change, dict)]
+    modified = [path for paths in changed for path, how in paths.items() if how == "modified"]
+    if newer := [path for path in modified if path.startswith(SCORED)]:
+        raise QcError(f"the scores in {REPORTS} are older than {listed(newer)}; run `dvc repro` to recreate them")
 
 
 def find_commit(revision: str) -> str:

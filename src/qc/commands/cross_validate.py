@@ -17,6 +17,7 @@ from qc.evaluation.tables import markdown
 from qc.models.registry import MODELS
 from qc.paths import PARAMS, Folders
 from qc.stage import load_settings
+from qc.training.data import load_training_data
 
 FOLDS = 5
 
@@ -38,7 +39,12 @@ def run(arguments: Namespace) -> int:
     settings, model = load_settings(), arguments.model
     compared = {PARAMS.name: change_settings(settings, model, [])}
     if arguments.changes:
-        compared[" ".join(arguments.changes)] = change_settings(settings, model, arguments.changes)
+        title = " ".join(arguments.changes)
+        compared[title] = change_settings(settings, model, arguments.changes)
+        try:  # what the encoder does not allow is refused before anything is trained
+            load_training_data(model, compared[title], Folders())
+        except QcError as error:
+            raise QcError(f"invalid change {title!r}: {str(error).removeprefix(f'{PARAMS}: ')}") from None
     seeds = range(settings.seed, settings.seed + arguments.seeds)
     scores = cross_validate(model, compared, Folders(), arguments.folds, seeds)
     rows = []

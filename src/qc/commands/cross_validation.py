@@ -9,6 +9,7 @@ Notable:
 """
 
 import copy
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -78,7 +79,7 @@ def change_settings(settings: Settings, model: str, changes: Sequence[str]) -> S
         if not equals:
             raise QcError(f"invalid value {change!r}; expected KEY=VALUE, the key one of {section} in params.yaml")
     values["select_by"] = "last"
-    return validate(type(settings), content, "params.yaml")
+    return validate(type(settings), content, f"invalid change {' '.join(changes)!r}")
 
 
 def make_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[Fold]:
@@ -121,7 +122,11 @@ def predict_held_out(runs: Sequence[tuple[str, Settings]], folders: Folders, fol
             questions = data.train.join(data.valid)
             predicted = []
             for number, (train, held_out) in enumerate(folds, start=1):
-                bar.set_description(f"{model}, fold {number} of {len(folds)}")
+                step = f"{model}, fold {number} of {len(folds)}"
+                bar.set_description(step)
+                if bar.disable:  # no terminal
+                    models = f"{len(logits) * len(folds) + number} of {bar.total} models"
+                    print(f"{step} ({models})", file=sys.stderr, flush=True)
                 fold = replace(
                     data,
                     train=questions.take(train),

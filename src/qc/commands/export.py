@@ -12,6 +12,7 @@ Notable:
 import contextlib
 import logging
 import shutil
+import sys
 import time
 import warnings
 from argparse import ArgumentParser, Namespace
@@ -183,7 +184,9 @@ def run(arguments: Namespace) -> int:
     valid = QuestionTable.read(SPLIT / predictor.trained.vocabulary.tokenizer / VALID, "label", "input_ids")
     questions = predictor.trained.pack(valid.input_ids, valid.labels)
     with new_folder(folder.resolve()) as temporary:  # an earlier export stays if this one fails
+        print(f"{model}: converting to ONNX, about 20 seconds", file=sys.stderr, flush=True)
         export_onnx(predictor, temporary, arguments.int8)
+        print(f"{model}: comparing with PyTorch", file=sys.stderr, flush=True)
         compare_with_pytorch(predictor, questions, temporary)
         if folder.exists():
             own = {str(folder / name) for name in EXPORTED}

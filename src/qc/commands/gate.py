@@ -223,6 +223,17 @@ def summary(findings: Sequence[Finding]) -> str:
     return f"Of {compared} compared metrics, worse than the rules allow: {', '.join(worse) or 'none'}."
 
 
+def limits(rules: Iterable[GateRule]) -> str:
+    """Say in one sentence how much worse the rules let metrics get."""
+    parts = []
+    for rule in rules:
+        bounds = [] if rule.absolute is None else [f"{rule.absolute:g}"]
+        bounds += [] if rule.relative is None else [f"{100 * rule.relative:g} %"]
+        chance = "" if rule.p_value is None else f", or by more where p is {rule.p_value:g} or above"
+        parts.append(f"`{rule.metric}` by {' and '.join(bounds) or 'nothing'}{chance}")
+    return f"Allowed to be worse: {'; '.join(parts)}."
+
+
 def table(findings: Sequence[Finding], markdown: bool) -> str:
     """Lay out the findings as aligned text, or as a Markdown table with what does not hold in bold."""
     rows = []

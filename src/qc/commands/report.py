@@ -18,6 +18,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
+from qc.commands.check import refuse_stale_scores
 from qc.commands.report_figures import Point, line_chart
 from qc.commands.tables import seed_values
 from qc.errors import QcError, printable
@@ -48,6 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Write the page; the exit status."""
     try:
+        refuse_stale_scores()
         page = render_page()
     except (LookupError, TypeError, ValueError, UndefinedError) as error:
         raise QcError(
@@ -73,6 +75,7 @@ def render_page() -> str:
         _by_model(_unescaped(read_csv(PLOTS / f"{name}.csv"))) for name in ("coverage", "reliability", "mistakes")
     )
     curves = {name: read_csv(PLOTS / f"train_{name}.csv") for name in MODELS}
+    seeds = read_seeds(load_settings().seed, scores)
     classes = list(scores[next(iter(MODELS))]["f1"])
     tested = data["classes"]["test"]
     most = sorted(classes, key=lambda name: -tested.get(name, 0))[:MOST_DRAWN]
@@ -86,7 +89,7 @@ def render_page() -> str:
         title=title,
         temperature_text=temperature_text,
         bins=ECE_BINS,
-        seeds=read_seeds(load_settings().seed, scores),
+        seeds={name: seed_values(seeds, name, "accuracy") for name in MODELS} if seeds else {},
         mean=mean,
         stdev=stdev,
         learning=[
@@ -129,13 +132,11 @@ def render_page() -> str:
     )
 
 
-def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Read the test accuracies over training seeds; empty where they belong to another run than these scores."""
+def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Read reports/seeds.json; empty where it is missing, or of another run than these test scores."""
     seeds = read_json(SEEDS) if SEEDS.exists() else {}
-    same = seeds.get(str(seed))
-    if same is None or any(name not in same or same[name]["loss"] != scores[name]["loss"] for name in MODELS):
-        return {}
-    return {name: seed_values(seeds, name, "accuracy") for name in MODELS}
+    same = seeds.get(str(seed), {})
+    return seeds if all(name in same and same[name]["loss"] == scores[name]["loss"] for name in MODELS) else {}
 
 
 def read_labels(data: Mapping[str, Any]) -> Json | None:

@@ -132,9 +132,8 @@ def search(study: optuna.Study, model: str, settings: Settings, trials: int, see
         trial.set_user_attr("params", params)
         accuracies, losses = [], []
         try:
-            changed = validate(
-                Settings, {**content, f"train_{model}": content[f"train_{model}"] | params}, "params.yaml"
-            )
+            section = f"train_{model}"
+            changed = validate(Settings, {**content, section: content[section] | params}, "proposed values")
             for seed in range(settings.seed, settings.seed + seeds):
                 data = load_training_data(model, changed, Folders())  # again: training changes the encoder
                 scores = train_model(model, data, changed.model_copy(update={"seed": seed})).figures["valid"]

@@ -6,6 +6,7 @@ class that the train file has: a row that does nothing would go unnoticed. The a
 a formula is removed from both columns.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,13 @@ def load_files(path: Path) -> Files:
     return files
 
 
-def read_raw(folder: Path, files: Files) -> Iterator[tuple[str, LabelledQuestion]]:
-    """Read partition (`train` or `test`) and question from every file; those of train with the corrections applied."""
+def read_raw(
+    folder: Path, files: Files, corrected: Counter[str] | None = None
+) -> Iterator[tuple[str, LabelledQuestion]]:
+    """Read partition (`train` or `test`) and question from every file; those of train with the corrections applied.
+
+    `corrected` counts the questions that corrections name, see `apply_corrections`.
+    """
     for partition in (name for name in ("train", "test") if name in files):
         about = files[partition]
         path, name = folder / about["file"], _named(folder, about)
@@ -41,18 +47,21 @@ def read_raw(folder: Path, files: Files) -> Iterator[tuple[str, LabelledQuestion
             questions = (question for _, question in numbered)
             if partition == "train" and "corrections" in files:
                 given = files["corrections"]
-                questions = apply_corrections(folder / given["file"], _named(folder, given), questions)
+                questions = apply_corrections(folder / given["file"], _named(folder, given), questions, corrected)
             for question in questions:
                 yield partition, question
 
 
-def apply_corrections(path: Path, name: str, questions: Iterable[LabelledQuestion]) -> Iterator[LabelledQuestion]:
+def apply_corrections(
+    path: Path, name: str, questions: Iterable[LabelledQuestion], corrected: Counter[str] | None = None
+) -> Iterator[LabelledQuestion]:
     """Give questions the labels of a file of corrections; a changed question has no fine label.
 
     Args:
         path: The file, `.csv` or `.tsv`, with the columns text and label; others are left alone.
         name: Its name in messages.
         questions: The questions of train.
+        corrected: Counts the questions that got another label, as `changed`, and those that had it, as `same`.
 
     Raises:
         QcError: A row is invalid, or two rows have the same text and different labels; at the end, where a row matches
@@ -74,12 +83,17 @@ def apply_corrections(path: Path, name: str, questions: Iterable[LabelledQuestio
         key = normalize_text(question.text)
         unused.pop(key, None)
         label = rows[key][0] if key in rows else question.coarse
+        if corrected is not None and key in rows:
+            corrected["same" if label == question.coarse else "changed"] += 1
         yield question if label == question.coarse else LabelledQuestion(label, "", question.text)
     for _, line in unused.values():
         raise QcError(f"{name}:{line}: no question of fetch.train has this text; correct or remove the row")
     for label, line in rows.values():
         if label not in classes:
-            raise QcError(f"{name}:{line}: label {label!r}; expected a class of fetch.train: {listed(sorted(classes))}")
+            raise QcError(
+                f"{name}:{line}: label {label!r}; expected a class of fetch.train: {listed(sorted(classes))}; a new "
+                "class needs questions with its label in fetch.train"
+            )
 
 
 def _named(folder: Path, about: Mapping[str, Any]) -> str:
