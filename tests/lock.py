@@ -16,6 +16,7 @@ from pathlib import Path
 NAME = "question-classification"
 RUN = "pipeline,export,sweep"  # the extras that stages and commands need
 CUDA = re.compile(r"(cuda|nvidia|triton)(?!-ml-py)")  # nvidia-ml-py is installed everywhere
+OTHERS = {"requirements-dev.txt": ['PyYAML-ft==8.0.0; python_version == "3.13"']}  # by libcst, on that Python alone
 HEADERS = {
     "requirements.txt": f"What the stages and commands run with: every package of `pip install .[{RUN}]`, as pip "
     "resolved pyproject.toml.",
@@ -61,7 +62,8 @@ def main() -> None:
     }
     for file, names in files.items():
         marker = '; platform_system == "Linux"' if names is cuda else ""
-        lines = sorted((f"{name}=={tools[name]}{marker}" for name in names), key=str.upper)
+        pins = [f"{name}=={tools[name]}{marker}" for name in names]
+        lines = sorted([*pins, *OTHERS.get(file, [])], key=str.upper)
         Path(file).write_text("\n".join([f"# {HEADERS[file]} Made by: make lock", *lines, ""]))
 
 

@@ -146,6 +146,9 @@ def test_a_bad_file_is_refused_by_its_own_name_and_line_and_what_was_there_stays
     path = restored.root / "data/own/bad.csv"
     use(restored, "data/own/bad.csv")
     kept = outputs(restored)
+    path.with_name("bat.csv").write_text("")
+    assert "no file is there; did you mean data/own/bat.csv? expected " in restored.stage("fetch", status=1)
+    path.with_name("bat.csv").unlink()
     cases = [
         ("text,label\nwho ?,a\n,b\n", "data/own/bad.csv:3: text is empty; 1 such line(s) to correct: 3"),
         ("text,topic\nwho ?,a\n", "data/own/bad.csv:1: no column 'label', which fetch.columns of"),

@@ -7,6 +7,7 @@ Notable:
 - weights are taken only as safetensors: reading a pickle runs code of its author
 """
 
+import difflib
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path, PurePath
@@ -67,10 +68,13 @@ def resolve_questions(
     expected = Digest.of_file(path) if path.is_file() else None
     expected = expected or _recorded(record, key, name=name, reference_sha256=outside).get(target.name)
     if expected is None:
-        fault = ": no such file; expected null, or the path of a table with the columns text and label"
+        near = {name: name for name in sources.labels} | {other.name: str(other) for other in path.parent.glob("*")}
+        close = difflib.get_close_matches(path.name, near, n=1)
+        hint = f"; did you mean {near[close[0]]}? expected" if close else "; expected"
+        fault = f": no such file{hint} null, or the path of a table with the columns text and label"
         if key != "corrections":
             fault = (
-                f" is no label file of data/sources.yaml, and no file is there; expected {', '.join(sources.labels)}, "
+                f" is no label file of data/sources.yaml, and no file is there{hint} {', '.join(sources.labels)}, "
                 "or the path or address of a file of your own"
             )
         raise QcError(f"params.yaml: fetch.{key}: {reference!r}{fault}")
