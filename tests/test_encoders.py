@@ -136,6 +136,10 @@ OTHERS = {
     "yoso": ("computes other hidden states", {}),
 }  # fmt: skip
 OUTCOMES = {**dict.fromkeys(FAMILIES, "cut"), "albert": "whole", **{name: kind for name, (kind, _) in OTHERS.items()}}
+VECTOR_ALONE = (  # families whose attention takes no further keys and values
+    "big_bird", "deberta", "deberta-v2", "flaubert", "layoutlm", "longformer", "luke", "megatron-bert", "mpnet", "mra",
+    "rembert", "roformer", "squeezebert", "tapas", "xlm",
+)  # fmt: skip
 QUICK = (*FAMILIES, "megatron-bert", "eurobert", "roformer", "squeezebert", "fnet", "esm", "ibert")
 
 
@@ -167,6 +171,11 @@ def test_every_family_works_or_is_refused_in_one_line(tmp_path, family):
             check_trained(distilbert(tmp_path, layers), tmp_path, layers)
             for length in (0, 10) if layers else ():
                 check_prefix(prefix(tmp_path, length, layers))
+            if layers and family in VECTOR_ALONE:
+                with pytest.raises(QcError, match=f"invalid value 'key_value'; expected vector .* '{family}'"):
+                    prefix(tmp_path, 10, layers, prefix_form="key_value")
+            elif layers:
+                check_prefix(prefix(tmp_path, 10, layers, prefix_form="key_value"))
         else:
             words = "expected all, since the layers" if outcome == "whole" else outcome
             with pytest.raises(QcError, match=words) as refused:
@@ -202,8 +211,11 @@ def check_trained(model, folder, layers):
 def check_prefix(model):
     """A prefix trains itself and the head, beside the longest questions that the family reads."""
     check_padding(model)
-    assert learning(model) == {"head.weight", "head.bias"} | ({"prefix"} if model.prefix is not None else set())
-    longest = model.encoder.longest(100, 0 if model.prefix is None else len(model.prefix))
+    form, length = model.sizes["prefix_form"], model.sizes["prefix_length"]
+    assert learning(model) == trained_parameters(model)
+    trained = {name.rpartition(".")[2] for name in trained_parameters(model) - {"head.weight", "head.bias"}}
+    assert trained == ({"prefix" if form == "vector" else "keys_and_values"} if length else set())
+    longest = model.encoder.longest(100, length if form == "vector" else 0)
     assert model(torch.full((1, longest), 5), None).isfinite().all()
 
 
@@ -462,13 +474,6 @@ def test_keys_and_values_are_those_that_a_cache_of_transformers_holds(tmp_path, 
         torch.testing.assert_close(model(row[None], real[None]), expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["mpnet", "deberta-v2", "roformer", "squeezebert"])
-def test_an_attention_that_takes_no_keys_and_values_is_refused_and_names_the_other_form(tmp_path, family):
-    write_family(tmp_path, family)
-    with pytest.raises(QcError, match=f"prefix_form: invalid value 'key_value'; expected vector .* '{family}'"):
-        prefix(tmp_path, prefix_form="key_value")
-
-
 @pytest.mark.parametrize("spread", [0.1, 1.0])
 @pytest.mark.parametrize("form", ["vector", "key_value"])
 def test_the_prefix_starts_with_the_asked_spread(folder, spread, form):
@@ -576,7 +581,7 @@ def test_every_family_is_trained_saved_and_loaded(any_folder, tmp_path, name, la
     vocabulary = describe_tokenizer(any_folder, tokenizer)
     if name == "distilbert":
         model = distilbert(any_folder, layers)
-    elif name == "key_value" and family_of(any_folder) in ("mpnet", "deberta-v2"):  # refused, see above
+    elif name == "key_value" and family_of(any_folder) in VECTOR_ALONE:
         return
     else:
         name, form = "prefix", "key_value" if name == "key_value" else "vector"
