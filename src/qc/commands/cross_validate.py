@@ -44,6 +44,8 @@ def run(arguments: Namespace) -> int:
         try:  # what the encoder does not allow is refused before anything is trained
             load_training_data(model, compared[title], Folders())
         except QcError as error:
+            if not str(error).startswith(f"{PARAMS}: "):
+                raise
             raise QcError(f"invalid change {title!r}: {str(error).removeprefix(f'{PARAMS}: ')}") from None
     seeds = range(settings.seed, settings.seed + arguments.seeds)
     scores = cross_validate(model, compared, Folders(), arguments.folds, seeds)

@@ -188,7 +188,7 @@ def _lay_out(input_ids: "Sequence[Sequence[int]] | pyarrow.ListArray") -> tuple[
     if isinstance(input_ids, Sequence):
         offsets = np.cumsum([0, *map(len, input_ids)])
         return torch.from_numpy(offsets), torch.tensor([token for ids in input_ids for token in ids])
-    return torch.from_dlpack(input_ids.offsets).long(), torch.from_dlpack(input_ids.values)
+    return torch.from_dlpack(input_ids.offsets).long(), torch.from_dlpack(input_ids.values)  # Arrow's memory: read only
 
 
 def bucket_by_length(lengths: Tensor, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:

@@ -114,6 +114,10 @@ class Classifier(nn.Module):
         """Number of vectors that the model puts before a question."""
         return 0
 
+    @classmethod
+    def check_encoder(cls, config: "TrainingConfig", encoder: "Encoder") -> None:
+        """Raise QcError where the model cannot be built on an encoder as its section says."""
+
     @property
     def output_layer(self) -> HierarchicalHead:
         """The layer that the logits come from."""

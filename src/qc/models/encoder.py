@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TRIAL = (11, 5)  # tokens of the two questions of the trial
 TOLERANCE = 1e-4  # of a hidden state, for what padding may change
 ATTENTION = "qc"  # name of `attention` among those of transformers
-TRIAL_ATTENTION = "qc-trial"  # the same, noting which modules call it
+TRIAL_ATTENTION = "qc-trial"  # the same, which modules remember
 EAGER = "qc-eager"  # name of its masks for families that do not let one choose the attention
 ADVICE = "take an encoder such as BERT, RoBERTa, MPNet, DeBERTa or ModernBERT"
 
@@ -131,37 +131,28 @@ class Encoder(nn.Module):
         """Run the whole model: vectors (B, T, E), mask (B, T) bool or None -> last hidden state (B, T, H)."""
         return _run(self.model, words, mask)
 
+    @property
+    def takes_keys_and_values(self) -> bool:
+        """Whether `add_keys_and_values` can be used: the family lets one choose its attention."""
+        return self.model.config._attn_implementation == ATTENTION
+
     def add_keys_and_values(self, length: int, std: float) -> None:
         """Give every layer of the upper half trainable keys and values, which all its tokens attend to.
 
         The parameter `keys_and_values` (2, heads, length, D) of a layer's attention is drawn with deviation `std`.
-
-        Raises:
-            QcError: The family's attention does not go through the interface of transformers.
+        Layers that share their weights share it too.
         """
-        from transformers import AttentionInterface, AttentionMaskInterface
-
-        called: dict[nn.Module, Tensor] = {}
-
-        def note(module: nn.Module, q: Tensor, k: Tensor, *given: Any, **options: Any) -> tuple[Tensor, None]:
-            called[module] = k
-            return _attend(module, q, k, *given, **options)
-
-        if self.model.config._attn_implementation == ATTENTION:
-            AttentionInterface.register(TRIAL_ATTENTION, note)
-            AttentionMaskInterface.register(TRIAL_ATTENTION, AttentionMaskInterface()[ATTENTION])
-            self.model.set_attn_implementation(TRIAL_ATTENTION)
+        self.model.set_attn_implementation(TRIAL_ATTENTION)
+        try:
             with torch.no_grad():
                 self.upper(torch.zeros(1, 1, self.hidden_size if self.lower_layers else self.embedding_size), None)
+        finally:
             self.model.set_attn_implementation(ATTENTION)
-        if not called:
-            raise QcError(
-                "params.yaml: train_prefix.prefix_form: invalid value 'key_value'; expected vector for encoders of "
-                f"{self.model.config.model_type!r}, whose attention takes no further keys and values"
-            )
-        for module, k in called.items():
-            _, heads, _, width = k.shape
-            module.keys_and_values = nn.Parameter(std * torch.randn(2, heads, length, width))
+        for module in self.model.modules():
+            heads_and_width = module.__dict__.pop("heads_and_width", None)  # see `_note`
+            if heads_and_width:
+                heads, width = heads_and_width
+                module.keys_and_values = nn.Parameter(std * torch.randn(2, heads, length, width))
 
     def _try(self, expected: str) -> None:
         """Run two questions whole and in halves, and set what the trial shows; `expected` begins a message."""
@@ -374,7 +365,9 @@ def use_attention(model: nn.Module) -> None:
     from transformers.masking_utils import eager_mask, sdpa_mask
 
     AttentionInterface.register(ATTENTION, _attend)
-    AttentionMaskInterface.register(ATTENTION, partial(_build_mask, sdpa_mask))
+    AttentionInterface.register(TRIAL_ATTENTION, _note)
+    for name in (ATTENTION, TRIAL_ATTENTION):
+        AttentionMaskInterface.register(name, partial(_build_mask, sdpa_mask))
     AttentionMaskInterface.register(EAGER, partial(_build_mask, eager_mask))
     if model.is_backend_compatible():
         model.set_attn_implementation(ATTENTION)
@@ -401,7 +394,7 @@ def _attend(
     more = getattr(module, "keys_and_values", None)
     if more is not None:
         k, v = (
-            torch.cat((new.to(old).expand(len(old), -1, -1, -1), old), dim=2)
+            torch.cat((new.to(old).expand(old.shape[0], -1, -1, -1), old), dim=2)  # len() would fix an export's batch
             for new, old in zip(more, (k, v), strict=True)
         )
         mask = None if mask is None else nn.functional.pad(mask, (more.shape[2], 0), value=True)
@@ -412,6 +405,12 @@ def _attend(
     bias = None if mask is None else attention_bias(mask)
     mixed = attention(q, k, v, bias, options.get("dropout", 0.0), options.get("scaling"))
     return mixed.transpose(1, 2).contiguous(), None
+
+
+def _note(module: nn.Module, q: Tensor, k: Tensor, *given: Any, **options: Any) -> tuple[Tensor, None]:
+    """Attend, and write the number of keys' heads and their width down in the module that asks for it."""
+    module.heads_and_width = (k.shape[1], k.shape[3])
+    return _attend(module, q, k, *given, **options)
 
 
 def use_cheap_dropout(module: nn.Module) -> None:

@@ -5,8 +5,8 @@
 Only the prefix and `head` are trained. The output of the lower layers never changes, so it is computed once. The prefix
 has one of two forms:
 
-- `key_value`: P keys and P values in every upper layer, (2, heads, P, D) each. They take no position, and nothing but
-  attention is computed for them. For families whose attention goes through that of `transformers`
+- `key_value`: P keys and P values in every upper layer, (2, heads, P, D) each; ALBERT's layers share them. They take no
+  position, and nothing but attention is computed for them. For families that let one choose their attention
 - `vector`: P vectors (P, H) before the question, which pass through the upper layers beside it; the mean leaves them
   out. Where all layers are upper ones they stand before the word vectors (E) like P more words: they take the first P
   positions and pass everything the family does with words
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
+from qc.errors import QcError
 from qc.models.common import Classifier, HierarchicalHead, Task, masked_mean
 from qc.models.encoder import Encoder, load_encoder
 
@@ -39,9 +40,6 @@ class PrefixClassifier(Classifier):
         coarse_of: For each fine class, the number of its coarse class; empty for no second task.
         prefix_form: `key_value` or `vector`, see above.
         prefix_std: Standard deviation of the prefix before training.
-
-    Raises:
-        QcError: The family of the encoder has no place for keys and values.
     """
 
     load_encoder = staticmethod(load_encoder)
@@ -82,6 +80,15 @@ class PrefixClassifier(Classifier):
     def prefix_positions(cls, config: "PrefixTrainingConfig") -> int:
         """Number of prefix vectors before a question; keys and values take no position."""
         return 0 if config.prefix_form == "key_value" else config.prefix_length or 0
+
+    @classmethod
+    def check_encoder(cls, config: "PrefixTrainingConfig", encoder: Encoder) -> None:
+        """Raise QcError where the encoder's attention takes no keys and values, and the section wants them."""
+        if config.prefix_form == "key_value" and config.prefix_length and not encoder.takes_keys_and_values:
+            raise QcError(
+                "params.yaml: train_prefix.prefix_form: invalid value 'key_value'; expected vector for encoders of "
+                f"{encoder.model.config.model_type!r}, whose attention takes no further keys and values"
+            )
 
     @property
     def has_frozen_part(self) -> bool:

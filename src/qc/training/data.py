@@ -57,6 +57,7 @@ def load_training_data(name: str, settings: "Settings", folders: "Folders") -> T
     if isinstance(config, EncoderTrainingConfig):
         layers_key = f"params.yaml: train_{name}.{config.layers_key}"
         encoder = model_class.load_encoder(encoder_folder, config.upper_layers, layers_key)
+        model_class.check_encoder(config, encoder)
         prefix = model_class.prefix_positions(config)
         key = f"train_{name}.max_length" if config.max_length else "max_length"
         _check_encoder(encoder, vocabulary, name, prefix, key, config.tokens_kept(settings.max_length))
