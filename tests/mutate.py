@@ -14,7 +14,6 @@ import difflib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,8 @@ from queue import Queue
 
 from mutmut.mutation.file_mutation import create_mutations
 
-from tests.project import ROOT, tracked_files
+from tests import fork_server
+from tests.project import PROGRAMS, ROOT, tracked_files
 
 MODULES = {  # the test files about each, those that take seconds first
     "evaluation/metrics": ["metrics"],
@@ -83,25 +83,20 @@ def copy_repository(folder: Path) -> Path:
 
 def tests_pass(copies: Queue[Path], name: str, text: str | None = None, seconds: float | None = None) -> bool:
     """Whether a module's tests pass within a time, in a copy of the repository where its text is this one."""
-    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
-    command += [f"tests/test_{test}.py" for test in MODULES[name]]
-    # Python knows a stale .pyc by size and second, which a mutant may share with the one before.
-    environment = {**os.environ, "PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": "1"}
+    files = [f"tests/test_{test}.py" for test in MODULES[name]]
+    command = [Path(os.environ[PROGRAMS], "python"), "-m", "pytest", "-qx", "-p", "no:cacheprovider", *files]
     copy = copies.get()
     file = copy / f"src/qc/{name}.py"
     original = file.read_text(encoding="utf-8")
     file.write_text(text or original, encoding="utf-8")
-    with subprocess.Popen(
-        command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as run:
-        try:
-            return run.wait(seconds) == 0
-        except subprocess.TimeoutExpired:
-            os.killpg(run.pid, signal.SIGKILL)
-            return False
-        finally:
-            file.write_text(original, encoding="utf-8")
-            copies.put(copy)
+    try:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.run(command, cwd=copy, timeout=seconds, **quiet).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        file.write_text(original, encoding="utf-8")
+        copies.put(copy)
 
 
 def allowed_seconds(copies: Queue[Path], name: str) -> float | None:
@@ -123,7 +118,15 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=40, help="mutants of each module")
     parser.add_argument("--processes", type=int, default=1, help="mutants that are tried at a time")
     options, scores, copies = parser.parse_args(), defaultdict(Counter), Queue()
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.processes) as pool:
+    # Python knows a stale .pyc by size and second, which a mutant may share with the one before.
+    os.environ |= {"PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": "1"}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as servers,
+        fork_server.running(Path(servers)) as programs,
+        ThreadPoolExecutor(options.processes) as pool,
+    ):
+        os.environ[PROGRAMS] = str(programs)
         for number in range(options.processes):
             copies.put(copy_repository(Path(folder) / str(number)))
         # All of these begin before the first mutant does, which waits for that of its module.
