@@ -13,6 +13,7 @@ import argparse
 import difflib
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,7 @@ MODULES = {  # the test files about each, those that take seconds first
     "training/checkpoints": ["resume"],
     "inference/model_folder": ["predict", "trust"],
 }
+ZIP = re.compile(r"(zip\((?:[^()]|\([^()]*\))*), (?:strict=\w+)?\)")  # what it is given is of one length anyway
 SLACK = 60  # seconds that a mutant's tests may take longer than three times those of the unchanged module
 
 
@@ -68,8 +70,9 @@ def mutants(name: str, sample: int) -> Iterator[tuple[str, str]]:
     module, changes, *_ = create_mutations(file, original)
     for change in random.Random(1).sample(changes, min(sample, len(changes))):
         text = module.deep_replace(change.original_node, change.mutated_node).code
-        lines = (code.splitlines(keepends=True) for code in (original, text))
-        yield text, "".join(difflib.unified_diff(*lines, file, file, n=1))
+        if ZIP.sub(r"\1)", text) != ZIP.sub(r"\1)", original):
+            lines = (code.splitlines(keepends=True) for code in (original, text))
+            yield text, "".join(difflib.unified_diff(*lines, file, file, n=1))
 
 
 def copy_repository(folder: Path) -> Path:
@@ -84,11 +87,13 @@ def copy_repository(folder: Path) -> Path:
 def tests_pass(copies: Queue[Path], name: str, text: str | None = None, seconds: float | None = None) -> bool:
     """Whether a module's tests pass within a time, in a copy of the repository where its text is this one."""
     files = [f"tests/test_{test}.py" for test in MODULES[name]]
-    command = [Path(os.environ[PROGRAMS], "python"), "-m", "pytest", "-qx", "-p", "no:cacheprovider", *files]
+    command = [Path(os.environ[PROGRAMS], "python"), "-m", "pytest", "-qx", *files]
     copy = copies.get()
     file = copy / f"src/qc/{name}.py"
     original = file.read_text(encoding="utf-8")
     file.write_text(text or original, encoding="utf-8")
+    # Python knows a stale .pyc by size and second, which a mutant may share with the one before.
+    shutil.rmtree(file.with_name("__pycache__"), ignore_errors=True)
     try:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.run(command, cwd=copy, timeout=seconds, **quiet).returncode == 0
@@ -118,8 +123,8 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=40, help="mutants of each module")
     parser.add_argument("--processes", type=int, default=1, help="mutants that are tried at a time")
     options, scores, copies = parser.parse_args(), defaultdict(Counter), Queue()
-    # Python knows a stale .pyc by size and second, which a mutant may share with the one before.
-    os.environ |= {"PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": "1"}
+    plugins = "-p xdist -p _hypothesis_pytestplugin -p no:unraisableexception"  # others take seconds to load
+    os.environ |= {"PYTHONPATH": "src", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": plugins}
     with (
         tempfile.TemporaryDirectory() as folder,
         tempfile.TemporaryDirectory() as servers,
