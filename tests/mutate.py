@@ -40,7 +40,7 @@ MODULES = {  # the test files about each, those that take seconds first
     "commands/gate": ["gate"],
     "questions/labels": ["questions", "audit"],
     "questions/reader": ["questions"],
-    "models/common": ["dropout", "attention", "scratch"],
+    "models/common": ["dropout", "attention", "scratch", "training"],
     "models/scratch": ["scratch"],
     "config/sources": ["settings", "fetching"],
     "fetch/fetcher": ["fetching", "hub"],

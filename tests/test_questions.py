@@ -341,3 +341,9 @@ def test_the_example_is_what_the_readme_says():
     assert {topic: topics.count(topic) for topic in topics} == dict.fromkeys(
         ["billing", "delivery", "account", "product"], 20
     )
+
+
+def test_a_model_keeps_the_names_of_the_classes_and_which_fine_class_is_of_which():
+    labels = Labels(["B", "A"], [("A", "x"), ("B", "y"), ("A", "z")])
+    assert labels.record() == {"classes": ["B", "A"], "fine_classes": [["A", "x"], ["B", "y"], ["A", "z"]]}
+    assert labels.coarse_of() == [1, 0, 1]
