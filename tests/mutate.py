@@ -46,7 +46,7 @@ MODULES = {  # the test files about each, those that take seconds first
     "fetch/fetcher": ["fetching", "hub"],
     "fetch/http": ["fetching", "hub"],
     "fetch/resolve": ["fetching", "hub"],
-    "training/optimizer": ["training"],
+    "training/optimizer": ["optimizer"],
     "training/loop": ["training"],
     "inference/batches": ["training"],
     "inference/logits": ["training", "predict"],
