@@ -642,3 +642,11 @@ def test_fine_classes_are_scored_beside_the_coarse_ones(folder, make, monkeypatc
     assert model(IDS, MASK).shape == (len(IDS), TASK.classes + 3)
     assert model.output_layer.coarse_of.tolist() == model.sizes["coarse_of"] == [1, 0, 1]
     assert model.output_layer.classes == TASK.classes
+
+
+def test_a_prefix_is_as_wide_as_what_it_stands_before(tmp_path):
+    write_encoder(tmp_path, family="electra")
+    config = read_json(tmp_path / "config.json")
+    assert config["embedding_size"] != config["hidden_size"]
+    assert prefix(tmp_path, 4, 1).prefix.shape == (4, config["hidden_size"])
+    assert prefix(tmp_path, 4, "all").prefix.shape == (4, config["embedding_size"])
