@@ -52,6 +52,23 @@ def refused(content, ending=".label", columns=COLUMNS, **options):
     return str(caught.value)
 
 
+def test_a_model_keeps_the_names_of_the_classes_and_which_fine_class_is_of_which():
+    labels = Labels(["B", "A"], [("A", "x"), ("B", "y"), ("A", "z")])
+    assert labels.record() == {"classes": ["B", "A"], "fine_classes": [["A", "x"], ["B", "y"], ["A", "z"]]}
+    assert labels.coarse_of() == [1, 0, 1]
+    assert Labels(["A"]).record() == {"classes": ["A"], "fine_classes": []}
+
+
+@given(st.text(), st.text())
+def test_coarse_and_fine_class_come_back_from_the_name_of_a_fine_class(coarse, fine):
+    assert split_fine(join_fine(coarse, fine)) == (coarse, fine)
+
+
+def test_a_fine_class_is_named_as_in_a_label_file():
+    assert join_fine("NUM", "date") == "NUM:date"
+    assert join_fine("a:b", "c") != join_fine("a", "b:c")
+
+
 @few
 @given(st.lists(st.builds(LabelledQuestion, NAMES, FINE, LABEL_FILE_TEXTS), min_size=1, max_size=6), ENDS)
 def test_every_well_formed_label_file_is_read_as_it_was_written(questions, end):
@@ -346,20 +363,3 @@ def test_the_example_is_what_the_readme_says():
     assert {topic: topics.count(topic) for topic in topics} == dict.fromkeys(
         ["billing", "delivery", "account", "product"], 20
     )
-
-
-def test_a_model_keeps_the_names_of_the_classes_and_which_fine_class_is_of_which():
-    labels = Labels(["B", "A"], [("A", "x"), ("B", "y"), ("A", "z")])
-    assert labels.record() == {"classes": ["B", "A"], "fine_classes": [["A", "x"], ["B", "y"], ["A", "z"]]}
-    assert labels.coarse_of() == [1, 0, 1]
-    assert Labels(["A"]).record() == {"classes": ["A"], "fine_classes": []}
-
-
-@given(st.text(), st.text())
-def test_coarse_and_fine_class_come_back_from_the_name_of_a_fine_class(coarse, fine):
-    assert split_fine(join_fine(coarse, fine)) == (coarse, fine)
-
-
-def test_a_fine_class_is_named_as_in_a_label_file():
-    assert join_fine("NUM", "date") == "NUM:date"
-    assert join_fine("a:b", "c") != join_fine("a", "b:c")
