@@ -117,6 +117,8 @@ def test_of_many_thresholds_some_are_shown_evenly_from_the_first_to_the_last():
     first = np.array([0.99, 0.9, 0.8, 0.7, 0.65, 0.6])
     curve = coverage_curve(np.stack((first, 1 - first), axis=1), np.zeros(6, int), points=4)
     assert [confidence for confidence, *_ in curve] == [0.99, 0.8, 0.7, 0.6]  # at 0, 1.67, 3.33 and 5
+    first = np.linspace(0.99, 0.6, 250)
+    assert len(coverage_curve(np.stack((first, 1 - first), axis=1), np.zeros(250, int))) == 100
 
 
 # Two classes; a difference d of the logits is a probability of 1 / (1 + exp(-d)).
