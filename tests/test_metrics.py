@@ -272,3 +272,10 @@ def test_a_temperature_is_fitted_within_bounds_and_on_five_mistakes_or_more(diff
     logits = torch.tensor([[difference, 0.0]] * 50)
     fitted = fit_temperature(logits, torch.tensor([1] * mistakes + [0] * (50 - mistakes)))
     assert fitted == (temperature if temperature is None else pytest.approx(temperature))
+
+
+def test_mistakes_are_counted_question_by_question():
+    logits = torch.tensor([[2.0, 0.0]] * 25 + [[0.0, 2.0]] * 25)
+    labels = [0] * 25 + [1] * 25
+    assert fit_temperature(logits, torch.tensor([1] * 2 + labels[2:-2] + [0] * 2)) is None
+    assert fit_temperature(logits, torch.tensor([1] * 3 + labels[3:-2] + [0] * 2)) == pytest.approx(2.0 / np.log(9))

@@ -43,6 +43,7 @@ def test_the_head_may_have_its_own_rate_and_vectors_do_not_decay(head_rate, rate
         ({"schedule": "constant"}, [1 / 3, 2 / 3, *[1] * 9]),
         ({"warmup": 0.0}, [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0]),
         ({"warmup": 0.24}, [1 / 3, 2 / 3, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0]),  # 2.4, so 2
+        ({"warmup": 0.9}, [*[(step + 1) / 10 for step in range(9)], 1, 0]),
         ({"warmup": 1.0}, [*[(step + 1) / 11 for step in range(10)], 0]),
     ],
 )
