@@ -46,7 +46,8 @@ settings.register_profile("search", max_examples=1000, print_blob=True, **HOWEVE
 
 # The files that take longest, longest first: begun first, none is left to a lone process at the end.
 LONG = [
-    "pipeline", "processes", "machines", "experiments", "sharing", "resume", "cluster", "fetching", "trust", "verify",
+    "portable", "encoders", "pipeline", "processes", "machines", "experiments", "sharing", "resume", "cluster",
+    "fetching", "trust", "verify",
 ]  # fmt: skip
 
 

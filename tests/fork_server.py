@@ -162,7 +162,10 @@ def become(program: str, arguments: list[str], environment: dict[str, str], fold
 
 
 def serve(descriptor: int) -> None:
-    """Load the libraries, then fork for every client of a listening socket; does not return."""
+    """Load the libraries for the first client of a listening socket, fork for every client; does not return."""
+    while not select.select([descriptor], [], [], 0.5)[0]:
+        if os.getppid() != Server.parent:
+            os._exit(1)
     for name in LIBRARIES:
         importlib.import_module(name)
     server = Server("", Handler, bind_and_activate=False)

@@ -71,6 +71,7 @@ def test_the_figures_count_duplicates_overlap_conflicts_and_cut_questions():
     assert figures["conflicting_labels"] == 1  # "c" is Y in train, X in test
     assert figures["conflicting_fine_labels"] == 2  # and "a b" is X:p and X:q
     assert figures["truncated"] == {"train": 1, "valid": 1, "test": 1}
+    assert describe_splits(splits, NAMES, max_length=3)["truncated"] == {"train": 0, "valid": 1, "test": 0}
     assert figures["truncated_share"]["train"] == pytest.approx(1 / 3)
     assert [figures["length"]["train"][key] for key in ("p0", "p50", "p100")] == [1, 1, 3]
 

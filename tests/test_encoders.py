@@ -675,3 +675,20 @@ def test_the_notebooks_fine_tuning_has_the_notebooks_sizes(tmp_path):
     save_model(tmp_path / "model", model, {"files": {}})
     # 54.85 MB (of 2^20 bytes) as a pickle, whose table of contents takes some 12 kB more.
     assert (tmp_path / "model/model.safetensors").stat().st_size / 2**20 == pytest.approx(54.85, abs=0.02)
+
+
+@pytest.mark.parametrize("make", [distilbert, prefix])
+def test_fine_classes_are_scored_beside_the_coarse_ones(folder, make, monkeypatch):
+    monkeypatch.setitem(globals(), "TASK", Task(5, (1, 0, 1), 30, 30, 1, 0, torch.ones(30)))
+    model = make(folder)
+    assert model(IDS, MASK).shape == (len(IDS), TASK.classes + 3)
+    assert model.output_layer.coarse_of.tolist() == model.sizes["coarse_of"] == [1, 0, 1]
+    assert model.output_layer.classes == TASK.classes
+
+
+def test_a_prefix_is_as_wide_as_what_it_stands_before(tmp_path):
+    write_encoder(tmp_path, family="electra")
+    config = read_json(tmp_path / "config.json")
+    assert config["embedding_size"] != config["hidden_size"]
+    assert prefix(tmp_path, 4, 1).prefix.shape == (4, config["hidden_size"])
+    assert prefix(tmp_path, 4, "all").prefix.shape == (4, config["embedding_size"])

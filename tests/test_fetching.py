@@ -83,6 +83,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.answer_part(part, 100_000)
             case "wrong-part":
                 self.answer_part(7 if part else 0, 100_000)
+            case "unplaced-part":
+                self.answer(206, CONTENT[part:]) if part else self.answer_part(0, 100_000)
             case "no-more":
                 self.answer(416) if part else self.answer_part(0, 100_000)
             case "endless":
@@ -159,6 +161,7 @@ def test_a_file_is_fetched(server, target, kind):
         ("to-file", "UnsupportedProtocol", 1),
         ("gone-away", "cannot connect to 127.0.0.1:9", 1),
         ("wrong-part", "asked for the rest of the file (3 tries)", 4),
+        ("unplaced-part", "asked for the rest of the file (3 tries)", 4),
         ("no-more", "asked for the rest of the file (3 tries)", 4),
     ],
 )

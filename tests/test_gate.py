@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qc.__main__ import main
-from qc.commands.gate import compare, exit_status, read_metrics, summary
+from qc.commands.gate import compare, exit_status, read_metrics, summary, table
 from qc.config.settings import GateRule
 from qc.errors import QcError
 from tests.conftest import ROOT
@@ -146,17 +146,17 @@ def test_a_regression_weighs_more_than_what_cannot_be_compared_and_nothing_compa
 
 
 def test_accuracy_and_macro_f1_are_computed_on_the_common_questions_and_other_scores_are_not_compared():
-    """By hand: of A, B, B one B is taken for A, so that F1 is 2/3 of both classes, and accuracy too."""
-    base = "text,label,m\nx,A,A\ny,B,B\nz,B,B\ngone,C,C\n"
-    new = "text,label,m\nx,A,A\ny,B,B\nz,B,A\nmore,C,A\n"
+    """By hand: of A, B, B, B one B is taken for A, so that F1 is 2/3 of A and 4/5 of B."""
+    base = "text,label,m\nx,A,A\ny,B,B\nz,B,B\nw,B,B\ngone,C,C\n"
+    new = "text,label,m\nx,A,A\ny,B,B\nz,B,A\nw,B,B\nmore,C,A\n"
     scores = (
         '{"m": {"accuracy": 1, "macro_f1": 1, "loss": 1}}',
-        '{"m": {"accuracy": 0.5, "macro_f1": 0.9, "loss": 9}}',
+        '{"m": {"accuracy": 0.6, "macro_f1": 0.9, "loss": 9}}',
     )
     sides = [read(*texts) for texts in zip(scores, (base, new), strict=True)]
-    for score in ("accuracy", "macro_f1"):
+    for score, by_hand in (("accuracy", 3 / 4), ("macro_f1", (2 / 3 + 4 / 5) / 2)):
         finding = judge(rule(f"m.{score}"), *sides)
-        assert (finding.base, finding.new) == (1.0, pytest.approx(2 / 3))
+        assert (finding.base, finding.new) == (1.0, pytest.approx(by_hand))
     assert judge(rule("m.loss", "lower"), *sides).verdict == "not compared: other questions"
 
 
@@ -289,6 +289,7 @@ def test_a_planted_regression_is_caught_and_explained(repository, capsys):
     assert "distilbert.accuracy 0.9000 0.8500 -0.0500 REGRESSION (10 lost, 0 won, p = 0.00195)\n" in printed
     assert "distilbert.loss 0.4000 0.4000 +0.0000 same\n" in printed
     assert "200 questions, the same on both sides.\nLost are the questions that only the base answers" in printed
+    assert "p is how often luck alone makes lost and won at least so uneven: if both were equally" in printed
     assert "A p below 0.05 takes at least 6 such questions: with fewer, even a large drop passes." in printed
     summary, headline = printed.splitlines()[-2:]
     assert summary == "Of 4 compared metrics, worse than the rules allow: `distilbert.accuracy`."
@@ -379,6 +380,19 @@ def test_the_table_is_appended_to_a_file(repository, tmp_path, capsys):
     assert file.read_text() == f"# earlier step\n{first}"
 
 
+def test_a_metric_that_one_side_alone_has_is_missing_on_the_other():
+    findings, _ = compare([rule("*.accuracy")], side(models=["old"]), side(models=["y|g"]))
+    assert re.sub("  +", " ", table(findings, markdown=True)).splitlines()[2:] == [
+        r"| `y\|g.accuracy` | missing | 0.9000 | | not compared: not in the base |",
+        "| `old.accuracy` | 0.9000 | missing | | **REGRESSION: vanished** |",
+    ]
+    assert table(findings, markdown=False).splitlines() == [
+        "metric           base      new    change  verdict",
+        "y|g.accuracy  missing   0.9000            not compared: not in the base",
+        "old.accuracy   0.9000  missing            REGRESSION: vanished",
+    ]
+
+
 def test_links_and_pipes_are_written_to_and_stay_what_they_are(repository, tmp_path, capsys):
     """Such as /dev/stdout, a link to a descriptor."""
     link, device = tmp_path / "link", tmp_path / "stdout"
@@ -462,6 +476,7 @@ def test_outside_git_there_is_nothing_to_compare_with(repository, capsys, monkey
         (FILES["valid"][0], "[1]", "expected keys and values"),
         (FILES["valid"][0], f'{{"n": {"9" * 4000}}}', "too large"),
         (FILES["valid"][1], "id,text\n1,x\n", f"{FILES['valid'][1]}:1: no column label"),
+        (FILES["valid"][1], "id\n1\n", f"{FILES['valid'][1]}:1: no column label, text; run `dvc repro`"),
         (FILES["valid"][1], "id,text,label\n1,x\n", f"{FILES['valid'][1]}:2: not as many values"),
         (FILES["valid"][1], 'id,text,label\n1,x,"A\n', f"{FILES['valid'][1]}:1: not CSV"),
         ("params.yaml", "gate: 1\n", "params.yaml:1: gate: invalid value 1"),

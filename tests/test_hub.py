@@ -520,3 +520,10 @@ def test_a_folder_elsewhere_is_taken_and_dvc_does_not_watch_it(place, hub, tmp_p
     assert f"{tmp_path / 'elsewhere/config.json'}: DVC does not watch this file" in output
     assert "data/own/mine/config.json: DVC" not in output
     assert str(tmp_path) not in (place / "data/encoders/elsewhere/source.json").read_text()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_hub_on_loopback_is_given_the_token_in_clear(monkeypatch, host):
+    monkeypatch.setenv("HF_TOKEN", "hf_given")
+    point_to(monkeypatch, f"http://{host}:8080")
+    assert hub_headers(f"http://{host}:8080/questions.label")["authorization"] == "Bearer hf_given"

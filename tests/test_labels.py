@@ -142,3 +142,18 @@ def test_models_that_agree_are_named_and_a_label_that_all_predict_is_not_suspect
 def test_equal_questions_of_one_label_are_no_conflict():
     columns = {"group": [1, 2, 1, 3, 3], "text": ["x", "y", "X", "z", "z"], "label": [0, 1, 1, 1, 1]}
     assert conflicting(columns, ["a", "b"]) == [{"text": "x", "labels": {"a": 1, "b": 1}}]
+
+
+def test_the_label_that_the_models_believe_least_comes_first():
+    labels = np.arange(60) % 3
+    probabilities = np.full((60, 3), 0.2)
+    probabilities[np.arange(60), labels] = 0.6
+    probabilities[[4, 10, 20]] = [[0.7, 0.22, 0.08], [0.95, 0.02, 0.03], [0.05, 0.85, 0.1]]
+    found = find_suspects(labels, {"a": probabilities})
+    assert [(row, suggested, agreeing) for row, suggested, _, agreeing in found] == [
+        (10, 0, "a"), (20, 1, "a"), (4, 0, "a")
+    ]  # fmt: skip
+
+
+def test_models_that_know_as_much_as_the_largest_class_may_judge():
+    assert find_suspects(np.array([0, 0, 1, 1]), {"a": np.array([[0.6, 0.4]] * 4)}) is not None

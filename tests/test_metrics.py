@@ -97,6 +97,7 @@ def test_the_scores_are_those_of_scikit_learns_report():
         assert scores[f"macro_{key}"] == pytest.approx(report["macro avg"][theirs])
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_class_without_questions_has_no_part_in_the_means():
     scores = evaluate_predictions(np.array([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1]]), np.array([0, 0]), ["A", "B", "C"])
     assert scores["f1"] == pytest.approx({"A": 2 / 3, "B": 0.0, "C": 0.0})
@@ -116,6 +117,8 @@ def test_of_many_thresholds_some_are_shown_evenly_from_the_first_to_the_last():
     first = np.array([0.99, 0.9, 0.8, 0.7, 0.65, 0.6])
     curve = coverage_curve(np.stack((first, 1 - first), axis=1), np.zeros(6, int), points=4)
     assert [confidence for confidence, *_ in curve] == [0.99, 0.8, 0.7, 0.6]  # at 0, 1.67, 3.33 and 5
+    first = np.linspace(0.99, 0.6, 250)
+    assert len(coverage_curve(np.stack((first, 1 - first), axis=1), np.zeros(250, int))) == 100
 
 
 # Two classes; a difference d of the logits is a probability of 1 / (1 + exp(-d)).
@@ -262,3 +265,10 @@ def test_a_temperature_is_fitted_within_bounds_and_on_five_mistakes_or_more(diff
     logits = torch.tensor([[difference, 0.0]] * 50)
     fitted = fit_temperature(logits, torch.tensor([1] * mistakes + [0] * (50 - mistakes)))
     assert fitted == (temperature if temperature is None else pytest.approx(temperature))
+
+
+def test_mistakes_are_counted_question_by_question():
+    logits = torch.tensor([[2.0, 0.0]] * 25 + [[0.0, 2.0]] * 25)
+    labels = [0] * 25 + [1] * 25
+    assert fit_temperature(logits, torch.tensor([1] * 2 + labels[2:-2] + [0] * 2)) is None
+    assert fit_temperature(logits, torch.tensor([1] * 3 + labels[3:-2] + [0] * 2)) == pytest.approx(2.0 / np.log(9))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from qc.errors import QcError
 from qc.files import csv_writer, escape_formula, read_csv, unescape_formula, write_csv
-from qc.questions.labels import Labels
+from qc.questions.labels import Labels, join_fine, split_fine
 from qc.questions.reader import LabelledQuestion, label_encoding, read_questions
 from qc.questions.tables import QuestionTable, new_table, read_pieces
 from qc.questions.text import case_twins, fault_of_label, fault_of_text, normalize_label, normalize_text
@@ -50,6 +50,23 @@ def refused(content, ending=".label", columns=COLUMNS, **options):
     with pytest.raises(QcError) as caught:
         numbered(content, ending, columns, **options)
     return str(caught.value)
+
+
+def test_a_model_keeps_the_names_of_the_classes_and_which_fine_class_is_of_which():
+    labels = Labels(["B", "A"], [("A", "x"), ("B", "y"), ("A", "z")])
+    assert labels.record() == {"classes": ["B", "A"], "fine_classes": [["A", "x"], ["B", "y"], ["A", "z"]]}
+    assert labels.coarse_of() == [1, 0, 1]
+    assert Labels(["A"]).record() == {"classes": ["A"], "fine_classes": []}
+
+
+@given(st.text(), st.text())
+def test_coarse_and_fine_class_come_back_from_the_name_of_a_fine_class(coarse, fine):
+    assert split_fine(join_fine(coarse, fine)) == (coarse, fine)
+
+
+def test_a_fine_class_is_named_as_in_a_label_file():
+    assert join_fine("NUM", "date") == "NUM:date"
+    assert join_fine("a:b", "c") != join_fine("a", "b:c")
 
 
 @few
@@ -274,6 +291,11 @@ def test_a_label_file_is_read_in_what_it_is_written_in(content, encoding, text):
 def test_utf16_is_recognized(ending, encoding):
     told = refused("HUM:ind Who is it ?\n".encode(encoding), ending)
     assert told == f"x{ending}:1: is UTF-16, not UTF-8; convert it: iconv -f utf-16 -t utf-8 FILE > NEW"
+
+
+def test_eight_bytes_tell_utf16():
+    assert "is UTF-16" in refused("who?".encode("utf-16-le"), ".txt")
+    assert "is UTF-16" in refused("who?".encode("utf-16-be"), ".txt")
 
 
 def test_bytes_that_are_not_utf8_are_refused_with_the_command_that_converts_them():

@@ -122,6 +122,8 @@ def test_the_newest_and_the_best_checkpoint_are_kept_and_a_finished_run_keeps_no
 def test_a_checkpoint_belongs_to_its_key_alone(saved):
     assert checkpoints(saved, key="b").load() is None
     assert checkpoints(saved, key="a").load() is not None
+    one, other = (checkpoints(saved, key=key) for key in ({"x": 1, "y": 2}, {"y": 2, "x": 1}))  # the order is no matter
+    assert one.folder == other.folder
 
 
 @pytest.mark.parametrize(

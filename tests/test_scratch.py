@@ -185,3 +185,44 @@ def test_the_whole_model_is_what_its_parts_make(norm, convolution, pooling):
     if pooling == "mean_max":
         pooled = torch.cat([pooled, torch.stack([row.max(dim=0).values for row in rows])], dim=1)
     torch.testing.assert_close(model(ids, mask), pooled @ model.head.weight.T + model.head.bias, atol=1e-5, rtol=1e-4)
+
+
+def test_matrices_begin_as_glorot_and_bengio_have_them():
+    """Uniform within sqrt(6 / (inputs + outputs)); vectors begin as PyTorch has them."""
+    model = created(convolution=3, head_dropout=0.0)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            bound = math.sqrt(6 / sum(parameter.shape))
+            assert 0.8 * bound < parameter.abs().max() <= bound, name
+        elif "norm" in name:
+            assert set(parameter.tolist()) == {float(name.endswith("weight"))}
+
+
+def test_a_model_is_rebuilt_from_its_sizes_and_tensors_with_the_rows_of_its_tokens():
+    for token_ids, kept in (([9, 3], True), (None, False)):
+        model = ScratchClassifier(SMALL, token_ids).eval()
+        tensors = model.state_dict()
+        assert {"rows", "positions", "head.coarse_of"} & tensors.keys() == ({"rows"} if kept else set())
+        rebuilt = ScratchClassifier.rebuild(model.sizes, tensors).eval()
+        rebuilt.load_state_dict(tensors)
+        ids = torch.tensor([[1, 3, 9, 40, 2]])
+        assert torch.equal(rebuilt(ids, None), model(ids, None))
+        assert model.rows[ids].tolist() == ([[0, 1, 2, 0, 0]] if kept else ids.tolist())
+
+
+def test_tokens_seen_less_often_than_asked_share_a_row():
+    sizes = {name: value for name, value in vars(SMALL).items() if name in ScratchTrainingConfig.model_fields}
+    section = ScratchTrainingConfig(**{**sizes, **CONFIG.model_dump(), "min_count": 2, "tokenizer": "x"})
+    counts = torch.tensor([0, 0, 1, 2, 3, *[0] * 45])
+    model = ScratchClassifier.create(section, Task(4, (), 12, 50, 1, 0, counts))
+    assert model.rows.tolist() == [0, 0, 0, 1, 2, *[0] * 45]
+
+
+def test_masks_are_in_the_type_of_the_products():
+    model = created(convolution=3, pooling="mean_max").eval()
+    ids, mask = torch.randint(0, 50, (2, 7)), torch.arange(7) < torch.tensor([7, 4])[:, None]
+    with torch.autocast("cpu", torch.bfloat16):
+        lowered = model(ids, mask)
+        alone = model(ids[1:, :4], None)
+    torch.testing.assert_close(lowered.float(), model(ids, mask), atol=0.1, rtol=0.1)
+    torch.testing.assert_close(lowered[1:].float(), alone.float(), atol=0.05, rtol=0.05)

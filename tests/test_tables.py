@@ -7,25 +7,13 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_dataset
-from hypothesis import given
-from hypothesis import strategies as st
 
 from qc.errors import QcError
 from qc.inference.batches import PackedDataset
-from qc.questions.labels import UNKNOWN, join_fine, split_fine
+from qc.questions.labels import UNKNOWN
 from qc.questions.tables import QuestionTable
 from qc.training.precomputed import precompute_features
 from tests.conftest import CLASSES, outputs
-
-
-@given(st.text(), st.text())
-def test_coarse_and_fine_class_come_back_from_the_name_of_a_fine_class(coarse, fine):
-    assert split_fine(join_fine(coarse, fine)) == (coarse, fine)
-
-
-def test_a_fine_class_is_named_as_in_a_label_file():
-    assert join_fine("NUM", "date") == "NUM:date"
-    assert join_fine("a:b", "c") != join_fine("a", "b:c")
 
 
 def test_a_split_opens_with_datasets_alone(finished, tmp_path):
