@@ -197,7 +197,7 @@ def trainer(
     """
     stopwatch = _Stopwatch()
     train_set, valid_set = ([{"input_ids": ids, "labels": label} for ids, label in split] for split in (rows, valid))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(ENCODERS / settings.train_distilbert.encoder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(ENCODERS / config.encoder)
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
             folder,

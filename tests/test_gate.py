@@ -371,7 +371,7 @@ def test_the_table_is_appended_to_a_file(repository, tmp_path, capsys):
     assert headline.startswith("### metrics gate on valid: regression; base ")
     assert told == "Of 4 compared metrics, worse than the rules allow: `distilbert.accuracy`."
     allowed = "Allowed to be worse: `*.accuracy` by 0.01, or by more where p is 0.05 or above; `*.macro_f1` by 0.1; "
-    assert f"{allowed}`*.loss` by 25 %; `*.ece` by 0.05.\n" in first
+    assert f"{allowed}`*.loss` by 25 % of the base; `*.ece` by 0.05.\n" in first
     row = "| `distilbert.accuracy` | 0.9000 | 0.8500 | -0.0500 | **REGRESSION (10 lost, 0 won, p = 0.00195)** |"
     assert row in re.sub(" +", " ", first)
     assert "\n\nLost are the questions that only the base answers correctly, won those that only this version " in first

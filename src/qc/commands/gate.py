@@ -228,9 +228,9 @@ def limits(rules: Iterable[GateRule]) -> str:
     parts = []
     for rule in rules:
         bounds = [] if rule.absolute is None else [f"{rule.absolute:g}"]
-        bounds += [] if rule.relative is None else [f"{100 * rule.relative:g} %"]
+        bounds += [] if rule.relative is None else [f"{100 * rule.relative:g} % of the base"]
         chance = "" if rule.p_value is None else f", or by more where p is {rule.p_value:g} or above"
-        parts.append(f"`{rule.metric}` by {' and '.join(bounds) or 'nothing'}{chance}")
+        parts.append(f"`{rule.metric}` by {' and at most '.join(bounds) or 'nothing'}{chance}")
     return f"Allowed to be worse: {'; '.join(parts)}."
 
 

@@ -136,7 +136,7 @@ def read_seeds(seed: int, scores: Mapping[str, Any]) -> dict[str, Any]:
     """Read reports/seeds.json; empty where it is missing, or of another run than these test scores."""
     seeds = read_json(SEEDS) if SEEDS.exists() else {}
     same = seeds.get(str(seed), {})
-    return seeds if all(name in same and same[name]["loss"] == scores[name]["loss"] for name in MODELS) else {}
+    return seeds if all(name in same and same[name].get("loss") == scores[name]["loss"] for name in MODELS) else {}
 
 
 def read_labels(data: Mapping[str, Any]) -> Json | None:
