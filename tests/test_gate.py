@@ -506,6 +506,14 @@ def test_scores_of_other_data_are_refused_and_those_of_a_clone_without_data_are_
     assert not (restored.root / "report").exists()
 
 
+def test_scores_of_another_model_are_refused(restored):
+    weights = restored.root / "models/prefix/config.json"
+    weights.chmod(0o644)
+    weights.write_text(weights.read_text() + "\n")
+    said = restored.run("qc", "check", "--base", "HEAD", status=2)
+    assert said.startswith("error: the scores in reports are older than models/prefix; run `dvc repro`")
+
+
 def test_scores_over_seeds_of_another_run_are_left_out(restored):
     scores = json.loads((restored.root / "reports/test.json").read_text())
     page = restored.root / "docs/evaluation.md"

@@ -33,11 +33,13 @@ run(main)
 
 def test_a_process_does_not_go_through_the_objects_of_its_libraries_at_its_end():
     script = (
-        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000)); "
+        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000, gc.get_threshold()[0])); "
         "from qc.runtime.startup import set_environment as go; go()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    assert subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True).stdout == b"True\n"
+    assert (
+        subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True).stdout == b"True 20000\n"
+    )
 
 
 def test_an_algorithm_whose_result_may_differ_is_refused():
