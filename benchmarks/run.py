@@ -40,7 +40,7 @@ from qc.stage import run
 
 RESULTS, PAGE = Path("benchmarks/results.json"), Path("docs/performance.md")
 BEGIN, END = "<!-- benchmarks: written by `make bench` -->", "<!-- end of benchmarks -->"
-SEEDS = (1, 2, 3)
+SEEDS = (1,)
 FINE_TUNING_LENGTH, PREFIX_LENGTH = 48, 36  # tokens that the notebook pads a question to
 LARGE = {"hidden_size": 512, "heads": 8, "ffn_size": 2048, "layers": 12, "batch_size": 64, "count": 256}
 SIZES = (500, 1000, 2000, 5452)

@@ -15,7 +15,7 @@ from qc.stage import run
 WARNING = """
 !!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!  A LEAK IS SUSPECTED  !!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!
 The first token of a question alone predicts the class of {first_token:.1%} of the test questions. Is the answer part of
-the question (tokenize.include_fine_label)?
+the text, as with tokenize.include_fine_label?
 No accuracy measured on such data says how well a model understands a question.
 """
 
