@@ -413,6 +413,7 @@ def test_what_an_encoder_does_not_have_is_refused(restored):
         stage = key.partition(".")[0] if "." in key else "train_prefix"
         assert told in restored.stage(stage, status=1)
     restored.set("train_prefix.prefix_layers", "all")
+    restored.set("train_prefix.prefix_form", "vector")  # keys and values take no positions
     assert "max_length: invalid value 39; expected 1 to 36" in restored.stage("train_prefix", status=1)
 
 

@@ -117,7 +117,7 @@ def test_no_output_tells_of_the_environment_or_the_machine(restored):
 
 def lock(name):
     """The versions that a lock file names, by package."""
-    lines = [line.split("==") for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
+    lines = [line.partition(";")[0].split("==") for line in (ROOT / name).read_text().splitlines() if line[0] != "#"]
     return {package.lower().replace("_", "-"): version for package, version in lines}
 
 

@@ -60,7 +60,7 @@ SPACES: dict[str, dict[str, Sequence[Any]]] = {  # lists of values; ranges of le
         "fine_weight": [0.5, 1.0, 2.0],
     },
     "distilbert": {
-        "trainable_layers": [2, 3, 4],
+        "trainable_layers": [1, 2, 3],
         "learning_rate": (1e-4, 1e-3),
         "batch_size": [16, 32],
         "label_smoothing": [0.0, 0.1],
