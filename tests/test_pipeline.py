@@ -192,6 +192,7 @@ def test_an_encoder_that_is_fetched_too_reruns_nothing_else(restored):
     restored.set("fetch.encoders", "[tiny-bert, tiny-mpnet]")
     assert restored.repro() == ["fetch", "tokenize", "split"]
     restored.set("train_prefix.encoder", "tiny-mpnet")
+    restored.set("train_prefix.prefix_form", "vector")  # MPNet takes no keys and values
     assert restored.repro() == ["fetch", "split", "train_prefix", "evaluate"]
     config = read_json(restored.root / "models/prefix/config.json")
     assert config["encoder"] == config["vocabulary"]["tokenizer"] == "tiny-mpnet"
