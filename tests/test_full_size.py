@@ -40,7 +40,7 @@ def test_a_full_size_encoder_is_trained_a_step_saved_loaded_and_asked(large, enc
     found = read_json(large.root / f"reports/train_{name}.json")
     outputs = CLASSES + FINE_CLASSES
     if name == "prefix":
-        own = {"trainable": (2 + outputs) * WIDTH + outputs}
+        own = {"trainable": (2 * 2 * 2 + outputs) * WIDTH + outputs}  # 2 keys and 2 values in 2 layers
         own["total"] = own["trainable"]
     else:
         head = WIDTH * 8 + 8 + 2 * 8 + 8 * outputs + outputs
