@@ -20,7 +20,7 @@ run: $(STAMP)  ## fetch, train and evaluate: dvc repro (about 2 minutes)
 	@echo "make run: dvc repro (runs only what changed)"
 	@dvc repro
 
-test: $(STAMP) browser  ## the test suite (about 5 minutes)
+test: $(STAMP) browser  ## the test suite (about 6 minutes)
 	@echo "make test: pytest"
 	@python -m pytest $(PARALLEL)
 
@@ -32,7 +32,7 @@ lint: $(STAMP)  ## ruff: rules and formatting
 	@ruff check .
 	@ruff format --check .
 
-bench: $(STAMP)  ## time ours and what one would run instead (about 40 minutes); writes benchmarks/results.json
+bench: $(STAMP)  ## time ours and what one would run instead (about 25 minutes); writes benchmarks/results.json
 	@python -m benchmarks.run
 
 lock:  ## resolve pyproject.toml again into the requirements files; every stage depends on requirements.txt

@@ -72,6 +72,13 @@ def prefix(folder, prefix_length=4, layers="all", **section):
     return PrefixClassifier.create(PrefixTrainingConfig(**section), TASK, load_encoder(folder, layers))
 
 
+def of_kind(kind, folder, layers):
+    """Name of a model and the model itself: `distilbert`, or a prefix of the form `kind`."""
+    if kind == "distilbert":
+        return kind, distilbert(folder, layers)
+    return "prefix", prefix(folder, 3, layers, prefix_form=kind)
+
+
 def layers_of(model):
     """The layers of a model of `transformers`, in their order."""
     return next(module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == 3)
@@ -592,19 +599,20 @@ def saved(model, folder, tmp_path, name):
     return tmp_path / name
 
 
-@pytest.mark.parametrize("any_folder", in_soak(FAMILIES, but="bert"), indirect=True)
-@pytest.mark.parametrize(("name", "layers"), [("prefix", "all"), ("prefix", 1), ("key_value", 1), ("distilbert", 1)])
-def test_every_family_is_trained_saved_and_loaded(any_folder, tmp_path, name, layers):
+TRAINED = [
+    pytest.param(kind, layers, family, marks=() if family == "bert" else pytest.mark.soak)
+    for family in FAMILIES
+    for kind, layers in (("vector", "all"), ("vector", 1), ("key_value", 1), ("distilbert", 1))
+    if kind != "key_value" or family not in VECTOR_ALONE
+]
+
+
+@pytest.mark.parametrize(("kind", "layers", "any_folder"), TRAINED, indirect=["any_folder"])
+def test_every_family_is_trained_saved_and_loaded(any_folder, tmp_path, kind, layers):
     layers = "all" if family_of(any_folder) == "albert" else layers
     tokenizer = load_tokenizer(any_folder)
     vocabulary = describe_tokenizer(any_folder, tokenizer)
-    if name == "distilbert":
-        model = distilbert(any_folder, layers)
-    elif name == "key_value" and family_of(any_folder) in VECTOR_ALONE:
-        pytest.skip("takes no keys and values")
-    else:
-        name, form = "prefix", "key_value" if name == "key_value" else "vector"
-        model = prefix(any_folder, 3, layers, prefix_form=form)
+    name, model = of_kind(kind, any_folder, layers)
     ids = [encoding.ids for encoding in tokenizer.encode_batch(TEXTS)]
     assert all(row[:1] == vocabulary.before and row[-1:] == vocabulary.after for row in ids)
     questions = pack(vocabulary, ids, [2, 1, 3, 4], 10, keep_special=True)
@@ -626,21 +634,18 @@ def test_every_family_is_trained_saved_and_loaded(any_folder, tmp_path, name, la
 
 EXPORTED = [  # an export takes seconds
     *(("distilbert", family) for family in FAMILIES),
-    *(("prefix", family) for family in ("bert", "mpnet", "deberta-v2", "modernbert")),
+    *(("vector", family) for family in ("bert", "mpnet", "deberta-v2", "modernbert")),
     *(("key_value", family) for family in ("modernbert", "roberta")),
 ]
 
 
 @pytest.mark.parametrize(
-    ("name", "any_folder"),
+    ("kind", "any_folder"),
     [("key_value", "bert"), *(pytest.param(*case, marks=pytest.mark.soak) for case in EXPORTED)],
     indirect=["any_folder"],
 )
-def test_every_family_is_exported(any_folder, tmp_path, name):
-    model = distilbert(any_folder, "all")
-    if name != "distilbert":
-        name, form = "prefix", "key_value" if name == "key_value" else "vector"
-        model = prefix(any_folder, prefix_form=form)
+def test_every_family_is_exported(any_folder, tmp_path, kind):
+    name, model = of_kind(kind, any_folder, "all")
     predictor = Predictor(
         load_model(saved(model, any_folder, tmp_path, name), tmp_path), load_tokenizer(any_folder), "cpu"
     )
