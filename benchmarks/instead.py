@@ -3,12 +3,14 @@
 Notable:
 - `transformers.Trainer` with `DataCollatorWithPadding`: the usual way to fine-tune
 - prefix tuning is that of `peft`, trained by it: keys and values of all layers, on the encoder's own classifier
+- SetFit trains all layers on pairs of questions, then a logistic regression; always in fp32 here
 - a plain loop over batches padded to one fixed length: the usual notebook
 - the encoder is that of transformers, and all its layers run in every step, the frozen ones too
 
     python -m benchmarks.instead fp32           what train_distilbert does, from its start to weights on disk
     python -m benchmarks.instead bf16 distilbert    accuracy on the folds of `qc cross-validate` (about 4 minutes)
     python -m benchmarks.instead bf16 prefix learning_rate=0.01     the same of peft's, with another value
+    python -m benchmarks.instead fp32 setfit 4      the same of SetFit, 4 positive and 4 negative pairs a question
 """
 
 import json
@@ -16,11 +18,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import peft
 import torch
 import transformers
+from datasets import Dataset
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,8 +38,8 @@ from qc.commands.tables import standard_error
 from qc.config.settings import Settings
 from qc.models.parameters import TrainingConfig
 from qc.models.scratch import sinusoidal_positions
-from qc.paths import ENCODERS
-from qc.questions.tables import QuestionTable
+from qc.paths import ENCODERS, SPLIT
+from qc.questions.tables import TRAIN, VALID, QuestionTable
 from qc.runtime.device import pick_device
 from qc.stage import load_settings
 from qc.training.data import TrainingData
@@ -230,18 +234,54 @@ def trainer(
     return stopwatch.seconds
 
 
+def trainer_accuracy(
+    name: str, precision: str, settings: Settings, data: TrainingData, train: QuestionTable, held_out: QuestionTable
+) -> float:
+    """Train what stands in the place of the model NAME; its accuracy on other questions."""
+    model, rows = build(name, settings, data), rows_of(held_out)
+    trainer(model, rows_of(train), getattr(settings, f"train_{name}"), settings, bf16=precision == "bf16")
+    return accuracy(model, rows, max(len(ids) for ids, _ in rows))
+
+
+def setfit_accuracy(settings: Settings, iterations: int, train: QuestionTable, held_out: QuestionTable) -> float:
+    """Fine-tune by SetFit (Tunstall et al., 2022); its accuracy on other questions."""
+    import setfit  # pip install setfit==1.2.0
+
+    encoder, device = ENCODERS / settings.train_distilbert.encoder, pick_device(settings.device).type
+    model = setfit.SetFitModel.from_pretrained(str(encoder), device=device)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = setfit.TrainingArguments(
+            folder,
+            num_iterations=iterations,
+            num_epochs=1,
+            seed=settings.seed,
+            save_strategy="no",
+            report_to="none",
+        )
+        texts = Dataset.from_dict({"text": train.texts, "label": train.labels})
+        setfit.Trainer(model, arguments, train_dataset=texts).train()
+    return float((model.predict(held_out.texts).numpy() == held_out.labels).mean())
+
+
 def cross_validate(precision: str, settings: Settings, name: str, *changes: str) -> None:
     """Train on each fold's rest; print docs/performance.md's accuracy on the questions that were held out."""
-    settings = change_settings(settings, name, changes)
-    section, data = getattr(settings, f"train_{name}"), load(name, settings)
-    questions, correct = data.train.join(data.valid), 0.0
+    if name == "setfit":
+        [iterations] = map(int, changes)
+        model, answer = "distilbert", partial(setfit_accuracy, settings, iterations)
+    else:
+        settings = change_settings(settings, name, changes)
+        model, answer = name, partial(trainer_accuracy, name, precision, settings, load(name, settings))
+    folder = SPLIT / settings.training()[model].tokenizer_name
+    train, valid = (QuestionTable.read(folder / file) for file in (TRAIN, VALID))
+    questions, correct, begin = train.join(valid), 0.0, time.perf_counter()
     for fold in tqdm(make_folds(questions.labels, questions.groups, FOLDS, settings.seed), unit="fold", disable=None):
-        train, held_out = (rows_of(questions.take(rows)) for rows in fold)
-        model = build(name, settings, data)
-        trainer(model, train, section, settings, bf16=precision == "bf16")
-        correct += accuracy(model, held_out, max(len(ids) for ids, _ in held_out)) * len(held_out)
-    count, share = len(questions), correct / len(questions)
-    print(f"{count} questions, accuracy {share:.4f}, standard error {standard_error(share, count):.4f}")
+        seen, held_out = (questions.take(rows) for rows in fold)
+        correct += answer(seen, held_out) * len(held_out)
+    seconds, count, share = (time.perf_counter() - begin) / FOLDS, len(questions), correct / len(questions)
+    print(
+        f"{count} questions, accuracy {share:.4f}, standard error {standard_error(share, count):.4f}, "
+        f"{seconds:.0f} seconds a fold"
+    )
 
 
 def main(precision: str, settings: Settings) -> None:
