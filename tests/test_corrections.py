@@ -1,7 +1,9 @@
 """Corrected labels: a table of one's own that the tokenize stage applies to the questions of train."""
 
 import math
+import os
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.files import read_csv, read_json, write_csv
 from qc.questions.raw import apply_corrections, read_raw
-from qc.questions.reader import LabelledQuestion
+from qc.questions.reader import LabelledQuestion, read_questions
 from qc.questions.text import normalize_label, normalize_text
 from qc.schema import parse_yaml
 from tests.conftest import ROOT, STAGES, outputs, pin
@@ -144,3 +146,14 @@ def test_corrections_are_a_table_of_ones_own(value):
     told = f"fetch.corrections: invalid value {value!r}; expected a path that ends in .csv"
     with pytest.raises(QcError, match=re.escape(told)):
         parse_yaml(Settings, params, "params.yaml")
+
+
+@pytest.mark.skipif("QC_MIRROR" not in os.environ, reason="needs train_5500.label in the folder of QC_MIRROR")
+def test_each_correction_that_comes_with_the_project_changes_a_label_and_says_why():
+    path = ROOT / "data/train_5500_corrections.csv"
+    with (Path(os.environ["QC_MIRROR"]) / "train_5500.label").open("rb") as file:
+        published = [question for _, question in read_questions(file, ".label", None, file.name)]
+    corrected = {"changed": 0, "same": 0}
+    assert len(list(apply_corrections(path, path.name, published, corrected))) == len(published)
+    assert corrected == {"changed": 9, "same": 0}
+    assert all(row["reason"] for row in read_csv(path))
