@@ -64,10 +64,14 @@ UNSEEN = {  # changes of a diff that no test can see, and why
     r"^-\w+ = .*\n\+\w+ = None  # (fields by use|a row)": "a type is for readers",
     r"^-.*(\.device\b|non_blocking)": "of a GPU, where tests/test_gpu.py is run",
     r"^\+.*ids.max\(\) \+ 2  # texts first": "a node that nothing is linked to",
+    r"^-.*GPU_MULTIPLE.*\n-        \)$": "the value of a field that has it by default",
+    r'^\+.*config\.get\("encoder", "XXXX"\)': "the model from scratch loads no encoder",
     r"^-    checksum = 0": "a sum may begin anywhere",
     r"^-.*argsort\(-confidence, kind=": "equal confidence is answered together",
     r"^-HALVINGS = ": "beyond the precision of a double",
     r"^-.*dtype=np.int8\)": "a smaller array",
+    r'^\+.*"FP32"': "any word but bf16 is fp32",
+    r"^-    return 64 if device": "how many at a time is a matter of speed",
     r"^-.*(slope\((COLDEST|HOTTEST)\) [<>]= 0|slope\(math.exp\(middle\)\) > 0)": "a slope of exactly 0",
 }
 SLACK = 60  # seconds that a mutant's tests may take longer than three times those of the unchanged module

@@ -119,6 +119,7 @@ def test_a_part_of_the_benchmarks_that_there_is_not_is_refused(benched, monkeypa
 def test_processes_and_experiments_are_timed_side_by_side(benched, monkeypatch):
     monkeypatch.setattr(side_by_side, "EPOCHS", 3)
     monkeypatch.setattr(side_by_side, "CASES", (("train_scratch", 32),))
+    monkeypatch.setattr(side_by_side, "MODELS", ("scratch", "prefix"))
     queued = side_by_side.queued
     monkeypatch.setattr(side_by_side, "queued", lambda folder, jobs: queued(folder, 2) if jobs == 2 else 1.0)
     side_by_side.main(read_yaml(Settings, benched.params, "params.yaml"))

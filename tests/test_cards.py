@@ -5,7 +5,7 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
-from qc.files import read_json
+from qc.files import read_json, write_json
 from qc.inference.model_folder import read_config, write_config
 from tests.conftest import CLASSES, pin
 
@@ -61,11 +61,22 @@ def test_a_cards_metadata_is_what_model_hubs_read(finished, name):
     }
 
 
-def test_a_card_warns_of_a_model_that_was_given_the_answer(restored):
+def test_a_card_says_what_each_file_is_for_and_warns_of_a_model_that_was_given_the_answer(restored):
+    files = restored.root / "data/raw/files.json"
+    about = read_json(files)["train"]
+    write_json(files, {"train": about} | {key: about | {"name": f"{key}.csv"} for key in ("test", "corrections")})
     card, model = restored.root / "reports/cards/scratch.md", restored.root / "models/scratch"
     warning = "**It was trained with the fine label before each question"
     assert warning not in card.read_text()
     config = read_config(model)
     write_config(model, config | {"vocabulary": config["vocabulary"] | {"include_fine_label": True}})
     restored.stage("evaluate")
-    assert warning in card.read_text()
+    text = card.read_text()
+    assert warning in text
+    assert re.findall("^- (.*), .* bytes", text, re.MULTILINE) == [
+        "training questions: `tiny.label`",
+        "official test questions, which training does not see: `test.csv`",
+        "corrected labels of training questions: `corrections.csv`",
+    ]
+    assert re.search(r"^\| parameter +\| value +\|$", text, re.MULTILINE)
+    assert {score.dataset_name for score in ModelCard.load(card).data.eval_results} == {"test.csv"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qc.errors import QcError
-from qc.files import new_file, new_folder
+from qc.files import new_file, new_folder, read_json, write_json
 
 
 def test_others_may_read_what_is_written_whatever_the_umask(tmp_path):
@@ -57,3 +57,9 @@ def test_an_error_leaves_what_was_there_and_nothing_beside_it(tmp_path, write):
         (temporary if temporary.is_dir() else tmp_path / "no folder").joinpath("x" * 300).write_text("new")
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
     assert (tmp_path / "output").read_text() == "old"
+
+
+def test_numbers_are_written_with_six_digits(tmp_path):
+    content = {"a": 2 / 3, "b": [1 / 3, {"c": (1e-6, 1e-7)}], "d": 12345678}
+    write_json(tmp_path / "x.json", content)
+    assert read_json(tmp_path / "x.json") == {"a": 0.666667, "b": [0.333333, {"c": [1e-6, 0]}], "d": 12345678}

@@ -79,6 +79,7 @@ LOSS = {"metric": "m.loss", "better": "lower"}
         (LOSS | {"relative": 0.1}, 0.5, 0.4, "better"),
         (LOSS | {"absolute": 0.2, "relative": 0.1}, 0.5, 0.56, "REGRESSION"),  # the tighter bound counts
         (LOSS | {"absolute": 0.2, "relative": 0.1}, 4.0, 4.25, "REGRESSION"),
+        (LOSS, 0.5, 0.500001, "REGRESSION"),  # the last digit that is written
         (LOSS, 0.5, None, "REGRESSION: not a number"),
         (LOSS, 0.5, math.nan, "REGRESSION: not a number"),
         (LOSS, 0.5, "0.4", "REGRESSION: not a number"),
@@ -102,8 +103,10 @@ def test_chance_is_asked_of_the_questions_on_which_one_side_alone_is_correct():
 
 def test_predictions_of_another_run_are_refused():
     predictions = "text,label,m\nq,A,A\nr,A,B\n"
-    with pytest.raises(QcError, match=r"the scores here have m.accuracy 0.501, but by the predictions beside them it"):
-        read('{"m": {"accuracy": 0.501}}', predictions)
+    with pytest.raises(
+        QcError, match=r"the scores here have m.accuracy 0.50001, but by the predictions beside them it"
+    ):
+        read('{"m": {"accuracy": 0.50001}}', predictions)
     assert read('{"m": {"accuracy": 0.5000001}}', predictions).metrics == {("m", "accuracy"): 0.5000001}
 
 

@@ -1,15 +1,19 @@
 """`qc labels`: planted faults are found, by models that have not seen the question, and the test split has no part."""
 
 import random
+from argparse import Namespace
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from qc.commands.cross_validation import make_folds
+from qc.commands import labels as command
+from qc.commands.cross_validation import make_folds, read_train_and_valid
 from qc.commands.labels import conflicting, find_suspects, predict_linear
 from qc.errors import QcError
 from qc.files import file_sha256, read_csv, read_json
+from qc.paths import Folders
+from qc.stage import load_settings
 from tests.conftest import CLASSES, label_lines, outputs
 
 SPLITS = ("train", "valid")
@@ -95,6 +99,23 @@ def test_the_summary_counts_confusions_and_names_equal_questions_with_different_
     counts = [pair["questions"] for pair in summary["confusions"]]
     assert counts == sorted(counts, reverse=True)
     assert summary["conflicting_duplicates"] == [{"text": DUPLICATE, "labels": {"NUM": 3, "HUM": 1}}]
+
+
+def test_the_seed_of_params_deals_the_folds(judged, tmp_path, monkeypatch):
+    project, dealt = judged[0].copy(tmp_path / "project"), []
+    monkeypatch.chdir(project.root)
+
+    def held_out(runs, folders, folds):
+        dealt.extend(rows for _, rows in folds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "predict_held_out", held_out)
+    project.set("seed", 7)
+    with pytest.raises(KeyboardInterrupt):
+        command.run(Namespace(models=["scratch"], folds=4))
+    table = read_train_and_valid("scratch", load_settings(), Folders())
+    for rows, (_, expected) in zip(dealt, make_folds(table.labels, table.groups, 4, seed=7), strict=True):
+        np.testing.assert_array_equal(rows, expected)
 
 
 @pytest.mark.parametrize(

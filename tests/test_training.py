@@ -9,14 +9,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, f1_score, log_loss
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from qc.config.settings import Settings
 from qc.errors import QcError
 from qc.inference.batches import bucket_by_length, pack
-from qc.inference.logits import macro_f1, predict, score
+from qc.inference.logits import predict, score
 from qc.models.common import HierarchicalHead, Task
 from qc.models.parameters import TrainingConfig
 from qc.models.scratch import ScratchClassifier, ScratchConfig
@@ -194,12 +194,19 @@ def test_the_best_epoch_is_restored(select_by):
     assert scores.macro_f1 == best.valid_macro_f1
 
 
-def test_macro_f1_is_that_of_scikit_learn_over_the_classes_that_have_questions():
+def test_scores_are_those_of_scikit_learn_macro_f1_over_the_classes_that_have_questions():
     generator = torch.Generator().manual_seed(1)
     for _ in range(20):
-        predicted, labels = torch.randint(0, 4, (2, 6), generator=generator)
-        expected = f1_score(labels, predicted, labels=labels.unique(), average="macro", zero_division=0)
-        assert macro_f1(predicted, labels, 5) == pytest.approx(expected, abs=1e-6)
+        logits = torch.randn(6, 5, generator=generator)
+        predicted, labels = logits.argmax(dim=1), torch.randint(0, 4, (6,), generator=generator)
+        assert dataclasses.astuple(score(logits, labels)) == pytest.approx(
+            (
+                log_loss(labels, logits.double().softmax(dim=1), labels=range(5)),
+                accuracy_score(labels, predicted),
+                f1_score(labels, predicted, labels=labels.unique(), average="macro", zero_division=0),
+            ),
+            abs=1e-6,
+        )
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
@@ -245,6 +252,36 @@ def test_compiled_training_learns_the_same():
         curves.append(fit(model, questions, questions, CONFIG, 1, compiled=compiled).curve)
     for plain, compiled in zip(*curves, strict=True):
         assert compiled.train_loss == pytest.approx(plain.train_loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_compiled_training_runs_the_model_through_the_compiler(compiled, monkeypatch):
+    batches = []
+
+    def compile(module, **options):
+        assert options == {"dynamic": True}
+        return lambda inputs, mask: batches.append(inputs) or module(inputs, mask)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    fit(ScratchClassifier(SIZES), task(32, 1), task(8, 2), changed(CONFIG, epochs=3), 1, compiled=compiled)
+    assert len(batches) == (3 * 2 if compiled else 0)
+
+
+def test_every_epoch_draws_dropout_of_its_own():
+    """Of one question, many times, the order in a batch changes nothing; nor do steps this small."""
+    seed_everything(1, threads=1)
+    model = ScratchClassifier(dataclasses.replace(SIZES, dropout=0.5))
+    still = changed(CONFIG, learning_rate=1e-12, epochs=3)
+    losses = {epoch.train_loss for epoch in fit(model, packed([[5, 6, 7]] * 16, [0] * 16), task(9, 1), still, 1).curve}
+    assert len(losses) == 3
+
+
+def test_fine_classes_are_packed_beside_the_classes():
+    vocabulary = Vocabulary("x", 30, 0, 1, [], [], "")
+    questions = pack(vocabulary, [[4], [5, 6]], [1, 0], 9, keep_special=True, fine_labels=np.array([3, -1]))
+    assert (questions.labels.tolist(), questions.fine_labels.tolist()) == ([1, 0], [3, -1])
+    assert packed([[4]], [1]).fine_labels is None
+    assert questions.to(torch.device("cpu")).length_multiple == 1
 
 
 def test_training_stops_when_patience_runs_out():
