@@ -20,11 +20,11 @@ run: $(STAMP)  ## fetch, train and evaluate: dvc repro (about 2 minutes)
 	@echo "make run: dvc repro (runs only what changed)"
 	@dvc repro
 
-test: $(STAMP) browser  ## the test suite (about 6 minutes)
+test: $(STAMP) browser  ## the test suite (about 5 minutes)
 	@echo "make test: pytest"
 	@python -m pytest $(PARALLEL)
 
-soak: $(STAMP) qemu slurm node  ## slower proofs: kills, machines, processes, exports, fuzzed files (about 13 minutes)
+soak: $(STAMP) qemu slurm node  ## slower proofs: kills, machines, processes, exports, fuzzed files (about 11 minutes)
 	@echo "make soak: pytest -m soak"
 	@python -m pytest $(PARALLEL) -m soak
 
