@@ -719,3 +719,13 @@ def test_a_prefix_is_as_wide_as_what_it_stands_before(tmp_path):
     assert config["embedding_size"] != config["hidden_size"]
     assert prefix(tmp_path, 4, 1).prefix.shape == (4, config["hidden_size"])
     assert prefix(tmp_path, 4, "all").prefix.shape == (4, config["embedding_size"])
+
+
+def test_what_transformers_says_is_told_in_one_line(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("no such\n   layers")
+
+    write_encoder(tmp_path)
+    monkeypatch.setattr("transformers.AutoModel.from_pretrained", refuse)
+    with pytest.raises(QcError, match=r"transformers cannot build this encoder: no such layers$"):
+        load_encoder(tmp_path)
