@@ -113,6 +113,7 @@ def test_a_preset_is_laid_over_or_refused_and_params_stay(which, tmp_path, monke
     Path("params.yaml").write_bytes(PARAMS)
     original = Path(which).read_bytes()
 
+    @many
     @given(changed(original))
     def check(content):
         Path("params.yaml").write_bytes(PARAMS)

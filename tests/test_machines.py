@@ -52,7 +52,7 @@ def test_an_odd_machine_gets_the_same_bytes(finished, tmp_path, expected):
 
 
 def test_where_nothing_but_ascii_can_be_printed_all_works(copied, expected):
-    for stage in ("fetch", "tokenize", "split", "train_scratch", "train_prefix", "evaluate"):
+    for stage in STAGES:
         copied.stage(stage, **ASCII_ALONE)
     assert outputs(copied) == expected
     question = "O\u00f9 est le caf\u00e9 ?"
